@@ -1,0 +1,21 @@
+"""Where things are: the repository's committed data, users' sources, and runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def repository() -> Path:
+    """The checkout this package runs from (an editable install), which holds `data/` and `book/`."""
+    return Path(__file__).resolve().parent.parent
+
+
+def sources() -> Path:
+    """Downloaded data: the environment variable `SELM_DATA`, by default `data/sources` in the checkout."""
+    return Path(os.environ.get("SELM_DATA", repository() / "data" / "sources"))
+
+
+def runs() -> Path:
+    """Everything computed (atlases, locations, runs, probes): `SELM_RUNS`, by default `runs` in the checkout."""
+    return Path(os.environ.get("SELM_RUNS", repository() / "runs"))

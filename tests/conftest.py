@@ -1,0 +1,46 @@
+"""What all tests share: real data found or skipped by name, and a count of both at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from selm import paths
+
+
+@pytest.fixture
+def real() -> Callable[[str], Path]:
+    """``real("mlit/L01-2013.zip")`` is that file below `SELM_DATA`, or the test is skipped and names it."""
+
+    def find(relative_path: str) -> Path:
+        path = paths.sources() / relative_path
+        if not path.exists():
+            pytest.skip(f"real data not here: {relative_path} (set SELM_DATA to the folder that holds it)")
+        return path
+
+    return find
+
+
+def _uses_real_data(item: pytest.Item) -> bool:
+    return "real" in getattr(item, "fixturenames", ()) or item.get_closest_marker("realdata") is not None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _uses_real_data(item):
+            item.add_marker(pytest.mark.realdata)
+            item.user_properties.append(("realdata", True))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    outcomes: dict[str, str] = {}
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            if ("realdata", True) in getattr(report, "user_properties", ()):
+                outcomes[report.nodeid] = outcome
+    skipped = sum(outcome == "skipped" for outcome in outcomes.values())
+    terminalreporter.write_line(
+        f"real-data tests: {len(outcomes) - skipped} run, {skipped} skipped (SELM_DATA: {paths.sources().name})"
+    )

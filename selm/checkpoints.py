@@ -1,0 +1,133 @@
+"""Tensors on disk: safetensors with a digest, written atomically. Never pickle.
+
+A file is complete and unaltered or it is refused: its header carries the format's version and the SHA-256 of names,
+dtypes, shapes and bytes of all its tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from selm.errors import InputError
+
+FORMAT = "selm-1"
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 (hex) over the tensors' names, dtypes, shapes and bytes, in the order of their names."""
+    state = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        state.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return state.hexdigest()
+
+
+def replace_atomically(temporary: Path, final: Path) -> None:
+    """Move a finished file to its name, on disk before the name changes; readers see the old file or the new one."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, final)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        replace_atomically(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; raises InputError that names the file when it is absent or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
+    """Write `tensors` to a safetensors file, atomically, with `meta` (strings), the format's version and a digest."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # clone: safetensors refuses tensors that share memory
+    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    header = {**(meta or {}), "selm": FORMAT, "sha256": digest(flat)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(flat, temporary, metadata=header)
+        replace_atomically(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"cannot write {path}: {error}") from error
+
+
+def read_meta(path: str | Path) -> dict[str, str]:
+    """The header's metadata of a safetensors file; raises InputError where there is no readable header."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > path.stat().st_size:
+                raise InputError(f"{path}: not a safetensors file, or cut short")
+            return dict(json.loads(handle.read(length)).get("__metadata__", {}))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (OSError, struct.error, ValueError) as error:
+        raise InputError(f"{path}: not a safetensors file, or cut short") from error
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read (tensors, metadata) that `save_tensors` wrote.
+
+    Raises InputError when the file is absent, cut short, altered since it was written, or of another format version.
+    """
+    meta = read_meta(path)
+    if meta.get("selm") != FORMAT:
+        raise InputError(f"{path}: format '{meta.get('selm', 'unknown')}', this version of selm reads '{FORMAT}'")
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cut short or damaged ({error})") from error
+    if digest(tensors) != meta.get("sha256"):
+        raise InputError(f"{path}: altered since it was written (digest differs)")
+    return tensors, meta
+
+
+def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Load a state dict strictly; a mismatch becomes one line that names the file and the first bad entry."""
+    own = module.state_dict()
+    for name in sorted(set(own) | set(tensors)):
+        if name not in tensors:
+            raise InputError(f"{path}: lacks '{name}', so it belongs to another model or version")
+        if name not in own:
+            raise InputError(f"{path}: has '{name}', which this model does not know")
+        if own[name].shape != tensors[name].shape:
+            raise InputError(
+                f"{path}: '{name}' has shape {tuple(tensors[name].shape)}, the model wants {tuple(own[name].shape)}"
+            )
+    module.load_state_dict(dict(tensors))

@@ -1,0 +1,200 @@
+"""Encoders and heads."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin, hf_hub_download
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+
+from selm import checkpoints
+from selm.errors import InputError
+
+_RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
+    "resnet18": (BasicBlock, [2, 2, 2, 2]),
+    "resnet34": (BasicBlock, [3, 4, 6, 3]),
+    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+}
+
+
+def resnet(arch: str, width: float = 1.0) -> ResNet:
+    """torchvision's ResNet with every channel count multiplied by `width`, without its classifier.
+
+    Raises InputError for an unknown `arch` (the nearest name is given).
+    """
+    if arch not in _RESNETS:
+        near = difflib.get_close_matches(arch, _RESNETS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise InputError(f"unknown encoder '{arch}'{hint} (there are: {', '.join(_RESNETS)})")
+    block, depths = _RESNETS[arch]
+    base = 64 * width
+    if base != int(base) or base < 1:
+        raise InputError(f"encoder width {width}: 64 * width must be a whole number")
+    channels = int(base)
+    network = ResNet(block, depths)
+    if channels != 64:
+        # torchvision fixes the stem at 64 channels: build the stages again at the width asked for
+        network.inplanes = channels
+        network.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
+        network.bn1 = nn.BatchNorm2d(channels)
+        for stage, depth in enumerate(depths):
+            layer = network._make_layer(block, channels * 2**stage, depth, stride=1 if stage == 0 else 2)
+            setattr(network, f"layer{stage + 1}", layer)
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    network.fc = nn.Identity()  # type: ignore[assignment]
+    return network
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is and which images it wants.
+
+    `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
+    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`.
+    """
+
+    arch: str = "resnet50"
+    width: float = 1.0
+    zoom: int = 17
+    image_px: int = 128
+    tile_px: int = 128
+    style: str = "selm"
+    pixel_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):
+    """Map image → embedding: a ResNet's pooled feature (section 4.2 of the paper).
+
+    Load one with ``MapEncoder.from_pretrained(folder_or_hub_id)``; ``save_pretrained`` and ``push_to_hub`` publish it.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.config = config
+        self.network = resnet(config.arch, config.width)
+        block, _ = _RESNETS[config.arch]
+        self.dim = int(64 * config.width) * 8 * block.expansion
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) standardised floats → (B, dim)."""
+        return self.network(images)
+
+    def standardise(self, images: Tensor) -> Tensor:
+        """(B, 3, h, w) in [0, 1] → the same, standardised as in training."""
+        mean = images.new_tensor(self.config.pixel_mean)[:, None, None]
+        std = images.new_tensor(self.config.pixel_std)[:, None, None]
+        return (images - mean) / std
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        checkpoints.save_tensors(save_directory / "model.safetensors", self.state_dict())
+        checkpoints.write_json(save_directory / "config.json", dataclasses.asdict(self.config))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
+                         local_files_only: bool, token: Any, **_: Any) -> MapEncoder:  # fmt: skip
+        if Path(model_id).is_dir():
+            files = {name: Path(model_id) / name for name in ("config.json", "model.safetensors")}
+        else:
+            files = {
+                name: Path(hf_hub_download(model_id, name, revision=revision, cache_dir=cache_dir, token=token,
+                                           force_download=force_download, local_files_only=local_files_only))
+                for name in ("config.json", "model.safetensors")
+            }  # fmt: skip
+        return cls.load(files["config.json"], files["model.safetensors"])
+
+    @classmethod
+    def load(cls, config_path: Path, weights_path: Path) -> MapEncoder:
+        """Read a published encoder; raises InputError that names the file, and the field or tensor at fault."""
+        raw = checkpoints.read_json(config_path)
+        known = {field.name for field in dataclasses.fields(EncoderConfig)}
+        if not isinstance(raw, dict) or not known <= set(raw):
+            missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
+            raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
+        values = {name: tuple(raw[name]) if isinstance(raw[name], list) else raw[name] for name in known}
+        encoder = cls(EncoderConfig(**values))
+        tensors, _ = checkpoints.load_tensors(weights_path)
+        checkpoints.load_into(encoder, tensors, weights_path)
+        return encoder.eval()
+
+
+class ProjectionHead(nn.Module):
+    """DINO's head: an MLP with GELU, L2 normalisation, then unit-norm prototypes: (B, in_dim) → (B, out_dim) logits."""
+
+    def __init__(self, in_dim: int, out_dim: int, hidden: int, bottleneck: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(in_dim, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, bottleneck),
+        )
+        for module in self.mlp:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        # directions only, as DINO's weight-normed layer with its gain fixed at 1
+        self.prototypes = nn.Parameter(torch.empty(out_dim, bottleneck))
+        nn.init.uniform_(self.prototypes, -1 / math.sqrt(bottleneck), 1 / math.sqrt(bottleneck))
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = F.normalize(self.mlp(features), dim=-1, eps=1e-6)
+        return F.linear(hidden, F.normalize(self.prototypes, dim=-1))
+
+
+def geo_head(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
+    """f_p, f_c and f_l: a 2-layer perceptron with ReLU (section 4)."""
+    return nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Linear(hidden, out_dim))
+
+
+def cluster_head(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
+    """f_c^s and f_c^t of the intermediate clustering: a 3-layer MLP (section 4)."""
+    return nn.Sequential(
+        nn.Linear(in_dim, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, out_dim)
+    )
+
+
+def border_mask(px: int, border: int, device: torch.device | None = None) -> Tensor:
+    """M̂ of eq. 9, (px, px) float: 0 on the context (a border of `border` pixels), 1 inside."""
+    mask = torch.zeros(px, px, device=device)
+    mask[border : px - border, border : px - border] = 1
+    return mask
+
+
+class ReconstructionHead(nn.Module):
+    """f_r of eq. 9: three transposed convolutions with GELU, from a feature and the border of the parent image.
+
+    z is spread over a 4 × 4 grid; the border pixels join it there, folded into the grid's cells. `px` must be a
+    multiple of 32 (or 32 itself): the three strides multiply to px / 4.
+    """
+
+    def __init__(self, in_dim: int, px: int, channels: int = 256, context_channels: int = 64):
+        super().__init__()
+        strides = {32: (2, 2, 2), 64: (4, 2, 2), 128: (4, 4, 2), 256: (4, 4, 4)}.get(px)
+        if strides is None:
+            raise InputError(f"reconstruction needs images of 32, 64, 128 or 256 px, not {px}")
+        self.channels = channels
+        self.spread = nn.Linear(in_dim, channels * 16)
+        self.fold = nn.PixelUnshuffle(px // 4)
+        self.context = nn.Conv2d(3 * (px // 4) ** 2, context_channels, kernel_size=1)
+        widths = (channels + context_channels, channels // 2, channels // 8, 3)
+        layers: list[nn.Module] = []
+        for i, stride in enumerate(strides):
+            layers += [nn.ConvTranspose2d(widths[i], widths[i + 1], stride + 2, stride, padding=1), nn.GELU()]
+        self.up = nn.Sequential(*layers[:-1])
+
+    def forward(self, features: Tensor, context: Tensor) -> Tensor:
+        """(B, in_dim), (B, 3, px, px) with the inside zeroed → (B, 3, px, px)."""
+        grid = self.spread(features).view(-1, self.channels, 4, 4)
+        return self.up(F.gelu(torch.cat([grid, self.context(self.fold(context))], dim=1)))

@@ -57,10 +57,14 @@ def geo(price_loss: Tensor, density_loss: Tensor, coordinate_loss: Tensor) -> Te
     return (price_loss + density_loss + coordinate_loss) / 3
 
 
-def reconstruction(predicted: Tensor, parent: Tensor, mask: Tensor) -> Tensor:
-    """Eq. 9 as a mean over the masked pixels: (N, 3, h, w) twice, mask (h, w) with 1 where the loss counts."""
-    error = (predicted.float() - parent.float()) ** 2
-    return (error * mask).mean(dim=(0, 1)).sum() / mask.sum()
+def pixel_error(predicted: Tensor, parent: Tensor) -> Tensor:
+    """Squared error of every pixel, a mean over batch and channels: (N, 3, h, w) twice → (h, w)."""
+    return (predicted.float() - parent.float()).square().mean(dim=(0, 1))
+
+
+def reconstruction(error: Tensor, mask: Tensor) -> Tensor:
+    """Eq. 9 as a mean over the masked pixels: `pixel_error` (h, w), mask M̂ (h, w) with 1 where the loss counts."""
+    return (error * mask).sum() / mask.sum()
 
 
 def cluster_logits(features: Tensor, prototypes: Tensor, centre: Tensor | None) -> Tensor:

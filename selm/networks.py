@@ -179,16 +179,15 @@ class ReconstructionHead(nn.Module):
     multiple of 32 (or 32 itself): the three strides multiply to px / 4.
     """
 
-    def __init__(self, in_dim: int, px: int, channels: int = 256, context_channels: int = 64):
+    def __init__(self, in_dim: int, px: int, channels: int = 128):
         super().__init__()
-        strides = {32: (2, 2, 2), 64: (4, 2, 2), 128: (4, 4, 2), 256: (4, 4, 4)}.get(px)
+        strides = {32: (2, 2, 2), 64: (2, 2, 4), 128: (2, 4, 4), 256: (4, 4, 4)}.get(px)
         if strides is None:
             raise InputError(f"reconstruction needs images of 32, 64, 128 or 256 px, not {px}")
         self.channels = channels
         self.spread = nn.Linear(in_dim, channels * 16)
-        self.fold = nn.PixelUnshuffle(px // 4)
-        self.context = nn.Conv2d(3 * (px // 4) ** 2, context_channels, kernel_size=1)
-        widths = (channels + context_channels, channels // 2, channels // 8, 3)
+        self.context = nn.Conv2d(3, channels // 4, kernel_size=px // 4, stride=px // 4)  # one cell, one pixel block
+        widths = (channels + channels // 4, channels // 2, channels // 4, 3)
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
             layers += [nn.ConvTranspose2d(widths[i], widths[i + 1], stride + 2, stride, padding=1), nn.GELU()]
@@ -197,4 +196,4 @@ class ReconstructionHead(nn.Module):
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
         """(B, in_dim), (B, 3, px, px) with the inside zeroed → (B, 3, px, px)."""
         grid = self.spread(features).view(-1, self.channels, 4, 4)
-        return self.up(F.gelu(torch.cat([grid, self.context(self.fold(context))], dim=1)))
+        return self.up(F.gelu(torch.cat([grid, self.context(context)], dim=1)))

@@ -87,6 +87,7 @@ class Pretraining:
     geo_hidden: int = 256  # section 4
     density_classes: int = 30  # section 4
     rec_border_px: int = 3  # section 4
+    rec_channels: int = 128  # ours: width of the reconstruction head's first layer
     cluster_hidden: int = 512  # section 4
     cluster_out: int = 256  # section 4
     prototypes: int = 256  # m of eq. 10, no value in the paper; ours
@@ -152,6 +153,7 @@ _SMALL = Pretraining(
     teacher_momentum=(0.99, 1.0),
     head_hidden=512,
     head_bottleneck=128,
+    rec_channels=64,
     cluster_hidden=256,
     cluster_out=128,
 )
@@ -170,7 +172,7 @@ PROFILES: dict[str, Profile] = {
             views=Views(global_px=32, local_px=16, n_local=2),
             pretraining=dataclasses.replace(
                 _SMALL, n_locations=96, images=96, batch=16, head_hidden=32, head_bottleneck=16, out_dim=32,
-                geo_hidden=16, density_classes=4, cluster_hidden=16, cluster_out=16, prototypes=16,
+                geo_hidden=16, density_classes=4, rec_channels=16, cluster_hidden=16, cluster_out=16, prototypes=16,
                 checkpoint_every=3, log_every=1,
             ),  # fmt: skip
             probing=Probing(epochs=(1, 2, 3), n_frozen=3, n_finetune=1, max_finetune=64, n_interpolated=64),

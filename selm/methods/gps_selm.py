@@ -1,0 +1,200 @@
+"""GPS-SELM (section 3), and plain DINO, which is GPS-SELM with its auxiliary tasks switched off."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selm import losses
+from selm.methods.base import Method
+from selm.networks import MapEncoder, ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
+from selm.profiles import Pretraining
+from selm.schedules import cosine, linear_warmup
+from selm.views import Batch
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Which of eq. 13's losses are on. DINO is the distillation alone."""
+
+    distillation: bool = True
+    price: bool = False
+    density: bool = False
+    coordinates: bool = False
+    reconstruction: bool = False
+    clustering: bool = False
+
+    @property
+    def geo(self) -> bool:
+        return self.price or self.density or self.coordinates
+
+
+class GPSSELM(Method):
+    """Student and teacher over map views, with the auxiliary tasks that `terms` names.
+
+    Decisions where the paper is silent or slips (see the book's page "decisions"): L_cl and L_clust are means over
+    pairs; the teacher's logits are centred; z of eqs. 5-9 is the student's pooled feature of both global views,
+    averaged over them; p_div is a moving mean of L2-normalised teacher features; student and teacher share the
+    prototypes, which learn from the student alone.
+    """
+
+    def __init__(self, encoder: MapEncoder, settings: Pretraining, terms: Terms, image_px: int):
+        super().__init__()
+        self.settings, self.terms = settings, terms
+        self.encoder, dim = encoder, encoder.dim
+        self.needs_parents = terms.reconstruction
+        if terms.distillation:
+            self.head = ProjectionHead(dim, settings.out_dim, settings.head_hidden, settings.head_bottleneck)
+            self.teacher_head = _frozen_copy(self.head)
+            self.register_buffer("centre", torch.zeros(settings.out_dim))
+        if terms.price:
+            self.price_head = geo_head(dim, settings.geo_hidden, 1)
+        if terms.density:
+            self.density_head = geo_head(dim, settings.geo_hidden, settings.density_classes)
+        if terms.coordinates:
+            self.coordinate_head = geo_head(dim, settings.geo_hidden, 2)
+        if terms.reconstruction:
+            self.reconstruction_head = ReconstructionHead(dim, image_px, settings.rec_channels)
+            self.register_buffer("border", border_mask(image_px, settings.rec_border_px), persistent=False)
+            # what the view itself does not show: outside the central quarter (the zoom-17 image's own ground)
+            self.register_buffer("outer", self.border * (1 - _central_quarter(image_px)), persistent=False)
+        if terms.clustering:
+            self.cluster_head = cluster_head(dim, settings.cluster_hidden, settings.cluster_out)
+            self.teacher_cluster_head = _frozen_copy(self.cluster_head)
+            self.cluster_prototypes = nn.Parameter(torch.randn(settings.prototypes, settings.cluster_out))
+            self.register_buffer("p_div", torch.zeros(settings.cluster_out))
+        if terms.distillation or terms.clustering:
+            self.teacher_encoder = _frozen_copy(encoder)
+
+    def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """See `Method.loss`. Entries: loss, cl, price, density, coordinates, geo, rec, rec_outer, clust, diagnostics."""
+        s, terms, out = self.settings, self.terms, {}
+        wide = self.encoder(batch.global_views)  # (2 B, dim)
+        features = wide
+        zero = wide.new_zeros((), dtype=torch.float32)
+        cl = geo = rec = clust = zero
+        taught = None
+        if terms.distillation or terms.clustering:
+            with torch.no_grad():
+                # in train mode, normalised with the batch, as the reference DINO is
+                taught = self.teacher_encoder(batch.global_views)
+            features = torch.cat([wide, self.encoder(batch.local_views)]) if len(batch.local_views) else wide
+        if terms.distillation and taught is not None:
+            cl = self._distill(features, taught, batch.size, progress, out)
+        if terms.geo:
+            geo = self._predict(wide, batch, out)
+        if terms.reconstruction and batch.parents is not None:
+            rec = self._reconstruct(wide, batch.parents, out)
+        if terms.clustering and taught is not None:
+            clust = self._cluster(features, taught, batch.size, progress, out)
+        out["loss"] = losses.total(cl, geo, rec, clust, s.alpha, s.beta, s.gamma)
+        with torch.no_grad():
+            # the spread of unit features: 1 for features in all directions, 0 when they are all the same
+            unit = F.normalize(wide.float(), dim=-1)
+            out["feature_spread"] = (unit.var(dim=0).sum()).sqrt()
+        return out
+
+    def _distill(self, features: Tensor, taught: Tensor, size: int, progress: float, out: dict[str, Tensor]) -> Tensor:
+        s = self.settings
+        temperature = linear_warmup(*s.teacher_temp, progress, s.teacher_temp_warmup)
+        student = self.head(features).view(-1, size, s.out_dim)
+        with torch.no_grad():
+            logits = self.teacher_head(taught).float().view(2, size, s.out_dim)
+            teacher = losses.soft_assignment(logits, temperature, self.centre if s.centre_momentum is not None else None)
+            self._next_centre = logits
+            mean = teacher.mean(dim=(0, 1))
+            out["teacher_entropy"] = losses.cross_entropy(teacher, teacher.clamp(min=1e-12).log()).mean()
+            out["mean_teacher_entropy"] = losses.cross_entropy(mean, mean.clamp(min=1e-12).log())
+        out["cl"] = losses.distillation(student, teacher, s.student_temp)
+        return out["cl"]
+
+    def _predict(self, wide: Tensor, batch: Batch, out: dict[str, Tensor]) -> Tensor:
+        zero = wide.new_zeros((), dtype=torch.float32)
+        price = density = coordinates = zero
+        if self.terms.price:
+            price = out["price"] = losses.land_price(self.price_head(wide)[:, 0].float(), batch.price.repeat(2))
+        if self.terms.density:
+            density = out["density"] = losses.density(self.density_head(wide), batch.density_class.repeat(2))
+        if self.terms.coordinates:
+            predicted = self.coordinate_head(wide).float()
+            coordinates = out["coordinates"] = losses.coordinates(predicted, batch.coordinates.repeat(2, 1))
+        out["geo"] = losses.geo(price, density, coordinates)
+        return out["geo"]
+
+    def _reconstruct(self, wide: Tensor, parents: Tensor, out: dict[str, Tensor]) -> Tensor:
+        context = parents * (1 - self.border)
+        error = losses.pixel_error(self.reconstruction_head(wide, context), parents)
+        out["rec"] = losses.reconstruction(error, self.border)
+        out["rec_outer"] = losses.reconstruction(error.detach(), self.outer)
+        return out["rec"]
+
+    def _cluster(self, features: Tensor, taught: Tensor, size: int, progress: float, out: dict[str, Tensor]) -> Tensor:
+        s = self.settings
+        temperature = linear_warmup(*s.cluster_teacher_temp, progress, s.teacher_temp_warmup)
+        centre = self.p_div if s.cluster_centre_student else None
+        student = losses.cluster_logits(self.cluster_head(features), self.cluster_prototypes, centre)
+        with torch.no_grad():
+            projected = F.normalize(self.teacher_cluster_head(taught).float(), dim=-1)
+            logits = losses.cluster_logits(projected, self.cluster_prototypes, self.p_div)
+            teacher = losses.soft_assignment(logits, temperature).view(2, size, -1)
+            self._next_p_div = projected
+            mean = teacher.mean(dim=(0, 1))
+            out["mean_cluster_entropy"] = losses.cross_entropy(mean, mean.clamp(min=1e-12).log())
+        out["clust"] = losses.distillation(student.view(-1, size, s.prototypes), teacher, s.cluster_student_temp)
+        return out["clust"]
+
+    def before_step(self, progress: float) -> None:
+        """Keep DINO's last layer still in the first epoch."""
+        if self.terms.distillation and progress < self.settings.freeze_last_layer:
+            self.head.prototypes.grad = None
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """θt ← λ θt + (1 − λ) θs for the parameters, not the BatchNorm statistics; then the centre and p_div."""
+        s = self.settings
+        keep = cosine(*s.teacher_momentum, progress)
+        pairs = list(self._teacher_pairs())
+        if pairs:
+            torch._foreach_lerp_([t for t, _ in pairs], [p for _, p in pairs], 1 - keep)
+        if self.terms.distillation and s.centre_momentum is not None:
+            self.centre.copy_(losses.moving_average(self.centre, self._next_centre, s.centre_momentum))
+        if self.terms.clustering:
+            self.p_div.copy_(losses.moving_average(self.p_div, self._next_p_div, s.cluster_eta))
+
+    def _teacher_pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
+        for teacher, student in (
+            ("teacher_encoder", "encoder"),
+            ("teacher_head", "head"),
+            ("teacher_cluster_head", "cluster_head"),
+        ):
+            if hasattr(self, teacher):
+                yield from zip(getattr(self, teacher).parameters(), getattr(self, student).parameters(), strict=True)
+
+    def collapse(self, logged: dict[str, float]) -> str:
+        """A word on collapse from logged means: '' when healthy, else what has collapsed."""
+        if "mean_teacher_entropy" in logged:
+            limit = math.log(self.settings.out_dim)
+            if logged["mean_teacher_entropy"] < 0.1 * limit:
+                return "one output takes all"
+            if logged["teacher_entropy"] > 0.98 * limit:
+                return "teacher outputs are uniform"
+        if logged.get("feature_spread", 1.0) < 0.05:
+            return "features are all alike"
+        return ""
+
+
+def _frozen_copy(module: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
+
+
+def _central_quarter(px: int) -> Tensor:
+    return F.pad(torch.ones(px // 2, px // 2), [px // 4] * 4)

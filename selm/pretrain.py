@@ -1,0 +1,235 @@
+"""The one training loop, for every method.
+
+A run directory holds `run.json` (what was asked for, and provenance), `metrics.csv`, `config.json` and
+`model.safetensors` (the encoder, as `MapEncoder.from_pretrained` reads it) and `state/` (the last checkpoint). A run
+killed at any moment goes on from its last checkpoint; since every step draws its randomness from (seed, step) alone,
+on a CPU it ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import datetime
+import io
+import json
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from selm import checkpoints, paths
+from selm.errors import InputError
+from selm.methods.base import Method
+from selm.profiles import Pretraining
+from selm.schedules import cosine, learning_rate
+from selm.views import ViewSampler
+
+
+def provenance(device: torch.device | str) -> dict[str, str]:
+    """Where and from what a number comes: commit, device, torch's version and the date (UTC)."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
+    return {
+        "commit": commit(),
+        "device": f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name,
+        "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def commit() -> str:
+    """The checkout's commit, with '+' after it where the library differs from it; 'unknown' outside a checkout."""
+    try:
+        run = lambda *words: subprocess.run(  # noqa: E731
+            ["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True
+        ).stdout.strip()
+        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "--", "selm") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The randomness of one step, independent of every other step's."""
+    generator = torch.Generator(device)
+    generator.manual_seed((seed << 40) + step)
+    return generator
+
+
+def parameter_groups(method: Method) -> list[dict[str, Any]]:
+    """What is trained, in two groups: weights that decay, and biases and other 1-d parameters that do not (DINO)."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "decays": True},
+        {"params": [p for p in trained if p.ndim <= 1], "decays": False, "weight_decay": 0.0},
+    ]
+
+
+@torch.no_grad()
+def clip_each(gradients: list[Tensor], limit: float) -> None:
+    """Scale every gradient tensor by itself to a norm of at most `limit` (DINO), without a synchronisation."""
+    norms = torch._foreach_norm(gradients)
+    torch._foreach_mul_(gradients, [(limit / (norm + 1e-6)).clamp(max=1.0) for norm in norms])
+
+
+class Trainer:
+    """A method, its optimizer and the step it has reached."""
+
+    def __init__(self, method: Method, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device):
+        self.method = method.to(device=device, memory_format=torch.channels_last).train()
+        self.sampler, self.settings, self.seed, self.device = sampler, settings, seed, device
+        self.steps = max(1, settings.images // settings.batch)
+        self.step = 0
+        self.optimizer = torch.optim.AdamW(parameter_groups(method), lr=0.0, fused=device.type in ("cuda", "cpu"))
+
+    def train_step(self) -> dict[str, Tensor]:
+        """One step; returns the method's losses and diagnostics as tensors on the device."""
+        s, progress = self.settings, self.step / self.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(s.lr * s.batch / 256, s.lr_min, progress, s.lr_warmup)
+            if group["decays"]:
+                group["weight_decay"] = cosine(*s.weight_decay, progress)
+        generator = step_generator(self.seed, self.step, self.device)
+        batch = self.sampler.batch(self.sampler.draw_rows(s.batch, generator), generator)
+        autocast = torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+        with autocast:
+            out = self.method.loss(batch, progress)
+        out["loss"].backward()
+        self.method.before_step(progress)
+        clip_each([p.grad for p in self.method.parameters() if p.grad is not None], s.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.method.after_step(progress)
+        self.step += 1
+        return {name: value.detach() for name, value in out.items()}
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.method.named_parameters() if p.requires_grad}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a resumed run needs besides its configuration, as tensors."""
+        tensors = {f"method.{name}": value for name, value in self.method.state_dict().items()}
+        for name, parameter in self._trained().items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}|{key}"] = value
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], step: int, path: Path) -> None:
+        """Take up `state()` again at `step`; raises InputError where it does not fit this method."""
+        own = {name.removeprefix("method."): v for name, v in tensors.items() if name.startswith("method.")}
+        checkpoints.load_into(self.method, own, path)
+        trained = self._trained()
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                parameter, _, key = name.removeprefix("optimizer.").rpartition("|")
+                value = value.to(self.device) if value.ndim else value.clone()
+                self.optimizer.state[trained[parameter]][key] = value.clone(memory_format=torch.preserve_format)
+        self.step = step
+
+
+def pretrain(
+    trainer: Trainer,
+    folder: str | Path,
+    config: dict[str, Any],
+    *,
+    progress: bool = True,
+    title: str = "pretraining",
+    stop_after: int | None = None,
+) -> Path:
+    """Train to the end, or on to the end from the last checkpoint in `folder`; returns `folder`.
+
+    `config` is what the run is made from, JSON-like; it is kept in `run.json`, and a folder of another configuration
+    is refused with InputError. `stop_after` ends the call early after so many steps without finishing (tests).
+    """
+    folder = Path(folder)
+    config = json.loads(json.dumps(config))
+    run_file, state_file = folder / "run.json", folder / "state" / "last.safetensors"
+    run: dict[str, Any] = {"config": config, "complete": False}
+    if run_file.exists():
+        run = checkpoints.read_json(run_file)
+        if run.get("config") != config:
+            raise InputError(f"{run_file}: belongs to another configuration; remove the folder or choose another")
+        if run["complete"]:
+            return folder
+    rows: list[dict[str, float | str]] = []
+    if state_file.exists():
+        tensors, meta = checkpoints.load_tensors(state_file)
+        trainer.restore(tensors, int(meta["step"]), state_file)
+        rows = _read_metrics(folder / "metrics.csv", trainer.step)
+    run |= {**provenance(trainer.device), "steps": trainer.steps}
+    checkpoints.write_json(run_file, run)
+
+    settings = trainer.settings
+    sums: dict[str, Tensor] = {}
+    counted, started = 0, time.perf_counter()
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=title, unit="step", disable=not progress)
+    seconds = float(rows[-1]["seconds"]) if rows else 0.0
+    done = 0
+    while trainer.step < trainer.steps:
+        out = trainer.train_step()
+        for name, value in out.items():
+            sums[name] = sums[name] + value if name in sums else value.clone()
+        counted += 1
+        done += 1
+        bar.update()
+        last = trainer.step == trainer.steps
+        save = trainer.step % settings.checkpoint_every == 0
+        if trainer.step % settings.log_every == 0 or save or last:
+            means = {name: float(value) / counted for name, value in sums.items()}
+            seconds += time.perf_counter() - started
+            started = time.perf_counter()
+            word = trainer.method.collapse(means) if hasattr(trainer.method, "collapse") else ""
+            rows.append({"step": trainer.step, **means, "collapse": word, "seconds": round(seconds, 3)})
+            bar.set_postfix(loss=f"{means['loss']:.3f}", **({"collapsed": word} if word else {}))
+            sums, counted = {}, 0
+            if not torch.isfinite(torch.tensor(means["loss"])):
+                raise InputError(f"{folder}: the loss is not finite at step {trainer.step}; lower the learning rate")
+        if save and not last:
+            # metrics first: rows beyond the checkpoint's step are dropped on resuming
+            _write_metrics(folder / "metrics.csv", rows)
+            checkpoints.save_tensors(state_file, trainer.state(), {"step": str(trainer.step)})
+        if stop_after is not None and done >= stop_after:
+            bar.close()
+            return folder
+    bar.close()
+    _write_metrics(folder / "metrics.csv", rows)
+    trainer.method.encoder.eval()
+    trainer.method.encoder.save_pretrained(folder)
+    checkpoints.save_tensors(folder / "method.safetensors", trainer.method.state_dict())
+    run |= {"complete": True, "seconds": round(seconds, 1), "images": trainer.steps * settings.batch}
+    checkpoints.write_json(run_file, run)
+    shutil.rmtree(folder / "state", ignore_errors=True)
+    return folder
+
+
+def _write_metrics(path: Path, rows: Iterable[dict[str, float | str]]) -> None:
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    checkpoints.write_text(path, text.getvalue())
+
+
+def _read_metrics(path: Path, step: int) -> list[dict[str, float | str]]:
+    if not path.exists():
+        return []
+    with open(path, newline="", encoding="utf-8") as handle:
+        rows = [{k: v if k == "collapse" else float(v) for k, v in row.items()} for row in csv.DictReader(handle)]
+    return [{**row, "step": int(row["step"])} for row in rows if float(row["step"]) <= step]
+
+
+def as_config(*parts: Any) -> dict[str, Any]:
+    """Dataclasses and dicts → one JSON-like dict."""
+    out: dict[str, Any] = {}
+    for part in parts:
+        out |= dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+    return out

@@ -1,0 +1,279 @@
+"""Map images and random views of them, cut on the device from palette indices.
+
+An atlas lies in memory as its blocks of 8-bit palette indices. A batch of places becomes one gather (integer-aligned
+patches of indices), one palette look-up and one `grid_sample` a resolution: rotation, zoom and crop together, with
+real surroundings instead of black corners. No loader workers, no copies from the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from selm import profiles
+from selm.errors import InputError
+from selm.maps.mercator import to_tile
+
+
+class BlockStore(Protocol):
+    """What this module needs of an atlas (`selm.maps.atlas.Atlas`)."""
+
+    tile_px: int
+    zooms: tuple[int, ...]
+    palette: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]: ...
+
+
+BLOCK_ZOOM = 13
+
+
+class DeviceAtlas:
+    """Blocks of one or several atlases on a device, as palette indices.
+
+    `blocks[zoom]` is (n + 1, S, S) uint8 with S = tile_px · 2^(zoom − 13); the last block is empty map and stands for
+    everything that is not drawn. A table from zoom-13 tiles to blocks finds the neighbours of a patch that crosses a
+    block's border.
+    """
+
+    def __init__(
+        self,
+        atlases: Sequence[BlockStore],
+        zooms: Sequence[int],
+        device: torch.device | str = "cpu",
+        *,
+        near: tuple[ArrayLike, ArrayLike] | None = None,
+        progress: bool = False,
+    ):
+        """`near` = (lat, lon) keeps only the blocks that hold these coordinates or touch one that does."""
+        if not atlases:
+            raise InputError("no atlas to load")
+        first = atlases[0]
+        for atlas in atlases[1:]:
+            if atlas.tile_px != first.tile_px or not np.array_equal(atlas.palette, first.palette):
+                raise InputError("atlases drawn with different tile sizes or styles cannot be used together")
+        for zoom in zooms:
+            for atlas in atlases:
+                if zoom not in atlas.zooms:
+                    raise InputError(f"the atlas {getattr(atlas, 'path', '')} has no zoom {zoom} (only {atlas.zooms})")
+        self.device = torch.device(device)
+        self.tile_px = first.tile_px
+        self.zooms = tuple(zooms)
+        self.palette = torch.as_tensor(first.palette, dtype=torch.float32, device=self.device) / 255
+        chosen = [self._select(atlas.keys, near) for atlas in atlases]
+        keys = np.concatenate(chosen)
+        if len(keys) == 0:
+            raise InputError("none of the coordinates lies on the map")
+        self.origin = keys.min(axis=0) - 1
+        width, height = keys.max(axis=0) - self.origin + 2
+        table = np.full((height, width), len(keys), dtype=np.int32)
+        table[keys[:, 1] - self.origin[1], keys[:, 0] - self.origin[0]] = np.arange(len(keys))
+        self.table = torch.as_tensor(table, device=self.device)
+        self.blocks: dict[int, Tensor] = {}
+        for zoom in zooms:
+            size = self.tile_px << (zoom - BLOCK_ZOOM)
+            blocks = torch.zeros(len(keys) + 1, size, size, dtype=torch.uint8, device=self.device)
+            start = 0
+            for atlas, part in zip(atlases, chosen, strict=True):
+                for at in range(0, len(part), 64):  # in pieces: no second copy of the whole map in memory
+                    piece = atlas.read_blocks(part[at : at + 64], zoom, progress=progress)
+                    blocks[start : start + len(piece)] = torch.from_numpy(piece).to(self.device)
+                    start += len(piece)
+            self.blocks[zoom] = blocks
+
+    @staticmethod
+    def _select(keys: NDArray[np.int32], near: tuple[ArrayLike, ArrayLike] | None) -> NDArray[np.int32]:
+        if near is None or len(keys) == 0:
+            return keys
+        x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(near[0]), np.asarray(near[1]), BLOCK_ZOOM))
+        wanted = {
+            (i + a, j + b) for i, j in set(zip(x.tolist(), y.tolist(), strict=True)) for a in (-1, 0, 1) for b in (-1, 0, 1)
+        }
+        return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
+
+    def locate(self, lat: ArrayLike, lon: ArrayLike, zoom: int) -> Tensor:
+        """Degrees → (N, 2) float64 global pixel coordinates (x, y) at `zoom`, on the device."""
+        x, y = to_tile(np.asarray(lat, dtype=np.float64), np.asarray(lon, dtype=np.float64), zoom)
+        return torch.as_tensor(np.stack([x, y], axis=-1) * self.tile_px, device=self.device)
+
+    def patches(self, centres: Tensor, zoom: int, size: int) -> tuple[Tensor, Tensor]:
+        """Whole-pixel patches around `centres` (N, 2).
+
+        Returns palette indices (N, size, size) uint8 and the centres' offsets from the patches' middles in pixels,
+        (N, 2) float32 within ±½.
+        """
+        side = self.tile_px << (zoom - BLOCK_ZOOM)
+        start = torch.floor(centres - size / 2 + 0.5).long()
+        offset = (centres - start - size / 2).float()
+        pixel = start[:, :, None] + torch.arange(size, device=self.device)  # (N, 2, size)
+        block = pixel.div(side, rounding_mode="floor")
+        column = (block[:, 0] - int(self.origin[0])).clamp(0, self.table.shape[1] - 1)
+        row = (block[:, 1] - int(self.origin[1])).clamp(0, self.table.shape[0] - 1)
+        inside = pixel - block * side
+        slot = self.table[row[:, :, None], column[:, None, :]].long()
+        flat = slot * (side * side) + (inside[:, 1] * side)[:, :, None] + inside[:, 0][:, None, :]
+        return self.blocks[zoom].view(-1)[flat], offset
+
+    def images(self, lat: ArrayLike, lon: ArrayLike, zoom: int = 17, size: int | None = None) -> Tensor:
+        """The plain map images centred on coordinates: (N, 3, size, size) float32 in [0, 1]."""
+        indices, _ = self.patches(self.locate(lat, lon, zoom), zoom, size or self.tile_px)
+        return colour(indices, self.palette)
+
+
+def colour(indices: Tensor, palette: Tensor) -> Tensor:
+    """(N, h, w) palette indices and (256, 3) colours → (N, 3, h, w), channels last in memory."""
+    return F.embedding(indices.int(), palette).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where views lie: centres (B, V, 2) in pixels from the image's middle, sides (B, V) in pixels, angles (B, V)."""
+
+    centre: Tensor
+    side: Tensor
+    angle: Tensor
+
+
+def random_windows(
+    n: int, views: int, px: int, area: tuple[float, float], zoom: tuple[float, float], degrees: float,
+    generator: torch.Generator,
+) -> Windows:  # fmt: skip
+    """Random crops (section 3.2): a square of a random share of the image's area, anywhere inside it, then zoomed by a
+    log-uniform factor and rotated by a uniform angle about its own middle."""
+    u = torch.rand(n, views, 5, generator=generator, device=generator.device)
+    side = px * torch.sqrt(area[0] + (area[1] - area[0]) * u[..., 0])
+    centre = (u[..., 1:3] - 0.5) * (px - side)[..., None]
+    factor = torch.exp(math.log(zoom[0]) + (math.log(zoom[1]) - math.log(zoom[0])) * u[..., 3])
+    angle = math.radians(degrees) * (2 * u[..., 4] - 1)
+    return Windows(centre, side * factor, angle)
+
+
+def reach(px: int, area: tuple[float, float], zoom: tuple[float, float]) -> int:
+    """Side in pixels of the smallest even patch that holds every window of `random_windows`."""
+    # for a crop of side s the farthest corner lies at s·zoom·√½ + (px − s)/√2 at most; linear in s: the ends decide
+    far = max(s * zoom[1] * math.sqrt(0.5) + (px - s) * math.sqrt(0.5) for s in (px * math.sqrt(a) for a in area))
+    return 2 * (math.ceil(far) + 1)
+
+
+def cut(patches: Tensor, offset: Tensor, windows: Windows, out_px: int) -> Tensor:
+    """Resample windows of patches bilinearly, all views in one call.
+
+    patches (B, 3, P, P); offset (B, 2) from `DeviceAtlas.patches`; returns (V · B, 3, out_px, out_px), view by view.
+    """
+    n, _, size, _ = patches.shape
+    views = windows.side.shape[1]
+    line = (torch.arange(out_px, device=patches.device, dtype=torch.float32) + 0.5) / out_px - 0.5
+    right = windows.side[..., None] * line  # (B, V, out)
+    cos, sin = torch.cos(windows.angle)[..., None, None], torch.sin(windows.angle)[..., None, None]
+    x = cos * right[..., None, :] - sin * right[..., :, None]
+    y = sin * right[..., None, :] + cos * right[..., :, None]
+    middle = windows.centre + offset[:, None, :]
+    grid = torch.stack([x, y], dim=-1) + middle[:, :, None, None, :]
+    grid = grid * (2 / size)  # align_corners=False: ±1 are the patch's outer edges
+    out = F.grid_sample(
+        patches, grid.reshape(n, views * out_px, out_px, 2).to(patches.dtype), mode="bilinear",
+        padding_mode="border", align_corners=False,
+    )  # fmt: skip
+    out = out.view(n, 3, views, out_px, out_px).permute(2, 0, 1, 3, 4)
+    return out.reshape(views * n, 3, out_px, out_px).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Views of B places, standardised; views are stacked view by view (all places' first view, then the second, …)."""
+
+    size: int
+    global_views: Tensor  # (2 B, 3, g, g)
+    local_views: Tensor  # (n_local B, 3, l, l)
+    parents: Tensor | None  # (2 B, 3, g, g): the zoom-16 image, rotated as the global view is
+    price: Tensor  # (B,) float, NaN where unknown
+    density_class: Tensor  # (B,) int64, -1 where unknown
+    coordinates: Tensor  # (B, 2) latitude and longitude scaled to the region
+
+
+class ViewSampler:
+    """Draws batches of views of a table of places held on the device."""
+
+    def __init__(
+        self,
+        atlas: DeviceAtlas,
+        lat: NDArray[np.float64],
+        lon: NDArray[np.float64],
+        views: profiles.Views,
+        *,
+        zoom: int,
+        parent_zoom: int | None,
+        price: ArrayLike,
+        density_class: ArrayLike,
+        coordinates: ArrayLike,
+        priorities: ArrayLike,
+        pixel_mean: Sequence[float],
+        pixel_std: Sequence[float],
+    ):
+        device = atlas.device
+        self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
+        self.centres = atlas.locate(lat, lon, zoom)
+        self.parent_centres = None if parent_zoom is None else atlas.locate(lat, lon, parent_zoom)
+        self.price = torch.as_tensor(np.asarray(price), dtype=torch.float32, device=device)
+        self.density_class = torch.as_tensor(np.asarray(density_class), dtype=torch.int64, device=device)
+        self.coordinates = torch.as_tensor(np.asarray(coordinates), dtype=torch.float32, device=device)
+        # eq. 1's probabilities as a distribution function: one search a draw, and no limit on the number of places
+        self.cumulative = torch.as_tensor(np.cumsum(np.asarray(priorities, dtype=np.float64)), device=device)
+        mean = torch.tensor(tuple(pixel_mean), device=device)
+        std = torch.tensor(tuple(pixel_std), device=device)
+        self.palette = (atlas.palette - mean) / std
+        self.patch_px = max(
+            reach(views.global_px, area, views.zoom) for area in (views.global_area, views.local_area)
+        )
+        self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
+
+    def draw_rows(self, n: int, generator: torch.Generator) -> Tensor:
+        """n places with eq. 1's probabilities, with replacement: (n,) int64."""
+        u = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64) * self.cumulative[-1]
+        return torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
+
+    def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
+        """Two global and n_local local views of each of the places `rows` (B,)."""
+        views, n = self.views, len(rows)
+        indices, offset = self.atlas.patches(self.centres[rows], self.zoom, self.patch_px)
+        patches = colour(indices, self.palette)
+        px, degrees = views.global_px, views.rotation_degrees
+        wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator)
+        narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator)
+        parents = None
+        if self.parent_centres is not None and self.parent_zoom is not None:
+            above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)
+            whole = Windows(torch.zeros_like(wide.centre), torch.full_like(wide.side, float(px)), wide.angle)
+            parents = cut(colour(above, self.palette), shift, whole, px)
+        return Batch(
+            size=n,
+            global_views=cut(patches, offset, wide, px),
+            local_views=cut(patches, offset, narrow, views.local_px),
+            parents=parents,
+            price=self.price[rows],
+            density_class=self.density_class[rows],
+            coordinates=self.coordinates[rows],
+        )
+
+
+def pixel_statistics(atlas: DeviceAtlas, lat: ArrayLike, lon: ArrayLike, zoom: int, px: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation a channel of the images at coordinates, in [0, 1], from their palette histogram."""
+    counts = torch.zeros(256, dtype=torch.float64, device=atlas.device)
+    centres = atlas.locate(lat, lon, zoom)
+    for part in centres.split(512):
+        indices, _ = atlas.patches(part, zoom, px)
+        counts += torch.bincount(indices.flatten().int(), minlength=256).double()
+    share = counts / counts.sum()
+    palette = atlas.palette.double()
+    mean = share @ palette
+    std = (share @ (palette - mean) ** 2).sqrt()
+    return mean.tolist(), std.tolist()

@@ -1,0 +1,207 @@
+"""Official land prices: the points of MLIT's National Land Numerical Information L01, and prices between them.
+
+L01 (地価公示) publishes, for 1 January of a year, the price of some 26,000 standard lots in yen/m² with their current use
+and zoning. A coordinate without a lot takes the inverse-distance mean of the nearest ones in log price (section 4 of
+the paper needs a price at every location and does not say how it gets one; this way is ours).
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from selm.errors import InputError
+from selm.labels import neighbours
+
+if TYPE_CHECKING:
+    import geopandas
+
+NEIGHBOURS = 5  # lots that a price between lots is taken from
+RADIUS_M = 2_000.0  # none of them further away than this
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The codes of the attributes that are read, which change with the edition of the product specification."""
+
+    price: str
+    address: str
+    current_use: str
+    zoning: str
+    id: tuple[str, str, str]  # municipality code, kind of lot, serial number
+
+
+# First year of each layout. 2013's was checked on the official file, the others come from code that reads the files.
+LAYOUTS: dict[int, Fields] = {
+    1983: Fields("L01_006", "L01_019", "L01_021", "L01_029", ("L01_017", "L01_001", "L01_002")),
+    2014: Fields("L01_006", "L01_023", "L01_025", "L01_047", ("L01_021", "L01_001", "L01_002")),
+    2022: Fields("L01_006", "L01_024", "L01_027", "L01_050", ("L01_022", "L01_001", "L01_002")),
+    2024: Fields("L01_008", "L01_025", "L01_028", "L01_051", ("L01_001", "L01_002", "L01_003")),
+}
+JAPAN = (122.0, 20.0, 154.0, 46.0)  # west, south, east, north
+
+
+def fields_of(year: int) -> Fields:
+    """The field codes of the edition of `year`; raises InputError before 1983."""
+    starts = [start for start in LAYOUTS if start <= year]
+    if not starts:
+        raise InputError(f"L01 of {year}: editions start in 1983")
+    return LAYOUTS[max(starts)]
+
+
+def read_l01(path: str | Path) -> pd.DataFrame:
+    """The points of an official L01 file: the zip as downloaded (nationwide or one prefecture), or its GeoJSON or .shp.
+
+    Columns: `lat lon` float64 (JGD2000/JGD2011, which agree with WGS84 within a metre or two), `price_yen_m2` float64,
+    `current_use zoning address id` str (empty where the file says nothing), in the file's order; ``attrs["year"]``.
+    Where a zip holds both, GeoJSON is preferred: some years' shapefiles lack attributes. Old files are CP932 without
+    .prj. Raises InputError naming the file and the row or field that cannot be used.
+    """
+    path = Path(path)
+    member = _member(path)
+    year = _year(path, member)
+    fields = fields_of(year)
+    codes = [fields.price, fields.address, fields.current_use, fields.zoning, *fields.id]
+    table = _read(path, member, codes)
+    for code in codes:
+        if code not in table.columns:
+            raise InputError(f"{path}: field {code} is missing (expected in the {year} edition of L01)")
+    if not len(table):
+        raise InputError(f"{path}: no points in {member or path.name}")
+    text = {code: _text(table[code]) for code in codes}
+    lon, lat = _coordinates(path, table)
+    points = pd.DataFrame(
+        {
+            "lat": lat,
+            "lon": lon,
+            "price_yen_m2": _prices(path, fields.price, text[fields.price]),
+            "current_use": text[fields.current_use],
+            "zoning": text[fields.zoning],
+            "address": text[fields.address],
+            "id": text[fields.id[0]] + "-" + text[fields.id[1]] + "-" + text[fields.id[2]],
+        }
+    )
+    points.attrs["year"] = year
+    return points
+
+
+def _member(path: Path) -> str:
+    """Name of the file inside the zip to read; '' where `path` is no zip."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if path.suffix.lower() in (".geojson", ".shp"):
+        return ""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if "__MACOSX" not in name]
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{path}: not a whole zip file ({error})") from None
+    for suffix in (".geojson", ".shp"):
+        found = sorted(name for name in names if name.lower().endswith(suffix) and "L01" in name)
+        if found:
+            return found[0]
+    raise InputError(f"{path}: holds no L01 GeoJSON or shapefile (has: {', '.join(names[:4]) or 'nothing'})")
+
+
+def _year(path: Path, member: str) -> int:
+    for name in (Path(member).name, path.name):
+        match = re.search(r"L01-(\d{4}|\d{2})", name)
+        if match:
+            digits = match.group(1)
+            year = int(digits)
+            return year if len(digits) == 4 else year + (1900 if year >= 83 else 2000)
+    raise InputError(f"{path}: the name says no edition (expected L01-YY…, as the official files are called)")
+
+
+def _read(path: Path, member: str, codes: list[str]) -> geopandas.GeoDataFrame:
+    import pyogrio
+
+    location = f"/vsizip/{{{path.resolve()}}}/{member}" if member else str(path)
+    encoding = None if location.lower().endswith(".geojson") else "cp932"
+    try:
+        wanted = [name for name in pyogrio.read_info(location, encoding=encoding)["fields"] if name in codes]
+        table = pyogrio.read_dataframe(location, encoding=encoding, columns=wanted)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {member or path.name} cannot be read ({str(error).splitlines()[0]})") from None
+    if table.crs is not None and not table.crs.is_geographic:
+        table = table.to_crs("EPSG:4326")
+    return table
+
+
+def _text(column: pd.Series[Any]) -> pd.Series[str]:
+    """Attributes as stripped text; '' for what the editions write for nothing."""
+    text = column.astype(object).where(column.notna(), "").map(str).str.strip()
+    return text.where(~text.isin(["_", "false", "None", "nan"]), "")
+
+
+def _coordinates(path: Path, table: geopandas.GeoDataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    west, south, east, north = JAPAN
+    point = (table.geom_type == "Point").to_numpy() & ~table.geometry.isna().to_numpy()
+    if not point.all():
+        raise InputError(f"{path}: row {int(np.flatnonzero(~point)[0]) + 1} is not a point")
+    lon, lat = table.geometry.x.to_numpy(), table.geometry.y.to_numpy()
+    inside = (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    if not inside.all():
+        row = int(np.flatnonzero(~inside)[0])
+        raise InputError(f"{path}: row {row + 1} lies at lat {lat[row]}, lon {lon[row]}, outside Japan")
+    return lon, lat
+
+
+def _prices(path: Path, field: str, text: pd.Series[str]) -> NDArray[np.float64]:
+    prices = pd.to_numeric(text, errors="coerce").to_numpy(np.float64)
+    good = np.isfinite(prices) & (prices > 0)
+    if not good.all():
+        row = int(np.flatnonzero(~good)[0])
+        raise InputError(f"{path}: row {row + 1}, field {field}: '{text.iloc[row]}' is not a price in yen/m²")
+    return prices
+
+
+@dataclass(frozen=True)
+class PriceScale:
+    """Standardises the natural log of prices: ``z = (ln price - mean) / sd``."""
+
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, price_yen_m2: ArrayLike) -> PriceScale:
+        """Mean and (population) standard deviation of the natural log of these prices."""
+        log = np.log(np.asarray(price_yen_m2, np.float64))
+        return cls(float(log.mean()), float(log.std()))
+
+    def __call__(self, price_yen_m2: ArrayLike) -> NDArray[np.float32]:
+        """float32 z of prices; NaN stays NaN."""
+        return ((np.log(np.asarray(price_yen_m2, np.float64)) - self.mean) / self.sd).astype(np.float32)
+
+
+def interpolate(
+    lat: ArrayLike,
+    lon: ArrayLike,
+    points: pd.DataFrame,
+    *,
+    k: int = NEIGHBOURS,
+    radius_m: float = RADIUS_M,
+) -> NDArray[np.float64]:
+    """Prices, yen/m², at N coordinates: exp of the inverse-distance mean of ln price at the k nearest `points`.
+
+    Only points within `radius_m` metres count, so fewer than k may; NaN where there is none. At a point itself (nearer
+    than a metre: distances are cut off there) the point all but decides. `points` has `lat lon price_yen_m2`; pass only
+    those that may be known: whatever is in it reaches the answer. Returns float64 (N,).
+    """
+    lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
+    if not len(points):
+        return np.full(len(lat), np.nan)
+    log = np.log(points["price_yen_m2"].to_numpy(np.float64))
+    distance, index = neighbours.nearest(lat, lon, points["lat"], points["lon"], k=k, radius_m=radius_m)
+    found = np.isfinite(distance)
+    weight = np.where(found, 1.0 / np.maximum(distance, 1.0), 0.0)
+    total = weight.sum(1)
+    mean = (weight * log[index]).sum(1) / np.where(total > 0, total, 1.0)
+    return np.where(total > 0, np.exp(mean), np.nan)

@@ -1,0 +1,44 @@
+"""Nearest places on the sphere, in true metres."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from selm.maps.mercator import EARTH_RADIUS_M
+
+
+def _unit_vectors(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
+    phi, lam = np.radians(np.asarray(lat, np.float64)), np.radians(np.asarray(lon, np.float64))
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+
+
+def nearest(
+    lat: ArrayLike,
+    lon: ArrayLike,
+    to_lat: ArrayLike,
+    to_lon: ArrayLike,
+    *,
+    k: int = 1,
+    radius_m: float = np.inf,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """For N coordinates, distances in metres and indices of the k nearest of M others; both (N, k), nearest first.
+
+    Great-circle distances on the mean sphere. Beyond `radius_m`, or where there are fewer than k others, the distance
+    is infinite and the index 0. M must not be 0.
+    """
+    places, others = _unit_vectors(lat, lon), _unit_vectors(to_lat, to_lon)
+    # A k-d tree on the unit sphere measures chords, which order places as arcs do.
+    reach = 2 * np.sin(min(radius_m / EARTH_RADIUS_M, np.pi) / 2)
+    chord, index = cKDTree(others).query(places, k=list(range(1, k + 1)), distance_upper_bound=reach * (1 + 1e-12))
+    distance = np.where(np.isfinite(chord), 2 * EARTH_RADIUS_M * np.arcsin(np.minimum(chord, 2.0) / 2), np.inf)
+    return distance, np.where(np.isfinite(chord), index, 0).astype(np.int64)
+
+
+def within(lat: ArrayLike, lon: ArrayLike, of_lat: ArrayLike, of_lon: ArrayLike, metres: float) -> NDArray[np.bool_]:
+    """Whether each of N coordinates lies within `metres` of any of M others; bool (N,)."""
+    if not np.size(np.asarray(of_lat)):
+        return np.zeros(np.size(np.asarray(lat)), np.bool_)
+    distance, _ = nearest(lat, lon, of_lat, of_lon, radius_m=metres)
+    return np.asarray(distance[:, 0] <= metres)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,3 +75,30 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
     points = points[points["region"] != ""].reset_index(drop=True)
     points.attrs["year"] = year
     return points
+
+
+def drawn_blocks(profile: Profile, region: Region) -> NDArray[np.int32] | None:
+    """The zoom-13 tiles of a region to draw, int32 (N, 2): None (all with content) where places are sampled from it.
+
+    Elsewhere only official points are looked at: their tiles and the eight around each.
+    """
+    if profile.stand_ins or region.role == "pretrain":
+        return None
+    points = official_points(profile)
+    points = points[points["region"] == region.name]
+    x, y = (np.floor(v).astype(np.int64) for v in mercator.to_tile(points["lat"], points["lon"], _BLOCK_ZOOM))
+    around = np.array([(a, b) for a in (-1, 0, 1) for b in (-1, 0, 1)])
+    wanted = np.unique((np.stack([x, y], 1)[:, None] + around).reshape(-1, 2), axis=0)
+    drawn = open_region(region).blocks(region.bbox).astype(np.int64)
+    kept = drawn[np.isin(drawn[:, 0] << _BLOCK_ZOOM | drawn[:, 1], wanted[:, 0] << _BLOCK_ZOOM | wanted[:, 1])]
+    return kept.astype(np.int32)
+
+
+def label_fingerprint(profile: Profile) -> str:
+    """sha256 over the files that the profile's labels are read from and its fold file."""
+    from selm.splits import fold_file
+
+    state = hashlib.sha256()
+    for path in (*label_files(profile), fold_file(profile)):
+        state.update(path.read_bytes())
+    return state.hexdigest()

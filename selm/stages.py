@@ -1,0 +1,272 @@
+"""The stages before the tables, each computed once: maps → locations → pretraining → features.
+
+Every result has an address under `SELM_RUNS`: a name for people and the hash of all that it depends on (settings, data
+fingerprints, and the version of the code that makes it, raised when its numbers change). What is there is reused; what
+is missing is computed; nothing is ever overwritten by something else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from selm import checkpoints, methods, paths
+from selm.errors import InputError
+from selm.maps.atlas import Atlas
+from selm.maps.entropy import priorities
+from selm.networks import EncoderConfig, MapEncoder
+from selm.pretrain import Trainer, pretrain
+from selm.profiles import Profile
+from selm.views import DeviceAtlas, ViewSampler, colour, pixel_statistics
+
+# Raise a stage's version when its numbers change for the same settings and data.
+VERSIONS = {"locations": 1, "pretraining": 1, "features": 1}
+PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
+
+
+def address(kind: str, label: str, parts: dict[str, Any]) -> Path:
+    """`SELM_RUNS`/kind/label-hash, where the hash covers `parts` (JSON-like)."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return paths.runs() / kind / f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def device() -> torch.device:
+    """The GPU where there is one (`SELM_DEVICE` overrides), else the CPU."""
+    return torch.device(os.environ.get("SELM_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def atlas_folder(profile: Profile, region: str, style: str | None = None) -> Path:
+    """Where the atlas of a region is kept: by style, pixels a tile and zooms; its own fingerprint tells the rest."""
+    maps = profile.maps
+    zooms = "-".join(map(str, sorted(set(maps.zooms) | set(maps.context_zooms), reverse=True)))
+    extent = "all" if profile.stand_ins else "japan"
+    return paths.runs() / "atlases" / f"{region}-{extent}-{style or maps.style}-{maps.tile_px}px-z{zooms}"
+
+
+@lru_cache(maxsize=16)
+def _atlases(profile_key: str, profile: Profile, style: str | None, progress: bool) -> dict[str, Atlas]:
+    from selm.maps.draw import draw_atlas  # drawing needs mapnik; reading an atlas does not
+    from selm.regions import drawn_blocks, open_region
+
+    out = {}
+    zooms = tuple(sorted(set(profile.maps.zooms) | set(profile.maps.context_zooms), reverse=True))
+    for region in profile.regions:
+        folder = atlas_folder(profile, region.name, style)
+        if (folder / "atlas.json").exists():
+            out[region.name] = Atlas(folder)
+            continue
+        source = open_region(region)
+        out[region.name] = draw_atlas(
+            source, folder, zooms=zooms, tile_px=profile.maps.tile_px, bbox=region.bbox,
+            style=style or profile.maps.style, blocks=drawn_blocks(profile, region), progress=progress,
+        )  # fmt: skip
+    return out
+
+
+def atlases(profile: Profile, style: str | None = None, progress: bool = True) -> dict[str, Atlas]:
+    """The drawn maps of all the profile's regions, in its style or another, by name of region."""
+    return _atlases(repr((profile.regions, profile.maps, paths.runs())), profile, style, progress)
+
+
+def map_fingerprint(profile: Profile) -> str:
+    """One hash over the profile's atlases."""
+    prints = {name: atlas.fingerprint for name, atlas in atlases(profile).items()}
+    return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
+
+
+def _cached_table(kind: str, label: str, parts: dict[str, Any], make: Any) -> pd.DataFrame:
+    file = address(kind, label, parts).with_suffix(".parquet")
+    if not file.exists():
+        table = make()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+        table.to_parquet(temporary, index=False)
+        checkpoints.replace_atomically(temporary, file)
+    return pd.read_parquet(file)
+
+
+def _data_parts(profile: Profile) -> dict[str, Any]:
+    from selm.regions import label_fingerprint
+
+    return {
+        "maps": map_fingerprint(profile),
+        "labels": label_fingerprint(profile),
+        "regions": [dataclasses.asdict(region) for region in profile.regions],
+        "settings": dataclasses.asdict(profile.maps),
+        "version": VERSIONS["locations"],
+    }
+
+
+def locations(profile: Profile) -> pd.DataFrame:
+    """The table of places to pretrain on (`selm.locations.build_locations`), computed once."""
+    from selm.locations import build_locations
+
+    parts = _data_parts(profile) | {
+        "n": profile.pretraining.n_locations, "density_classes": profile.pretraining.density_classes,
+    }  # fmt: skip
+    return _cached_table("locations", profile.name, parts, lambda: build_locations(profile, atlases(profile)))
+
+
+def points(profile: Profile) -> pd.DataFrame:
+    """The labelled places that probes learn from and are tested on (`selm.locations.probe_points`), computed once."""
+    from selm.locations import probe_points
+
+    parts = _data_parts(profile) | {"area_types": profile.probing.area_types, "n": profile.probing.n_interpolated}
+    return _cached_table("points", profile.name, parts, lambda: probe_points(profile, atlases(profile)))
+
+
+def table_fingerprint(table: pd.DataFrame) -> str:
+    """Hash of a table's values."""
+    return hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _training(profile_name: str, profile: Profile, fingerprint: str, on: str) -> tuple[ViewSampler, EncoderConfig]:
+    table = locations(profile)
+    table = table[table["split"] == "pretrain"].reset_index(drop=True)
+    if not len(table):
+        raise InputError(f"profile '{profile.name}': no location to pretrain on")
+    zoom = profile.maps.zooms[0]
+    parent = zoom - PARENT_STEP
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+    maps = [atlases(profile)[region.name] for region in profile.regions_for("pretrain")]
+    atlas = DeviceAtlas(maps, (zoom, parent), on, near=(lat, lon))
+    mean, std = pixel_statistics(atlas, lat, lon, zoom, profile.views.global_px)
+    s = profile.pretraining
+    sampler = ViewSampler(
+        atlas, lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
+        price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
+        priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
+        pixel_mean=mean, pixel_std=std,
+    )  # fmt: skip
+    config = EncoderConfig(
+        arch=profile.encoder.arch, width=profile.encoder.width, zoom=zoom, image_px=profile.views.global_px,
+        tile_px=profile.maps.tile_px, style=profile.maps.style,
+        pixel_mean=tuple(mean), pixel_std=tuple(std),
+    )  # fmt: skip
+    return sampler, config
+
+
+def training(profile: Profile) -> tuple[ViewSampler, EncoderConfig]:
+    """The sampler over the pretraining locations, on the device, and what an encoder for it is."""
+    return _training(profile.name, profile, table_fingerprint(locations(profile)), str(device()))
+
+
+def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Latitude and longitude (N, 2), each scaled to −1 … 1 over the locations (the paper gives no units for eq. 7)."""
+    both = np.stack([lat, lon], axis=1)
+    low, high = both.min(axis=0), both.max(axis=0)
+    return 2 * (both - low) / np.maximum(high - low, 1e-9) - 1
+
+
+def new_encoder(config: EncoderConfig, seed: int) -> MapEncoder:
+    """A randomly initialised encoder; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return MapEncoder(config)
+
+
+def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
+    """All that a pretraining run depends on."""
+    row = methods.get_row(method)
+    _, config = training(profile)
+    return {
+        "method": method,
+        "version": [VERSIONS["pretraining"], row.version],
+        "terms": None if row.terms is None else dataclasses.asdict(row.terms),
+        "profile": profile.name,
+        "seed": seed,
+        "encoder": dataclasses.asdict(config),
+        "views": dataclasses.asdict(profile.views),
+        "pretraining": dataclasses.asdict(profile.pretraining),
+        "data": table_fingerprint(locations(profile)),
+        "maps": map_fingerprint(profile),
+        "device": device().type,
+    }
+
+
+def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
+    """The run directory of a pretraining, whether or not it has been run."""
+    return address("pretraining", f"{profile.name}-{method}-s{seed}", pretraining_config(profile, method, seed))
+
+
+def pretrained(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> Path:
+    """The run directory of `method` pretrained with `seed`; trains, or goes on training, what is not finished."""
+    config = pretraining_config(profile, method, seed)
+    folder = address("pretraining", f"{profile.name}-{method}-s{seed}", config)
+    if (folder / "run.json").exists() and checkpoints.read_json(folder / "run.json").get("complete"):
+        return folder
+    sampler, encoder_config = training(profile)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method_ = methods.build(
+            method, new_encoder(encoder_config, seed), profile.pretraining, profile.views.global_px
+        )
+    trainer = Trainer(method_, sampler, profile.pretraining, seed, device())
+    return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
+
+
+def encoder(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> MapEncoder:
+    """A method's encoder, pretrained where the method is pretrained."""
+    if method == "random_init":
+        return new_encoder(training(profile)[1], seed).eval()
+    return MapEncoder.from_pretrained(str(pretrained(profile, method, seed, progress=progress)))
+
+
+def point_images(profile: Profile, table: pd.DataFrame, zoom: int | None = None) -> torch.Tensor:
+    """uint8 palette indices (N, px, px) of the images centred on the places of `table`, by their `region`."""
+    size = profile.views.global_px
+    zoom = zoom or profile.maps.zooms[0]
+    out = np.zeros((len(table), size, size), np.uint8)
+    regions = table["region"].to_numpy(str)
+    for name in np.unique(regions):
+        rows = np.flatnonzero(regions == name)
+        out[rows] = atlases(profile)[name].indices(
+            table["lat"].to_numpy()[rows], table["lon"].to_numpy()[rows], zoom, size
+        )
+    return torch.from_numpy(out)
+
+
+def palette(profile: Profile) -> torch.Tensor:
+    """(256, 3) float32 colours in [0, 1]."""
+    first = next(iter(atlases(profile).values()))
+    return torch.as_tensor(first.palette, dtype=torch.float32) / 255
+
+
+@torch.no_grad()
+def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, batch: int = 256) -> torch.Tensor:
+    """(N, px, px) palette indices → (N, dim) float32 embeddings on the CPU."""
+    on = device()
+    network = network.to(on).eval()
+    parts = [
+        network(network.standardise(colour(part.to(on), colours.to(on)))).float().cpu() for part in indices.split(batch)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, network.dim)
+
+
+def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, label: str) -> NDArray[np.float32]:
+    """(N, dim) frozen features of the places of `table`, computed once; `label` names the table."""
+    _, config = training(profile)
+    source = (
+        {"random": dataclasses.asdict(config), "seed": seed}
+        if method == "random_init"
+        else {"run": pretrained(profile, method, seed).name}
+    )
+    places = table_fingerprint(table[["region", "lat", "lon"]])
+    parts = {**source, "places": places, "maps": map_fingerprint(profile), "version": VERSIONS["features"]}
+    file = address("features", f"{profile.name}-{method}-s{seed}-{label}", parts).with_suffix(".safetensors")
+    if not file.exists():
+        network = encoder(profile, method, seed)
+        out = encode(network, point_images(profile, table), palette(profile))
+        checkpoints.save_tensors(file, {"features": out})
+    return checkpoints.load_tensors(file)[0]["features"].numpy()

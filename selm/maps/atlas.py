@@ -1,0 +1,211 @@
+"""An atlas: a region's map drawn once, from which the image at any coordinate is a crop.
+
+It is a folder of 8-bit palette PNG files in XYZ order, which QGIS and other tools open as they are: one image for each
+zoom-13 tile (a *block*) and zoom, ``z17/13/X/Y.png``, of side ``tile_px * 2 ** (zoom - 13)``; and ``atlas.json``.
+Reading an atlas needs numpy and Pillow only; `selm.maps.draw` makes one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from selm.errors import InputError
+from selm.maps import mercator
+
+FORMAT = 1
+BLOCK_ZOOM = 13
+_CACHE_BYTES = 256 * 2**20
+_IDENTITY = ("format", "source_fingerprint", "style_hash", "zooms", "tile_px", "keys")
+
+
+def block_px(zoom: int, tile_px: int) -> int:
+    """Side in pixels of a block's image: a zoom-13 tile drawn at `zoom` with `tile_px` pixels a tile."""
+    side = tile_px * 2.0 ** (zoom - BLOCK_ZOOM)
+    if side < 1 or side != int(side) or side > 2**15:
+        raise InputError(f"zoom {zoom} with {tile_px} pixels a tile gives blocks of {side:g} pixels (1 to 32768 work)")
+    return int(side)
+
+
+def block_path(folder: Path, x: int, y: int, zoom: int) -> Path:
+    return folder / f"z{zoom}" / str(BLOCK_ZOOM) / str(x) / f"{y}.png"
+
+
+def fingerprint(description: dict[str, Any]) -> str:
+    """sha256 of what decides an atlas's pixels: format, source, style, zooms, pixels a tile and the sorted blocks."""
+    fields = {name: description[name] for name in _IDENTITY}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Atlas:
+    """A drawn region. Opening reads ``atlas.json`` only; blocks are read when needed and the last ones kept.
+
+    `zooms` tuple of int; `tile_px` pixels of a map tile; `palette` uint8 (256, 3), index 0 the background (land);
+    `keys` int32 (N, 2), the zoom-13 (x, y) of its blocks, sorted; `bounds` (west, south, east, north) of the blocks;
+    `attribution` to show with every image; `fingerprint` changes with anything that changes pixels.
+    Raises InputError if the folder holds no finished atlas.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        file = self.path / "atlas.json"
+        try:
+            self.description: dict[str, Any] = json.loads(file.read_text())
+            if self.description["format"] != FORMAT:
+                raise InputError(f"{file}: atlas format {self.description['format']}, this version reads {FORMAT}")
+            self.zooms: tuple[int, ...] = tuple(self.description["zooms"])
+            self.tile_px = int(self.description["tile_px"])
+            self.style: str = self.description["style"]
+            self.attribution: str = self.description["attribution"]
+            colours = b"".join(bytes.fromhex(colour[1:]) for colour in self.description["palette"])
+            self.palette: NDArray[np.uint8] = np.frombuffer(colours, np.uint8).reshape(256, 3)
+            self.keys: NDArray[np.int32] = np.array(self.description["keys"], np.int32).reshape(-1, 2)
+            self.fingerprint = fingerprint(self.description)
+        except FileNotFoundError:
+            begun = (self.path / "drawing.json").exists()
+            raise InputError(
+                f"{self.path}: the atlas is not finished; draw it again to go on" if begun else f"{file}: no atlas here"
+            ) from None
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{file}: not a readable atlas description ({type(error).__name__}: {error})") from None
+        self._members = {(int(x), int(y)) for x, y in self.keys}
+        self._packed = np.sort(self._pack(self.keys[:, 0], self.keys[:, 1]))
+        self._cache: OrderedDict[tuple[int, int, int], NDArray[np.uint8]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"Atlas({str(self.path)!r}: {len(self.keys)} blocks, zooms {self.zooms}, {self.tile_px} px a tile)"
+
+    @property
+    def bounds(self) -> mercator.BBox:
+        if not len(self.keys):
+            return 0.0, 0.0, 0.0, 0.0
+        (x0, y0), (x1, y1) = self.keys.min(0), self.keys.max(0)
+        west, _, _, north = mercator.tile_bounds(x0, y0, BLOCK_ZOOM)
+        _, south, east, _ = mercator.tile_bounds(x1, y1, BLOCK_ZOOM)
+        return west, south, east, north
+
+    @staticmethod
+    def _pack(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+        return x.astype(np.int64) * 2**BLOCK_ZOOM + y.astype(np.int64)
+
+    def covers(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the block that holds each coordinate exists; bool with the shape of the input."""
+        x, y = mercator.to_tile(lat, lon, BLOCK_ZOOM)
+        packed = self._pack(np.floor(x), np.floor(y))
+        inside = (x >= 0) & (x < 2**BLOCK_ZOOM) & (y >= 0) & (y < 2**BLOCK_ZOOM)
+        return np.asarray(np.isin(packed, self._packed) & inside)
+
+    def block(self, x: int, y: int, zoom: int) -> NDArray[np.uint8]:
+        """uint8 (S, S) palette indices of one block (read-only); InputError if it is missing or damaged."""
+        key = (int(x), int(y), int(zoom))
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        self._check_zoom(zoom)
+        file = block_path(self.path, x, y, zoom)
+        try:
+            image = decode_png(file.read_bytes())
+        except FileNotFoundError:
+            raise InputError(f"{file}: no such block in the atlas") from None
+        except ValueError as error:
+            raise InputError(f"{file}: damaged block ({error}); delete it and draw the atlas again") from None
+        side = block_px(zoom, self.tile_px)
+        if image.shape != (side, side):
+            raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
+        image.flags.writeable = False
+        self._cache[key] = image
+        self._cached_bytes += image.nbytes
+        while self._cached_bytes > _CACHE_BYTES and len(self._cache) > 1:
+            self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
+        return image
+
+    def read_blocks(self, keys: ArrayLike, zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+        """uint8 (N, S, S): the blocks with these (N, 2) keys, in their order; for loading an atlas on a device."""
+        keys = np.asarray(keys, np.int32).reshape(-1, 2)
+        side = block_px(zoom, self.tile_px)
+        out = np.empty((len(keys), side, side), np.uint8)
+        rows: Iterable[Any] = enumerate(keys)
+        for i, (x, y) in tqdm(rows, total=len(keys), desc=f"read zoom {zoom}", unit="block", disable=not progress):
+            out[i] = self.block(x, y, zoom)
+        return out
+
+    def indices(self, lat: ArrayLike, lon: ArrayLike, zoom: int = 17, size: int = 128) -> NDArray[np.uint8]:
+        """uint8 (N, size, size) palette indices of the images centred on N coordinates.
+
+        Pixels outside the atlas are background. Each block is read once, however many images need it.
+        """
+        self._check_zoom(zoom)
+        lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
+        mercator.check_coordinates(lat, lon)
+        side = block_px(zoom, self.tile_px)
+        x, y = mercator.to_tile(lat, lon, zoom)
+        left = np.rint(x * self.tile_px - size / 2).astype(np.int64)
+        top = np.rint(y * self.tile_px - size / 2).astype(np.int64)
+        out = np.zeros((len(lat), size, size), np.uint8)
+        jobs = []  # (block x, block y, image)
+        spans = int(np.ceil((size - 1) / side)) + 1
+        for dx in range(spans):
+            for dy in range(spans):
+                bx, by = left // side + dx, top // side + dy
+                touched = (bx * side < left + size) & (by * side < top + size)
+                image = np.flatnonzero(touched)
+                jobs.append(np.stack([bx[image], by[image], image], 1))
+        table = np.concatenate(jobs)
+        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
+        for bx, by, i in table.tolist():
+            if (bx, by) not in self._members:
+                continue
+            block = self.block(bx, by, zoom)
+            x0, y0 = bx * side - int(left[i]), by * side - int(top[i])  # the block's corner in the image
+            columns = slice(max(x0, 0), min(x0 + side, size))
+            rows = slice(max(y0, 0), min(y0 + side, size))
+            out[i, rows, columns] = block[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
+        return out
+
+    def crop(self, lat: float, lon: float, zoom: int = 17, size: int = 128) -> NDArray[np.uint8]:
+        """uint8 (size, size, 3) RGB image centred on the coordinate; background outside the atlas."""
+        return self.palette[self.indices([lat], [lon], zoom, size)[0]]
+
+    def _check_zoom(self, zoom: int) -> None:
+        if zoom not in self.zooms:
+            raise InputError(f"{self.path}: zoom {zoom} was not drawn; there are {', '.join(map(str, self.zooms))}")
+
+
+def encode_png(indices: NDArray[np.uint8], palette: NDArray[np.uint8], level: int = 1) -> bytes:
+    """An 8-bit palette PNG of uint8 (h, w) indices: no row filters, which do nothing for flat colours but cost time."""
+    height, width = indices.shape
+    rows = np.zeros((height, width + 1), np.uint8)  # each row starts with its filter type, 0
+    rows[:, 1:] = indices
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 3, 0, 0, 0])
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    packed = zlib.compress(rows.data, level)
+    for kind, data in ((b"IHDR", header), (b"PLTE", palette.tobytes()), (b"IDAT", packed), (b"IEND", b"")):
+        checksum = zlib.crc32(data, zlib.crc32(kind))
+        parts += [len(data).to_bytes(4, "big"), kind, data, checksum.to_bytes(4, "big")]
+    return b"".join(parts)
+
+
+def decode_png(data: bytes) -> NDArray[np.uint8]:
+    """uint8 (h, w) palette indices of an 8-bit palette PNG; ValueError if it is damaged or of another kind."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode != "P":
+                raise ValueError(f"image mode {image.mode} instead of an 8-bit palette")
+            return np.array(image)
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from None

@@ -1,0 +1,399 @@
+"""Drawing maps with Mapnik: one image, or a whole atlas over several processes.
+
+A block (a zoom-13 tile) is drawn as one picture, which costs little more than one of its 256 zoom-17 tiles would.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from tqdm import tqdm
+
+from selm.errors import InputError
+from selm.maps import mercator, palette
+from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, fingerprint
+from selm.maps.sources import MapSource, open_source
+
+DRAWING = 1  # raised when the same style and data give other pixels
+STYLES = Path(__file__).parent / "styles"
+_HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
+
+
+@dataclass(frozen=True)
+class Style:
+    """A map style: Mapnik XML whose datasources name only a layer of the OpenMapTiles schema."""
+
+    name: str
+    xml: str
+
+    @classmethod
+    def named(cls, name: str | Path) -> Style:
+        """One of `selm/maps/styles`, or any file ending in .xml; InputError if there is none or it is not XML."""
+        file = Path(name) if str(name).endswith(".xml") else STYLES / f"{name}.xml"
+        try:
+            style = cls(file.stem, file.read_text(encoding="utf-8"))
+            style.tree  # noqa: B018  (parse now: a bad file is found here)
+        except FileNotFoundError:
+            known = ", ".join(sorted(f.stem for f in STYLES.glob("*.xml")))
+            raise InputError(f"no map style '{name}' (there are: {known}, or a path to an .xml file)") from None
+        except (ElementTree.ParseError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: not a readable Mapnik style ({error})") from None
+        return style
+
+    @cached_property
+    def tree(self) -> ElementTree.Element:
+        return ElementTree.fromstring(self.xml)
+
+    @cached_property
+    def hash(self) -> str:
+        return hashlib.sha256(f"{DRAWING}\n{self.xml}".encode()).hexdigest()
+
+    @cached_property
+    def palette(self) -> NDArray[np.uint8]:
+        """uint8 (256, 3), see `selm.maps.palette`; flat colours alone where nothing is antialiased."""
+        colours = [_rgb(self.tree.get("background-color", "#ffffff"))]
+        blends = False
+        for symbolizer in self.tree.iter():
+            if symbolizer.tag in ("PolygonSymbolizer", "LineSymbolizer"):
+                colours.append(_rgb(symbolizer.get("fill") or symbolizer.get("stroke") or "#000000"))
+                blends |= symbolizer.get("gamma-method") != "threshold"
+        return palette.make_palette(colours, blends)
+
+    def map_for(self, source: MapSource, size: int) -> Any:
+        """A mapnik.Map of `size` pixels with the source's layers; layers that the source lacks are left out."""
+        import mapnik
+
+        root = ElementTree.fromstring(self.xml)
+        for layer in list(root.iter("Layer")):
+            datasource = layer.find("Datasource")
+            name = next((p.text for p in layer.iter("Parameter") if p.get("name") == "layer"), None)
+            if datasource is None or name not in source.layers:
+                root.remove(layer)
+                continue
+            for child in list(datasource):
+                datasource.remove(child)
+            for key, value in source.layers[name].items():
+                ElementTree.SubElement(datasource, "Parameter", name=key).text = value
+        canvas = mapnik.Map(size, size)
+        try:
+            mapnik.load_map_from_string(canvas, ElementTree.tostring(root, encoding="unicode"))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"style {self.name} cannot be loaded with {source.name}: {reason}") from None
+        return canvas
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    if len(colour) != 7 or colour[0] != "#":
+        raise InputError(f"map style: colours are written #rrggbb, not '{colour}'")
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+
+
+class Pen:
+    """Draws squares of one source in one style; keeps a loaded map for each image size."""
+
+    def __init__(self, source: MapSource, style: Style, tile_px: int) -> None:
+        self.source, self.style, self.tile_px = source, style, tile_px
+        self.table = palette.lookup(style.palette)
+        self._maps: dict[int, Any] = {}
+
+    def rgba(self, x: float, y: float, zoom: int, size: int) -> NDArray[np.uint8]:
+        """uint8 (size, size, 4) whose north-west corner is at fractional tile coordinates (x, y) of `zoom`."""
+        import mapnik
+
+        if size not in self._maps:
+            self._maps[size] = self.style.map_for(self.source, size)
+        canvas = self._maps[size]
+        tile = 2 * _HALF_M / 2**zoom
+        side = tile * size / self.tile_px
+        west, north = -_HALF_M + x * tile, _HALF_M - y * tile
+        canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
+        image = mapnik.Image(size, size)
+        # Widths and scale denominators are those of a 256-px tile at this zoom.
+        mapnik.render(canvas, image, self.tile_px / 256)
+        return np.frombuffer(image.to_string(), np.uint8).reshape(size, size, 4)
+
+    def indices(self, x: float, y: float, zoom: int, size: int) -> NDArray[np.uint8]:
+        """As `rgba`, as uint8 (size, size) palette indices."""
+        return palette.to_indices(self.rgba(x, y, zoom, size), self.table)
+
+    def block(self, x: int, y: int, zoom: int) -> NDArray[np.uint8]:
+        """uint8 (S, S) palette indices of the zoom-13 tile (x, y) drawn at `zoom`."""
+        scale = 2.0 ** (zoom - BLOCK_ZOOM)
+        return self.indices(x * scale, y * scale, zoom, block_px(zoom, self.tile_px))
+
+
+def draw_image(
+    source: str | Path | MapSource,
+    lat: float,
+    lon: float,
+    *,
+    zoom: int = 17,
+    size: int = 128,
+    tile_px: int = 128,
+    style: str | Path = "selm",
+) -> NDArray[np.uint8]:
+    """uint8 (size, size, 3) RGB map image centred on one coordinate, in the atlas's colours, drawn on its own."""
+    mercator.check_coordinates(lat, lon)
+    source = source if isinstance(source, MapSource) else open_source(source)
+    pen = Pen(source, Style.named(style), tile_px)
+    x, y = mercator.to_tile(lat, lon, zoom)
+    # On whole pixels of the zoom's grid, as a crop from an atlas is.
+    left, top = (np.rint(v * tile_px - size / 2) / tile_px for v in (x, y))
+    return pen.style.palette[pen.indices(float(left), float(top), zoom, size)]
+
+
+def draw_atlas(
+    source: str | Path | MapSource,
+    out: str | Path,
+    *,
+    zooms: Sequence[int] = (17, 16),
+    tile_px: int = 128,
+    bbox: mercator.BBox | None = None,
+    style: str | Path = "selm",
+    blocks: ArrayLike | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Atlas:
+    """Draw a region into the folder `out` and return its Atlas.
+
+    `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does; by default the
+    whole source. `workers` processes share the work (default: the processors at hand). A block that is already there is
+    kept, so that a run that was killed goes on where it stopped; the result does not depend on how it was reached.
+    Raises InputError for a bad source, an empty region, a folder that holds another atlas, or a full disk; finished
+    blocks stay, nothing half-written does.
+    """
+    source = source if isinstance(source, MapSource) else open_source(source)
+    chosen = Style.named(style)
+    zooms = tuple(sorted({int(zoom) for zoom in zooms}, reverse=True))
+    for zoom in zooms:
+        block_px(zoom, tile_px)
+    keys = source.blocks(bbox)
+    if blocks is not None:
+        wanted = {tuple(key) for key in np.asarray(blocks, np.int64).reshape(-1, 2).tolist()}
+        keys = np.array([key for key in keys.tolist() if tuple(key) in wanted], np.int32).reshape(-1, 2)
+        if not len(keys):
+            raise InputError(f"{source.name}: none of the {len(wanted)} blocks asked for is in the source")
+    description = _describe(source, chosen, zooms, tile_px, keys)
+    folder = Path(out)
+    try:
+        _begin(folder, description)
+        missing = [
+            (x, y, zoom)
+            for x, y in keys.tolist()
+            for zoom in zooms
+            if not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
+        ]
+        count = max(1, min(workers or os.cpu_count() or 1, (len(missing) + 7) // 8))
+        done = _draw_here if count == 1 else _draw_in_processes
+        bar = tqdm(total=len(missing), desc=f"draw {source.name}", unit="block", disable=not progress)
+        with bar:
+            for _ in done(source, chosen, tile_px, folder, missing, count):
+                bar.update()
+        _write_atomically(folder / "atlas.json", json.dumps(description, ensure_ascii=False).encode())
+        (folder / "drawing.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise _disk_error(folder, error) from None
+    return Atlas(folder)
+
+
+def _describe(
+    source: MapSource, style: Style, zooms: tuple[int, ...], tile_px: int, keys: NDArray[np.int32]
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "source": source.name,
+        "source_fingerprint": source.fingerprint,
+        "attribution": source.attribution,
+        "style": style.name,
+        "style_hash": style.hash,
+        "zooms": list(zooms),
+        "tile_px": tile_px,
+        "palette": ["#" + bytes(colour).hex() for colour in style.palette],
+        "keys": keys.tolist(),
+    }
+
+
+def _begin(folder: Path, description: dict[str, Any]) -> None:
+    """Note in ``drawing.json`` what the folder is going to hold; InputError if it holds something else."""
+    same = ("format", "source_fingerprint", "style_hash", "tile_px")
+    for name in ("atlas.json", "drawing.json"):
+        file = folder / name
+        if not file.exists():
+            continue
+        try:
+            old = json.loads(file.read_text())
+            other = [key for key in same if old[key] != description[key]]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{file}: not a readable atlas description; draw into another folder") from None
+        if other:
+            raise InputError(f"{folder}: holds an atlas of another {other[0]}; draw into another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_atomically(folder / "drawing.json", json.dumps(description, ensure_ascii=False).encode())
+
+
+def _is_whole(file: Path, side: int) -> bool:
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(24)
+            stream.seek(-12, os.SEEK_END)
+            tail = stream.read()
+    except OSError:
+        return False
+    size = side.to_bytes(4, "big")
+    return head[:4] == b"\x89PNG" and head[16:24] == size * 2 and tail[4:8] == b"IEND"
+
+
+def _write_atomically(file: Path, data: bytes) -> None:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _disk_error(folder: Path, error: OSError) -> InputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"{folder}: the disk is full; make room and draw again, finished blocks are kept")
+    return InputError(f"{folder}: {error.strerror or error}")
+
+
+Job = tuple[int, int, int]  # block x, block y, zoom
+
+
+def _draw_block(pen: Pen, folder: Path, job: Job) -> None:
+    x, y, zoom = job
+    file = block_path(folder, x, y, zoom)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _write_atomically(file, encode_png(pen.block(x, y, zoom), pen.style.palette))
+
+
+def _draw_here(
+    source: MapSource, style: Style, tile_px: int, folder: Path, jobs: list[Job], count: int
+) -> Iterator[Job]:
+    pen = Pen(source, style, tile_px)
+    for job in jobs:
+        _draw_block(pen, folder, job)
+        yield job
+
+
+def _draw_in_processes(
+    source: MapSource, style: Style, tile_px: int, folder: Path, jobs: list[Job], count: int
+) -> Iterator[Job]:
+    """Draw in `count` processes of ``python -m selm.maps.draw``, each fed a few jobs ahead through a pipe.
+
+    Plain processes rather than multiprocessing: they need no guarded main module in the caller's script, do not inherit
+    its threads, and end with it, since their input then closes.
+    """
+    setup = json.dumps(
+        {
+            "layers": source.layers,
+            "name": source.name,
+            "style": style.name,
+            "xml": style.xml,
+            "tile_px": tile_px,
+            "folder": str(folder.resolve()),
+        }
+    )
+    waiting: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
+    for start in range(0, len(jobs), 4):  # a few jobs at a time; neighbours share decoded tiles
+        waiting.put(jobs[start : start + 4])
+    finished: queue.SimpleQueue[Job | Exception | None] = queue.SimpleQueue()
+    stop = threading.Event()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "selm.maps.draw"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+    def feed(process: subprocess.Popen[str]) -> None:
+        assert process.stdin and process.stdout and process.stderr
+        try:
+            process.stdin.write(setup + "\n")
+            while not stop.is_set():
+                try:
+                    batch = waiting.get_nowait()
+                except queue.Empty:
+                    break
+                process.stdin.write(json.dumps(batch) + "\n")
+                process.stdin.flush()
+                for job in batch:
+                    answer = json.loads(process.stdout.readline() or '{"died": true}')
+                    if "errno" in answer:
+                        raise OSError(answer["errno"], os.strerror(answer["errno"]))
+                    if "error" in answer:
+                        raise InputError(answer["error"])
+                    if "died" in answer:
+                        reason = (process.stderr.read().strip().splitlines() or ["killed"])[-1]
+                        raise InputError(f"block {job[0]}/{job[1]}: a drawing process ended early ({reason})")
+                    finished.put(job)
+        except Exception as error:  # handed to the caller's thread
+            finished.put(error)
+        finished.put(None)
+
+    threads = [threading.Thread(target=feed, args=(process,), daemon=True) for process in processes]
+    try:
+        for thread in threads:
+            thread.start()
+        running = count
+        while running:
+            result = finished.get()
+            if result is None:
+                running -= 1
+            elif isinstance(result, Exception):
+                raise result
+            else:
+                yield result
+    finally:
+        stop.set()
+        for process in processes:
+            if process.stdin:
+                try:
+                    process.stdin.close()
+                except OSError:
+                    pass
+        for process in processes:
+            process.wait()
+
+
+def _worker() -> None:
+    """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a block."""
+    setup = json.loads(sys.stdin.readline())
+    source = MapSource(
+        setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32)
+    )
+    pen = Pen(source, Style(setup["style"], setup["xml"]), setup["tile_px"])
+    for line in sys.stdin:
+        for job in json.loads(line):
+            answer: dict[str, Any] = {}
+            try:
+                _draw_block(pen, Path(setup["folder"]), tuple(job))
+            except OSError as error:
+                answer = {"errno": error.errno or errno.EIO}
+            except (InputError, RuntimeError) as error:
+                answer = {"error": str(error).splitlines()[0]}
+            print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _worker()

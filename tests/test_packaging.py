@@ -1,0 +1,206 @@
+"""What is written in more than one place says the same everywhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.markers import Marker
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from selm import notebooks, paths
+from selm.profiles import Profile
+
+ROOT = paths.repository()
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+FOR_USERS = ("maps", "plots", "book")  # the extras that environment.yml installs
+
+PLATFORMS = [
+    {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.7"},
+    {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.14.0"},
+    {"sys_platform": "linux", "platform_machine": "aarch64", "python_full_version": "3.12.3"},
+    {"sys_platform": "darwin", "platform_machine": "arm64", "python_full_version": "3.13.1"},
+]
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    lines = list(PROJECT["dependencies"])
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+def locked() -> list[Requirement]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def test_environment_lists_the_same_packages_with_the_same_bounds() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip[-1] == "-e ."
+    assert {str(Requirement(line)) for line in pip[:-1]} == {str(line) for line in requirements(*FOR_USERS)}
+    python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python"))
+    bounds = SpecifierSet(python.removeprefix("python"))
+    assert "3.11" in bounds and "3.10" not in bounds and SpecifierSet(PROJECT["requires-python"]).contains("3.11")
+
+
+@pytest.mark.parametrize("platform", PLATFORMS, ids=lambda p: f"{p['sys_platform']}-{p['python_full_version']}")
+def test_lock_satisfies_every_requirement_once(platform: dict[str, str]) -> None:
+    environment = platform | {
+        "python_version": platform["python_full_version"].rsplit(".", 1)[0],
+        "implementation_name": "cpython",
+        "platform_python_implementation": "CPython",
+    }
+    pins: dict[str, str] = {}
+    for line in locked():
+        if line.marker is None or Marker(str(line.marker)).evaluate(environment):
+            name = canonicalize_name(line.name)
+            assert name not in pins, f"{name} is locked twice for {platform}"
+            (specifier,) = line.specifier
+            assert specifier.operator == "==", line
+            pins[name] = specifier.version
+    for requirement in requirements(*PROJECT["optional-dependencies"]):
+        name = canonicalize_name(requirement.name)
+        assert name in pins, f"{name} is missing from requirements.lock"
+        assert requirement.specifier.contains(pins[name]), f"{requirement} but {pins[name]} is locked"
+
+
+def test_lock_names_no_registry_and_no_folder() -> None:
+    for line in (ROOT / "requirements.lock").read_text().splitlines()[1:]:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; [^@/]+)?", line), line
+
+
+def test_extras_repeat_no_package() -> None:
+    names = [canonicalize_name(requirement.name) for requirement in requirements(*PROJECT["optional-dependencies"])]
+    assert len(names) == len(set(names))
+
+
+def test_both_tables_of_contents_agree() -> None:
+    assert (ROOT / "_toc.yml").read_text() == (ROOT / "book" / "_toc.yml").read_text()
+
+
+def test_every_page_of_the_contents_exists() -> None:
+    for name in notebooks.chapters(ROOT / "_toc.yml"):
+        assert (ROOT / "book" / f"{name}.md").exists() != (ROOT / "book" / f"{name}.ipynb").exists(), name
+
+
+def test_the_repository_address_is_written_once() -> None:
+    address = notebooks.repository_address(ROOT / "_config.yml")
+    found = subprocess.run(
+        ["git", "grep", "-lF", address], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.split()
+    assert {path for path in found if not path.endswith(".ipynb")} <= {"_config.yml"}
+
+
+def _notebooks() -> list[Path]:
+    return notebooks.notebooks(ROOT / "book")
+
+
+@pytest.mark.parametrize("path", _notebooks(), ids=lambda path: path.name)
+def test_notebook_stands_alone(path: Path) -> None:
+    cells = json.loads(path.read_text())["cells"]
+    tags = [set(cell["metadata"].get("tags", [])) for cell in cells]
+    sources = ["".join(cell["source"]) for cell in cells]
+    (parameters,) = [source for source, tag in zip(sources, tags, strict=True) if "parameters" in tag]
+    assert 'profile = os.environ.get("SELM_PROFILE", "demo")' in parameters
+    (colab,) = [source for source, tag in zip(sources, tags, strict=True) if "colab" in tag]
+    assert colab == notebooks.COLAB.format(address=notebooks.repository_address(ROOT / "_config.yml"))
+    assert "provenance" in tags[-1]
+
+
+@pytest.mark.parametrize("path", _notebooks(), ids=lambda path: path.name)
+def test_committed_notebook_is_clean(path: Path) -> None:
+    notebook = json.loads(path.read_text())
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    text = path.read_text()
+    assert path.stat().st_size < 2 * 2**20, "too large to keep in git"
+    for wrong in (
+        "papermill",
+        "injected-parameters",
+        "/home/",
+        "/root/",
+        "/tmp/",
+        "/Users/",
+        "widget-view",
+        "Traceback",
+    ):
+        assert wrong not in text, wrong
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            assert output.get("name") != "stderr"
+
+
+def test_decisions_names_fields_that_exist() -> None:
+    page = (ROOT / "book" / "decisions.md").read_text()
+    named = re.findall(r"`(maps|views|encoder|pretraining|probing)\.(\w+)`", page)
+    parts = {field.name: field for field in dataclasses.fields(Profile)}
+    assert len(named) > 20
+    for part, name in named:
+        kind = type(parts[part].default_factory())  # type: ignore[misc]
+        assert name in {field.name for field in dataclasses.fields(kind)}, f"{part}.{name}"
+
+
+def test_decisions_quotes_the_defaults() -> None:
+    page = (ROOT / "book" / "decisions.md").read_text()
+    profile = Profile("defaults", "", (), stand_ins=False)
+    quoted = re.findall(r"`(\w+)\.(\w+)` = (\([\d., ]+\)|[\d.]+)", page)
+    assert len(quoted) > 10
+    for part, name, value in quoted:
+        default = getattr(getattr(profile, part), name)
+        assert default == (tuple(float(v) for v in value[1:-1].split(",")) if value[0] == "(" else float(value)), name
+
+
+def test_decisions_mentions_every_field_of_pretraining_that_is_ours() -> None:
+    page = (ROOT / "book" / "decisions.md").read_text()
+    lines = (ROOT / "selm" / "profiles.py").read_text().split("class Pretraining")[1].split("class Probing")[0]
+    for name in re.findall(r"^    (\w+): .*no value in the paper", lines, re.M):
+        assert f"`pretraining.{name}`" in page, name
+
+
+def test_styles_are_package_data() -> None:
+    styles = list((ROOT / "selm" / "maps" / "styles").glob("*.xml"))
+    assert styles and PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["selm"]
+
+
+def test_training_imports_neither_mapnik_nor_geopandas() -> None:
+    code = (
+        "import sys, selm.pretrain, selm.embedder\n"
+        "bad = {'mapnik', 'geopandas', 'pyrosm', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {bad}' if bad else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_snakefile_plans_the_grid(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake")
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--config", "profile=smoke", "controls=0"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    plan = done.stdout + done.stderr
+    assert done.returncode == 0, plan
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", plan, re.M))
+    assert counts["pretrain"] == "4" and counts["table"] == "2" and counts["book"] == "1"
+
+
+def test_the_code_for_this_file_is_portable() -> None:
+    """No committed file names a folder of somebody's machine."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    wrong = re.compile(rb"(/home/[a-z]|/Users/[A-Z]|/work/(main|shared))")
+    for name in files:
+        path = ROOT / name
+        if path.is_file() and not path.is_symlink() and path.suffix not in {".png", ".woff"} and path != Path(__file__):
+            found = wrong.search(path.read_bytes())
+            assert found is None, f"{name}: {found}"

@@ -1,8 +1,8 @@
 """Area types: the zoning of the official land price points, its most frequent values and its merged zones.
 
-The paper has 70 classes of area type and does not say of what. L01 of 2013 has 87 distinct zoning values and 88 of current
-use; the default here is zoning, cut to the 70 most frequent. Many of those are rare combinations, so a second label
-merges them to the use districts (A29) that the Japanese planning law names.
+The paper has 70 classes of area type and does not say of what. L01 of 2013 has 87 distinct zoning values and 88 of
+current use; the default here is zoning, cut to the 70 most frequent. Many of those are rare combinations, so a second
+label merges them to the use districts (A29) that the Japanese planning law names.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def zone_of(zoning: Iterable[str]) -> NDArray[np.int64]:
 
 
 def most_frequent(values: Iterable[str], n: int = 70) -> tuple[str, ...]:
-    """The `n` most frequent non-empty values, most frequent first, ties in code point order: the names of the classes."""
+    """The `n` most frequent non-empty values: the names of the classes, most frequent first, ties by code point."""
     counts = Counter(value for value in values if value)
     return tuple(sorted(counts, key=lambda value: (-counts[value], value))[:n])
 

@@ -1,7 +1,7 @@
 """Land cover as the map shows it: the class that covers most of the image, from an atlas drawn in class colours.
 
-Atlases in the style ``land_cover`` hold class codes as palette indices; the classes are `LAND_COVER_CLASSES`. They stand
-for the 13 classes of the paper's OSM land cover (section 4.4), whose origin it does not name.
+Atlases in the style ``land_cover`` hold class codes as palette indices; the classes are `LAND_COVER_CLASSES`. They
+stand for the 13 classes of the paper's OSM land cover (section 4.4), whose origin it does not name.
 """
 
 from __future__ import annotations

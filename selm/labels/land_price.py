@@ -1,8 +1,8 @@
 """Official land prices: the points of MLIT's National Land Numerical Information L01, and prices between them.
 
-L01 (地価公示) publishes, for 1 January of a year, the price of some 26,000 standard lots in yen/m² with their current use
-and zoning. A coordinate without a lot takes the inverse-distance mean of the nearest ones in log price (section 4 of
-the paper needs a price at every location and does not say how it gets one; this way is ours).
+L01 (地価公示) publishes, for 1 January of a year, the price of some 26,000 standard lots in yen/m² with their
+current use and zoning. A coordinate without a lot takes the inverse-distance mean of the nearest ones in log price
+(section 4 of the paper needs a price at every location and does not say how it gets one; this way is ours).
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from selm.labels import neighbours
 if TYPE_CHECKING:
     import geopandas
 
+# Chosen on the pretraining points of Kanto, Nagoya and Kansai, each predicted from the others: error 0.125 of the
+# variance with 5 lots (1: 0.168, 3: 0.129, 8: 0.124, 12: 0.127); 98 % of them have another within 2 km (1 km: 91 %).
 NEIGHBOURS = 5  # lots that a price between lots is taken from
 RADIUS_M = 2_000.0  # none of them further away than this
 
@@ -181,27 +183,36 @@ class PriceScale:
         return ((np.log(np.asarray(price_yen_m2, np.float64)) - self.mean) / self.sd).astype(np.float32)
 
 
-def interpolate(
+def inverse_distance_mean(
     lat: ArrayLike,
     lon: ArrayLike,
-    points: pd.DataFrame,
+    to_lat: ArrayLike,
+    to_lon: ArrayLike,
+    values: ArrayLike,
     *,
     k: int = NEIGHBOURS,
     radius_m: float = RADIUS_M,
 ) -> NDArray[np.float64]:
-    """Prices, yen/m², at N coordinates: exp of the inverse-distance mean of ln price at the k nearest `points`.
+    """float64 (N,): at N coordinates, the inverse-distance mean of the values of the k nearest of M places.
 
-    Only points within `radius_m` metres count, so fewer than k may; NaN where there is none. At a point itself (nearer
-    than a metre: distances are cut off there) the point all but decides. `points` has `lat lon price_yen_m2`; pass only
-    those that may be known: whatever is in it reaches the answer. Returns float64 (N,).
+    Only places within `radius_m` metres count, so fewer than k may; NaN where there is none. Distances are cut off at
+    one metre, so that a coordinate on a place takes all but that place's value.
     """
     lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
-    if not len(points):
+    values = np.asarray(values, np.float64)
+    if not len(values):
         return np.full(len(lat), np.nan)
-    log = np.log(points["price_yen_m2"].to_numpy(np.float64))
-    distance, index = neighbours.nearest(lat, lon, points["lat"], points["lon"], k=k, radius_m=radius_m)
-    found = np.isfinite(distance)
-    weight = np.where(found, 1.0 / np.maximum(distance, 1.0), 0.0)
+    distance, index = neighbours.nearest(lat, lon, to_lat, to_lon, k=k, radius_m=radius_m)
+    weight = np.where(np.isfinite(distance), 1.0 / np.maximum(distance, 1.0), 0.0)
     total = weight.sum(1)
-    mean = (weight * log[index]).sum(1) / np.where(total > 0, total, 1.0)
-    return np.where(total > 0, np.exp(mean), np.nan)
+    mean = (weight * values[index]).sum(1) / np.where(total > 0, total, 1.0)
+    return np.where(total > 0, mean, np.nan)
+
+
+def interpolate(lat: ArrayLike, lon: ArrayLike, points: pd.DataFrame) -> NDArray[np.float64]:
+    """Prices, yen/m² float64 (N,), at N coordinates: exp of the inverse-distance mean of ln price (NaN: none near).
+
+    `points` has `lat lon price_yen_m2`; pass only those that may be known: whatever is in it reaches the answer.
+    """
+    log = np.log(points["price_yen_m2"].to_numpy(np.float64))
+    return np.exp(inverse_distance_mean(lat, lon, points["lat"], points["lon"], log))

@@ -52,7 +52,7 @@ def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
             row = int(np.flatnonzero(~good)[0])
             raise InputError(f"{path}: row {row + 1}, field {field}: {areas[field].iloc[row]} cannot be used")
     outlines = areas.geometry.to_numpy().copy()
-    for row in np.flatnonzero(~areas.geom_type.isin(_POLYGONAL).to_numpy()):  # polygons with stray lines
+    for row in np.flatnonzero(~areas.geom_type.isin(_POLYGONAL).to_numpy()).tolist():  # polygons with stray lines
         parts = shapely.get_parts(outlines[row])
         outlines[row] = shapely.union_all([part for part in parts if part.geom_type in _POLYGONAL])
     return gpd.GeoDataFrame({"density": people / size * 1e6}, geometry=outlines, crs="EPSG:4326")

@@ -1,0 +1,122 @@
+"""Trials and folds as arrays: what is trained on and what is tested, for every probe alike.
+
+A fold array is int64 (T, N): the fold of each point in each of T draws, −1 where the point takes no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from selm.errors import InputError
+from selm.probes.outcome import check_task, missing
+
+
+def random_folds(n: int, draws: Iterable[int] = range(10), n_folds: int = 10) -> NDArray[np.int64]:
+    """Plain shuffled folds of `n` points: draw d is shuffled with seed d; sizes differ by at most one. (T, n)."""
+    rows = []
+    for draw in draws:
+        fold = np.arange(n, dtype=np.int64) % n_folds
+        np.random.default_rng(draw).shuffle(fold)
+        rows.append(fold)
+    return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class Problems:
+    """Every model to be trained: one a draw and fold.
+
+    targets: (T, N), missing ones included.  draw, fold: (P,) of each problem.
+    train, test: (P, N) bool; points without a target or with fold −1 are in neither.
+    """
+
+    task: str
+    targets: NDArray[Any]
+    draw: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    train: NDArray[np.bool_]
+    test: NDArray[np.bool_]
+    n_classes: int  # 1 for regression
+
+    @property
+    def n_draws(self) -> int:
+        return self.targets.shape[0]
+
+    @property
+    def n_points(self) -> int:
+        return self.targets.shape[1]
+
+    def seen(self) -> NDArray[np.bool_]:
+        """(P, C): which classes each problem's training points hold."""
+        seen = np.zeros((len(self.draw), self.n_classes), dtype=bool)
+        for problem, draw in enumerate(self.draw):
+            seen[problem, self.targets[draw, self.train[problem]]] = True
+        return seen
+
+    def sizes(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(T,) training points of a model, mean over the folds, and (T,) points tested."""
+        n_train = [round(self.train[self.draw == draw].sum(axis=1).mean()) for draw in range(self.n_draws)]
+        n_test = [int(self.test[self.draw == draw].sum()) for draw in range(self.n_draws)]
+        return np.array(n_train, dtype=np.int64), np.array(n_test, dtype=np.int64)
+
+    def notes(self) -> dict[str, Any]:
+        """What to print beside the numbers: points left out, classes present, tested points of unseen classes."""
+        took_part = self.train | self.test
+        notes: dict[str, Any] = {"points": int(took_part.any(axis=0).sum()), "problems": len(self.draw)}
+        if self.task == "classification":
+            codes = self.targets[self.draw[:, None], np.arange(self.n_points)]
+            seen = np.take_along_axis(self.seen(), np.maximum(codes, 0), axis=1)
+            notes["classes_present"] = len(np.unique(codes[took_part]))
+            notes["tested_of_unseen_class"] = int((self.test & ~seen).sum())
+            notes["tested"] = int(self.test.sum())
+        return notes
+
+
+def problems(
+    targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tuple[int, ...] | None = None
+) -> Problems:
+    """Lay out the models that `folds` asks for.
+
+    targets: (N,) or, where they depend on the draw (interpolated prices), (T, N): floats with NaN for missing, or
+        class codes with −1 for missing.
+    test_folds: None trains one model a fold and tests each fold once; otherwise one model a draw is tested on these
+        folds together and trained on the others.
+    Raises InputError where a model would have nothing to train on or a draw nothing to test on.
+    """
+    check_task(task)
+    fold_array = np.asarray(folds)
+    if fold_array.ndim != 2:
+        raise InputError(f"folds: expected an array (draws, points), got shape {fold_array.shape}")
+    n_draws, n = fold_array.shape
+    target_array = np.asarray(targets, dtype=np.float64 if task == "regression" else None)
+    if task == "classification" and not np.issubdtype(target_array.dtype, np.integer):
+        raise InputError("targets: classification needs integer class codes, -1 where missing")
+    if target_array.shape not in ((n,), (n_draws, n)):
+        raise InputError(f"targets: shape {target_array.shape} does not fit folds of shape {fold_array.shape}")
+    target_array = np.broadcast_to(target_array, (n_draws, n))
+    usable = ~missing(target_array, task) & (fold_array >= 0)
+    draws, numbers, trains, tests = [], [], [], []
+    for draw in range(n_draws):
+        groups = [test_folds] if test_folds is not None else [(int(f),) for f in np.unique(fold_array[draw]) if f >= 0]
+        for group in groups:
+            tested = np.isin(fold_array[draw], group) & usable[draw]
+            trained = usable[draw] & ~tested
+            if not tested.any() and test_folds is None:
+                continue  # a fold whose points all lack a target
+            if not trained.any() or not tested.any():
+                side = "train on" if tested.any() else "test on"
+                raise InputError(f"folds: draw {draw}, fold {', '.join(map(str, group))}: no points to {side}")
+            draws.append(draw)
+            numbers.append(group[0])
+            trains.append(trained)
+            tests.append(tested)
+        if draw not in draws:
+            raise InputError(f"folds: draw {draw} has no points to test on")
+    n_classes = int(target_array.max()) + 1 if task == "classification" else 1
+    return Problems(
+        task, target_array, np.array(draws), np.array(numbers), np.stack(trains), np.stack(tests), n_classes
+    )

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selm.errors import InputError
+from selm.probes.folds import problems, random_folds
+
+
+def test_random_folds_are_even_seeded_and_differ_between_draws() -> None:
+    folds = random_folds(53, range(4))
+    assert folds.shape == (4, 53)
+    for row in folds:
+        sizes = np.bincount(row, minlength=10)
+        assert sizes.max() - sizes.min() <= 1
+    np.testing.assert_array_equal(folds, random_folds(53, range(4)))
+    assert (folds[0] != folds[1]).any()
+    np.testing.assert_array_equal(random_folds(53, [2])[0], folds[2])
+
+
+def test_each_usable_point_is_tested_once_a_draw_and_never_trained_on_then() -> None:
+    targets = np.arange(20.0)
+    targets[3] = np.nan
+    folds = random_folds(20, range(3), n_folds=4)
+    folds[1, 7] = -1
+    layout = problems(targets, folds, "regression")
+    assert not (layout.train & layout.test).any()
+    for draw in range(3):
+        tested = layout.test[layout.draw == draw].sum(axis=0)
+        expected = np.ones(20, dtype=int)
+        expected[3] = 0
+        if draw == 1:
+            expected[7] = 0
+        np.testing.assert_array_equal(tested, expected)
+        union = layout.train[layout.draw == draw] | layout.test[layout.draw == draw]
+        np.testing.assert_array_equal(union, np.broadcast_to(expected.astype(bool), union.shape))
+    n_train, n_test = layout.sizes()
+    assert n_test.tolist() == [19, 18, 19]
+    assert n_train[0] == round(19 * 3 / 4)
+
+
+def test_test_folds_make_one_model_a_draw() -> None:
+    folds = random_folds(40, range(2))
+    layout = problems(np.arange(40.0), folds, "regression", test_folds=(0, 1))
+    assert layout.draw.tolist() == [0, 1]
+    np.testing.assert_array_equal(layout.test, folds <= 1)
+    np.testing.assert_array_equal(layout.train, folds > 1)
+
+
+def test_unseen_classes_and_their_points_are_counted() -> None:
+    codes = np.array([0, 0, 0, 2, 2, 5, -1, 0])
+    folds = np.array([[0, 1, 0, 1, 0, 1, 0, 1]])
+    layout = problems(codes, folds, "classification")
+    assert layout.n_classes == 6
+    notes = layout.notes()
+    assert notes["classes_present"] == 3  # 0, 2 and 5
+    assert notes["tested_of_unseen_class"] == 1  # the only 5, when its fold is tested
+    assert notes["tested"] == 7
+    assert layout.seen().tolist() == [[True, False, True, False, False, True], [True, False, True, False, False, False]]
+
+
+@pytest.mark.parametrize(
+    ("targets", "folds", "task", "message"),
+    [
+        ([1.0, 2.0], [[0, 0]], "regression", "no points to train on"),
+        ([1.0, 2.0, 3.0], [[0, 1]], "regression", "does not fit"),
+        ([1.0, 2.0], [0, 1], "regression", r"expected an array \(draws, points\)"),
+        ([1.0, 2.0], [[0, 1]], "classification", "integer class codes"),
+        ([1.0, 2.0], [[0, 1]], "ranking", "unknown task"),
+        ([np.nan, np.nan], [[0, 1]], "regression", "no points to test on"),
+    ],
+)
+def test_bad_input_is_named(targets: list, folds: list, task: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        problems(targets, folds, task)

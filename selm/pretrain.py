@@ -130,8 +130,10 @@ class Trainer:
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 parameter, _, key = name.removeprefix("optimizer.").rpartition("|")
-                value = value.to(self.device) if value.ndim else value.clone()
-                self.optimizer.state[trained[parameter]][key] = value.clone(memory_format=torch.preserve_format)
+                own_parameter = trained[parameter]
+                # laid out as the parameter is: fused AdamW walks through the memory of both side by side
+                moment = torch.empty_like(own_parameter) if value.ndim else value.new_empty((), device=self.device)
+                self.optimizer.state[own_parameter][key] = moment.copy_(value)
         self.step = step
 
 

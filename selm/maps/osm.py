@@ -1,0 +1,377 @@
+"""Raw OpenStreetMap data (.osm.pbf, .osm, .osm.gz) turned into layers of the OpenMapTiles schema.
+
+The layers are FlatGeobuf files in Web Mercator with the names and fields that the map styles use. Unlike vector tiles of
+zoom 13 they hold everything that is mapped: every building, footpath and service road. Images drawn from them are
+therefore fuller than those drawn from generalised tiles, even in the same style.
+
+The sea is not in the data, only coastlines are, with land on their left: the extract's rectangle is cut along them and
+the pieces to their right are sea. Where an extract holds no coastline, as in the middle of a bay, sea is drawn as land.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import re
+import shutil
+import struct
+import tempfile
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selm.errors import InputError
+from selm.maps import mercator
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import pandas as pd
+
+VERSION = 1  # raised when the same extract gives other layers
+_CRS = "EPSG:3857"
+
+# Tags that the layers are made from.
+_KEYS = ("highway", "railway", "waterway", "natural", "landuse", "leisure", "building", "amenity", "aeroway",
+         "man_made", "tourism", "military")  # fmt: skip
+_EXTRA = ("area", "bridge", "tunnel", "layer", "service", "water", "wetland")
+
+_ROADS = {
+    "motorway": "motorway", "trunk": "trunk", "primary": "primary", "secondary": "secondary", "tertiary": "tertiary",
+    "unclassified": "minor", "residential": "minor", "living_street": "minor", "road": "minor", "service": "service",
+    "track": "track", "raceway": "raceway", "busway": "busway", "bus_guideway": "busway",
+    "pedestrian": "path", "path": "path", "footway": "path", "cycleway": "path", "steps": "path", "bridleway": "path",
+    "platform": "path",
+}  # fmt: skip
+_RAILWAYS = {
+    "rail": "rail", "narrow_gauge": "rail", "preserved": "rail", "funicular": "rail",
+    "subway": "transit", "light_rail": "transit", "tram": "transit", "monorail": "transit",
+}  # fmt: skip
+_LANDUSE = {
+    "landuse": {"railway", "cemetery", "residential", "commercial", "industrial", "garages", "retail", "quarry",
+                "military"},
+    "amenity": {"school", "university", "kindergarten", "college", "hospital", "library", "bus_station"},
+    "leisure": {"stadium", "pitch", "playground", "track"},
+    "tourism": {"theme_park", "zoo"},
+}  # fmt: skip
+_LANDCOVER = {  # key → value → class; the subclass is the value
+    "natural": {"wood": "wood", "wetland": "wetland", "sand": "sand", "beach": "sand", "dune": "sand",
+                "bare_rock": "rock", "scree": "rock", "shingle": "rock", "glacier": "ice", "grassland": "grass",
+                "heath": "grass", "scrub": "grass", "fell": "grass", "tundra": "grass"},
+    "landuse": {"forest": "wood", "farmland": "farmland", "farm": "farmland", "orchard": "farmland",
+                "vineyard": "farmland", "plant_nursery": "farmland", "allotments": "farmland", "grass": "grass",
+                "meadow": "grass", "recreation_ground": "grass", "village_green": "grass", "flowerbed": "grass"},
+    "leisure": {"park": "grass", "garden": "grass", "golf_course": "grass", "nature_reserve": ""},
+}  # fmt: skip
+_WATERWAYS = {"river", "canal", "stream", "ditch", "drain"}
+
+
+def read_layers(file: Path, folder: Path) -> dict[str, Any]:
+    """Make the layers of an extract in `folder`, or reuse those that are there; returns their description.
+
+    The description has `layers` (names), `bounds` (west, south, east, north) and `keys` ([x, y] of the zoom-13 tiles with
+    content). Raises InputError if the file is not OpenStreetMap data, is cut short, or holds nothing to draw.
+    """
+    description = folder / "layers.json"
+    if description.exists():
+        return dict(json.loads(description.read_text()))
+    bounds = check_pbf(file) if file.name.endswith(".pbf") else None
+    frame = _read_pbf(file) if file.name.endswith(".pbf") else _read_xml(file)
+    bounds = bounds or tuple(float(v) for v in frame.total_bounds)  # type: ignore[assignment]
+    assert bounds is not None
+    layers = to_layers(frame, bounds)
+    keys = _tiles_with_content(layers, bounds)
+    if not len(keys):
+        raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        for name, layer in layers.items():
+            layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
+        text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})
+        (temporary / "layers.json").write_text(text)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            os.replace(temporary, folder)
+        except OSError:
+            if not description.exists():  # unless another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return dict(json.loads(description.read_text()))
+
+
+def check_pbf(file: Path) -> mercator.BBox | None:
+    """The bounds that a .osm.pbf file gives in its header, or None; walks over all its blobs.
+
+    Raises InputError if it is not such a file or ends in the middle of a blob.
+    """
+    size = file.stat().st_size
+    bounds = None
+    with file.open("rb") as stream:
+        place = 0
+        while place < size:
+            try:
+                (length,) = struct.unpack(">I", stream.read(4))
+                if length > 64 * 1024:  # the format's own limit
+                    raise ValueError
+                header = _protobuf(stream.read(length))
+                kind, content = header[1], header[3]
+                if place == 0 and kind != b"OSMHeader":
+                    raise ValueError
+                assert isinstance(content, int)
+            except (struct.error, ValueError, KeyError, AssertionError, IndexError):
+                problem = "not an .osm.pbf file" if place == 0 else f"damaged or cut short at byte {place}"
+                raise InputError(f"{file}: {problem}") from None
+            data = stream.tell()
+            if data + content > size:
+                raise InputError(f"{file}: cut short ({size} bytes, {data + content} or more expected)")
+            if place == 0:
+                bounds = _header_bounds(stream.read(content))
+            place = data + content
+            stream.seek(place)
+    if not size:
+        raise InputError(f"{file}: not an .osm.pbf file (empty)")
+    return bounds
+
+
+def _protobuf(data: bytes) -> dict[int, int | bytes]:
+    """The fields of one protocol buffer message: varints and bytes; of repeated fields the last."""
+    fields: dict[int, int | bytes] = {}
+    place = 0
+
+    def varint() -> int:
+        nonlocal place
+        value = shift = 0
+        while True:
+            byte = data[place]
+            place += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while place < len(data):
+        tag = varint()
+        if tag & 7 == 0:
+            fields[tag >> 3] = varint()
+        elif tag & 7 == 2:
+            length = varint()
+            if place + length > len(data):
+                raise ValueError("message cut short")
+            fields[tag >> 3] = data[place : place + length]
+            place += length
+        else:
+            raise ValueError("not a message of this format")
+    return fields
+
+
+def _header_bounds(blob: bytes) -> mercator.BBox | None:
+    try:
+        packed = _protobuf(blob)
+        block = packed[1] if 1 in packed else zlib.decompress(packed[3])  # type: ignore[arg-type]
+        box = _protobuf(_protobuf(block)[1])  # type: ignore[arg-type]
+        west, east, north, south = ((int(box[i]) >> 1) ^ -(int(box[i]) & 1) for i in (1, 2, 3, 4))  # zigzag
+    except (KeyError, ValueError, IndexError, zlib.error):
+        return None  # bounds are optional
+    return west / 1e9, south / 1e9, east / 1e9, north / 1e9
+
+
+def _read_pbf(file: Path) -> gpd.GeoDataFrame:
+    """All drawn features of a .osm.pbf file with their tags as columns."""
+    import pyrosm
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            frame = pyrosm.OSM(str(file), keep_metadata=False, progress=False).get_data_by_custom_criteria(
+                custom_filter={key: True for key in _KEYS},
+                filter_type="keep",
+                extra_attributes=list(_EXTRA),
+                keep_nodes=False,
+                keep_ways=True,
+                keep_relations=True,
+            )
+    except Exception as error:  # pyrosm has no exceptions of its own
+        raise InputError(f"{file}: cannot be read as OpenStreetMap data ({_one_line(error)})") from None
+    if frame is None or not len(frame):
+        raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
+    return _with_columns(frame)
+
+
+def _read_xml(file: Path) -> gpd.GeoDataFrame:
+    """The same of OpenStreetMap XML, through GDAL's reader."""
+    import geopandas as gpd
+    import pandas as pd
+    import pyogrio
+
+    path = str(file.resolve())
+    try:
+        if file.name.endswith(".gz"):
+            with gzip.open(file) as stream:  # GDAL would take what it can of a file that is cut short
+                while stream.read(2**22):
+                    pass
+            path = f"/vsigzip/{path}"
+        frames = []
+        for layer in ("lines", "multilinestrings", "multipolygons"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                part = pyogrio.read_dataframe(path, layer=layer)
+            for key in (*_KEYS, *_EXTRA):
+                if key not in part:  # among the other tags, as "key"=>"value"
+                    part[key] = part["other_tags"].str.extract(f'"{key}"=>"([^"]*)"')[0]
+            frames.append(part[[*_KEYS, *_EXTRA, "geometry"]])
+        frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs="EPSG:4326")
+    except (OSError, EOFError, zlib.error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
+    if not len(frame):
+        raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
+    return _with_columns(frame)
+
+
+def _one_line(error: Exception) -> str:
+    return (re.sub(r"\s+", " ", str(error)) or type(error).__name__)[:160]
+
+
+def _with_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    frame = frame.reindex(columns=[*_KEYS, *_EXTRA, "geometry"])
+    frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+    # The readers' order may depend on hashing or threads; features drawn later lie above, so fix it.
+    order = frame.geometry.to_wkb().argsort(kind="stable")
+    return frame.iloc[order].reset_index(drop=True).set_crs("EPSG:4326", allow_override=True)
+
+
+def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.GeoDataFrame]:
+    """Layers of the OpenMapTiles schema (Web Mercator) from features in degrees with tag columns; empty ones are left out."""
+    import geopandas as gpd
+    import pandas as pd
+
+    is_area = frame.geom_type.isin(["Polygon", "MultiPolygon"])
+    areas, lines = frame[is_area], frame[~is_area]
+    brunnel = pd.Series(None, index=frame.index, dtype=object)
+    brunnel[frame["tunnel"].notna() & (frame["tunnel"] != "no")] = "tunnel"
+    brunnel[frame["bridge"].notna() & (frame["bridge"] != "no")] = "bridge"
+
+    layers: dict[str, list[gpd.GeoDataFrame]] = {}
+
+    def add(layer: str, part: gpd.GeoDataFrame, kind: pd.Series, **fields: pd.Series) -> None:
+        part, kind = part[kind.notna()], kind.dropna()
+        if len(part):
+            columns = {"class": kind.astype(str)} | {name: value[part.index] for name, value in fields.items()}
+            layers.setdefault(layer, []).append(gpd.GeoDataFrame(columns, geometry=part.geometry, crs=frame.crs))
+
+    # Ways. A closed street comes as a polygon: it is an area only if it says so or is a pedestrian one.
+    link = frame["highway"].str.endswith("_link").fillna(False).astype(bool)
+    road = frame["highway"].str.removesuffix("_link").map(_ROADS)
+    ramp = link.astype(int)
+    closed = road[areas.index]
+    ring = closed.notna() & (areas["area"] != "yes") & ~areas["highway"].isin(["pedestrian", "platform"])
+    rings = areas[ring].copy()
+    rings.geometry = rings.geometry.boundary
+    add("transportation", lines, road[lines.index], brunnel=brunnel, ramp=ramp)
+    add("transportation", rings, road[rings.index], brunnel=brunnel, ramp=ramp)
+    add("transportation", areas[~ring], closed[~ring].where(closed[~ring] == "path"), brunnel=brunnel, ramp=ramp)
+    add("transportation", lines, lines["railway"].map(_RAILWAYS), brunnel=brunnel, ramp=ramp)
+    platform = areas["railway"].where(areas["railway"] == "platform").replace("platform", "path")
+    add("transportation", areas, platform, brunnel=brunnel, ramp=ramp)
+    pier = frame["man_made"].where(frame["man_made"] == "pier")
+    add("transportation", frame, pier, brunnel=brunnel, ramp=ramp)
+
+    # Areas.
+    add("building", areas, areas["building"].where(areas["building"] != "no"))
+    for key, values in _LANDUSE.items():
+        add("landuse", areas, areas[key].where(areas[key].isin(values)))
+    military = areas["military"].notna() & (areas["landuse"] != "military") & areas["building"].isna()
+    add("landuse", areas, military.map({True: "military"}))
+    for key, classes in _LANDCOVER.items():
+        add("landcover", areas, areas[key].map(classes).replace("", None), subclass=areas[key])
+    still = (
+        (areas["natural"] == "water")
+        | areas["waterway"].isin(["riverbank", "dock"])
+        | areas["landuse"].isin(["reservoir", "basin"])
+        | (areas["leisure"] == "swimming_pool")
+    )
+    water = pd.Series("lake", index=areas.index).where(still)
+    water[still & (areas["water"].isin(["river", "canal", "stream"]) | (areas["waterway"] == "riverbank"))] = "river"
+    add("water", areas, water, brunnel=brunnel)
+    add("waterway", lines, lines["waterway"].where(lines["waterway"].isin(_WATERWAYS)), brunnel=brunnel)
+    add("aeroway", areas, areas["aeroway"].where(areas["building"].isna()))
+    add("aeroway", lines, lines["aeroway"].where(lines["aeroway"].isin(["runway", "taxiway"])))
+
+    coast = frame[frame["natural"] == "coastline"].geometry
+    sea = sea_polygons([g.boundary if "Polygon" in g.geom_type else g for g in coast], bounds)
+    if sea:
+        geometry = gpd.GeoSeries(sea, crs=frame.crs)
+        layers.setdefault("water", []).append(gpd.GeoDataFrame({"class": ["ocean"] * len(sea)}, geometry=geometry))
+    out = {name: pd.concat(parts, ignore_index=True).to_crs(_CRS) for name, parts in layers.items()}
+    if "landcover" in out:  # small areas above the large ones that hold them
+        out["landcover"] = out["landcover"].iloc[(-out["landcover"].area).argsort(kind="stable")]
+    return out
+
+
+def sea_polygons(coastlines: list[Any], bounds: mercator.BBox) -> list[Any]:
+    """The parts of `bounds` that are sea: to the right of directed coastlines (shapely lines, degrees).
+
+    Extracts cut ways at their last node inside: a coastline that ends within 0.001 degrees of the border is led on to it.
+    A piece that coastlines call sea and land by turns, because some are missing, goes by the longer stretch.
+    """
+    import shapely
+
+    box = shapely.box(*bounds)
+    inside = shapely.intersection(np.array(coastlines, object), box) if coastlines else []
+    pieces = [part for part in shapely.get_parts(inside) if part.geom_type == "LineString" and not part.is_empty]
+    if not pieces:
+        return []
+    parts = []
+    for part in shapely.get_parts(shapely.line_merge(shapely.multilinestrings(pieces), directed=True)):
+        line = shapely.get_coordinates(part)
+        if not part.is_closed:
+            first, last = (_border_near(end, box, 0.001) for end in (line[0], line[-1]))
+            line = np.concatenate([first, line, last])
+        parts.append(shapely.linestrings(line))
+    faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all([*parts, box.exterior]))))
+    ends, part_of = shapely.get_coordinates(parts, return_index=True)
+    same = part_of[1:] == part_of[:-1]
+    start, step = ends[:-1][same], np.diff(ends, axis=0)[same]
+    length = np.hypot(*step.T)
+    start, step, length = start[length > 0], step[length > 0], length[length > 0]
+    aside = np.stack([step[:, 1], -step[:, 0]], 1) / length[:, None] * 1e-8  # about a millimetre to the right
+    tree = shapely.STRtree(faces)
+    votes = np.zeros(len(faces))
+    for sign in (1, -1):
+        point, face = tree.query(shapely.points(start + step / 2 + sign * aside), predicate="within")
+        np.add.at(votes, face, sign * length[point])
+    return [face for face, vote in zip(faces, votes, strict=True) if vote > 0]
+
+
+def _border_near(end: NDArray[np.float64], box: Any, reach: float) -> NDArray[np.float64]:
+    """(1, 2): the point of the box's border nearest to `end` if it is within `reach` and not `end` itself; else (0, 2)."""
+    import shapely
+
+    bridge = shapely.shortest_line(box.exterior, shapely.points(end))
+    if 0 < bridge.length <= reach:
+        return shapely.get_coordinates(bridge)[:1]
+    return np.zeros((0, 2))
+
+
+def _tiles_with_content(layers: dict[str, gpd.GeoDataFrame], bounds: mercator.BBox) -> NDArray[np.int32]:
+    """int32 (N, 2): the zoom-13 tiles within `bounds` that any feature touches, sorted."""
+    import shapely
+
+    west, south, east, north = bounds
+    x0, y0 = (int(np.floor(v)) for v in mercator.to_tile(north, west, 13))
+    x1, y1 = (int(np.floor(v)) for v in mercator.to_tile(south, east, 13))
+    x, y = (a.ravel() for a in np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1), indexing="ij"))
+    side = mercator.EQUATOR_M / 2**13
+    left, top = x * side - mercator.EQUATOR_M / 2, mercator.EQUATOR_M / 2 - y * side
+    boxes = shapely.box(left, top - side, left + side, top)
+    touched = np.zeros(len(boxes), bool)
+    for layer in layers.values():
+        touched[shapely.STRtree(layer.geometry.to_numpy()).query(boxes, predicate="intersects")[0]] = True
+    return np.stack([x[touched], y[touched]], 1).astype(np.int32)

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
 _FETCHED = re.compile(r"""<script[^>]*\ssrc=["'][^"']*["'][^>]*>\s*</script>|<link[^>]*\shref=["'][^"']*["'][^>]*/?>""")
 _LOADED = re.compile(r"""(\ssrc\s*=\s*|url\(\s*|L\.imageOverlay\(\s*)["']?(https?:)?//""")
+# folium makes its popups with one call of jQuery, $("<div>…</div>")[0]: this is all of it that a map needs
+_ELEMENTS = """function $(text) {
+  const holder = document.createElement("template");
+  holder.innerHTML = text.trim();
+  return holder.content.children;
+}"""
 _RANDOM_ID = re.compile(r"(?<=_)[0-9a-f]{32}\b")
 
 
@@ -36,6 +42,11 @@ def image_layer(
     return folium.raster_layers.ImageOverlay(_png_url(image), bounds=[[south, west], [north, east]], name=name)
 
 
+def picture(image: np.ndarray, px: int) -> str:
+    """An image, uint8 (h, w, 3), as an HTML tag `px` pixels wide, for a popup."""
+    return f'<img src="{_png_url(image)}" width="{px}" alt="map image">'
+
+
 def document(figure: folium.Map) -> str:
     """`figure` as one HTML document that loads nothing; its ids are counted, so the same map is the same text.
 
@@ -46,7 +57,7 @@ def document(figure: folium.Map) -> str:
         raise InputError("map: it loads from a server; create it with folium.Map(tiles=None) and image_layer(...)")
     ids: dict[str, str] = {}
     page = _RANDOM_ID.sub(lambda found: ids.setdefault(found[0], f"{len(ids):032x}"), page)
-    inside = f"<style>{_leaflet_css()}</style>\n<script>{_leaflet_js()}</script>\n"
+    inside = f"<style>{_leaflet_css()}</style>\n<script>{_leaflet_js()}\n{_ELEMENTS}</script>\n"
     return page.replace("<head>", f"<head>\n{inside}", 1)
 
 

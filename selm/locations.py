@@ -3,8 +3,8 @@
 Columns: `lat lon` float64 degrees; `region`; `split` (pretrain, set-aside, validation or test); `cell` of the
 geographic split; `entropy` float32 bits of the image; `price` float32 standardised natural log of yen/m² (NaN: none
 known); `price_yen_m2`; `density` people/km² (NaN: none known), `density_class` int64 (-1); `area_type` int64 (-1), a
-code into ``attrs["area_types"]``; `zone` int64 merged use district (-1); `land_cover` int64 (-1). With stand-ins `price`
-is that of `amenity_access`, `density` is `floor_area`, and both are columns of their own.
+code into ``attrs["area_types"]``; `zone` int64 merged use district (-1); `land_cover` int64 (-1). With stand-ins
+`price` is that of `amenity_access`, `density` is `floor_area`, and both are columns of their own.
 """
 
 from __future__ import annotations
@@ -333,8 +333,8 @@ def interpolate_sides(
 ) -> tuple[Side, Side]:
     """(train, test) of `interpolated_points`: the points are split first, each side interpolates from its own only.
 
-    `fold` int (M,) of each of `points` (`splits.fold_of` of their cells, or `splits.random_folds`); a coordinate takes
-    the fold of its nearest point. Training points within `buffer_m` metres of a test point are dropped, training
+    `fold` int (M,) of each of `points` (`splits.fold_of` of their cells, or a random draw); a coordinate takes the fold
+    of its nearest point. Training points within `buffer_m` metres of a test point are dropped, training
     coordinates within it of a test coordinate, and coordinates left without a point of their side within 2 km.
     """
     fold, test_folds = np.asarray(fold), list(test_folds)
@@ -347,6 +347,23 @@ def interpolate_sides(
         there = np.isfinite(price)
         sides.append(Side(rows[there], price[there]))
     return sides[0], sides[1]
+
+
+def prices_by_fold(coordinates: pd.DataFrame, points: pd.DataFrame, fold: ArrayLike) -> NDArray[np.float32]:
+    """Standardised prices, float32 (N,), of `interpolated_points`, each from the points of its own fold only.
+
+    One array serves every split of a draw into training and test folds without leaking: no official point reaches both
+    sides. `fold` int (M,) of each of `points`; a coordinate takes the fold of its nearest point. NaN where that is
+    negative. Sparser than `interpolate_sides`, which lets the training folds share their points.
+    """
+    fold = np.asarray(fold)
+    own = fold[coordinates["nearest"].to_numpy()]
+    prices = np.full(len(coordinates), np.nan, np.float32)
+    for number in np.unique(own[own >= 0]):
+        rows, known = np.flatnonzero(own == number), np.flatnonzero(fold == number)
+        at, of = coordinates.iloc[rows], points.iloc[known]
+        prices[rows] = inverse_distance_mean(at["lat"], at["lon"], of["lat"], of["lon"], of["price"])
+    return prices
 
 
 # Users' coordinates

@@ -183,14 +183,6 @@ def train_test(
     return train, test
 
 
-def random_folds(n: int, draw: int) -> NDArray[np.int64]:
-    """int64 (n,): a plain shuffled assignment of n locations to ten folds, with the draw's number as seed."""
-    fold = np.empty(n, np.int64)
-    for number, part in enumerate(np.array_split(np.random.default_rng(draw).permutation(n), FOLDS)):
-        fold[part] = number
-    return fold
-
-
 # The command
 
 

@@ -1,0 +1,32 @@
+"""Nearest places against all great-circle distances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from selm.labels import neighbours
+from selm.maps.mercator import haversine_m
+
+
+@pytest.mark.parametrize("spread", [0.01, 1.0, 60.0])
+def test_nearest_agrees_with_all_distances(spread):
+    rng = np.random.default_rng(0)
+    lat, lon = rng.random((2, 40)) * spread
+    to_lat, to_lon = rng.random((2, 25)) * spread
+    distance, index = neighbours.nearest(lat, lon, to_lat, to_lon, k=3)
+    all_m = haversine_m(lat[:, None], lon[:, None], to_lat, to_lon)
+    assert np.array_equal(index, np.argsort(all_m, axis=1)[:, :3])
+    np.testing.assert_allclose(distance, np.sort(all_m, axis=1)[:, :3], rtol=1e-6)
+
+
+def test_too_few_and_too_far():
+    distance, index = neighbours.nearest([0.0], [0.0], [0.0, 1.0], [0.0, 0.0], k=3, radius_m=1000)
+    assert distance.tolist() == [[0.0, np.inf, np.inf]]
+    assert index.tolist() == [[0, 0, 0]]
+
+
+def test_within_is_about_true_metres_at_any_latitude():
+    # 0.01 degrees of longitude: 1112 m at the equator, 556 m at 60 degrees
+    assert neighbours.within([0.0, 60.0], [0.0, 0.0], [0.0, 60.0], [0.01, 0.01], 1000).tolist() == [False, True]
+    assert neighbours.within([0.0], [0.0], [], [], 1000).tolist() == [False]

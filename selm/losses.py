@@ -39,7 +39,7 @@ def distillation(student_logits: Tensor, teacher_probabilities: Tensor, temperat
 
 def land_price(predicted: Tensor, target: Tensor) -> Tensor:
     """Eq. 5: mean squared error over locations whose price is known; (N,), (N,) with NaN for unknown. 0 if none is."""
-    return _masked_mean((predicted - target.nan_to_num()) ** 2, target.isfinite())
+    return _masked_mean((predicted - target.nan_to_num(posinf=0, neginf=0)) ** 2, target.isfinite())
 
 
 def density(logits: Tensor, target: Tensor) -> Tensor:

@@ -76,9 +76,7 @@ class Problems:
         return notes
 
 
-def problems(
-    targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tuple[int, ...] | None = None
-) -> Problems:
+def problems(targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tuple[int, ...] | None = None) -> Problems:
     """Lay out the models that `folds` asks for.
 
     targets: (N,) or, where they depend on the draw (interpolated prices), (T, N): floats with NaN for missing, or

@@ -22,8 +22,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from selm.errors import InputError
+from selm.probes.collect import Collector
 from selm.probes.folds import Problems, problems
-from selm.probes.outcome import OutOfFold, classification_scores
+from selm.probes.outcome import OutOfFold
 
 # Weights of the models trained in one go: about what stays in a core's second-level cache with Adam's two moments.
 _WEIGHTS_AT_ONCE = {"cpu": 400_000, "cuda": 100_000_000}
@@ -106,7 +107,7 @@ def frozen(
         raise InputError(f"epochs: {epochs} is not a rising list of positive numbers")
     where = torch.device(device) if device is not None else x64.device
     x64 = x64.to(where)
-    outputs = _Collected(layout, epochs)
+    outputs = Collector(layout, epochs)
     size = max(1, _WEIGHTS_AT_ONCE[where.type if where.type == "cuda" else "cpu"] // (x64.shape[1] * layout.n_classes))
     groups = np.array_split(np.arange(len(layout.draw)), math.ceil(len(layout.draw) / size))
     with tqdm(total=len(groups) * epochs[-1], desc="linear probe", disable=not progress, leave=False) as bar:
@@ -115,40 +116,8 @@ def frozen(
     return outputs.result()
 
 
-class _Collected:
-    """Out-of-fold outputs as they come in, by evaluation and problem."""
-
-    def __init__(self, layout: Problems, epochs: tuple[int, ...]):
-        self.layout = layout
-        self.epochs = epochs
-        shape = (len(epochs), layout.n_draws, layout.n_points)
-        metrics = ("mse",) if layout.task == "regression" else ("top1", "top5")
-        self.scores = {metric: np.full(shape, np.nan, dtype=np.float32) for metric in metrics}
-        self.predictions = np.full(shape, np.nan, dtype=np.float32)
-        self.seen = layout.seen() if layout.task == "classification" else None
-
-    def add(self, evaluation: int, problem: int, outputs: NDArray[np.floating]) -> None:
-        """outputs: (n_test, 1) predicted values or (n_test, C) class scores of the problem's test points."""
-        draw, test = self.layout.draw[problem], self.layout.test[problem]
-        truth = self.layout.targets[draw, test]
-        if self.seen is None:
-            self.predictions[evaluation, draw, test] = outputs[:, 0]
-            self.scores["mse"][evaluation, draw, test] = np.square(outputs[:, 0] - truth)
-        else:
-            outputs = np.where(self.seen[problem], outputs, -np.inf)
-            self.predictions[evaluation, draw, test] = outputs.argmax(axis=1)
-            for metric, score in classification_scores(outputs, truth).items():
-                self.scores[metric][evaluation, draw, test] = score
-
-    def result(self, **notes: object) -> OutOfFold:
-        n_train, n_test = self.layout.sizes()
-        return OutOfFold(
-            self.epochs, self.scores, self.predictions, n_train, n_test, {**self.layout.notes(), **notes}
-        )
-
-
 def _train(
-    x64: Tensor, layout: Problems, group: NDArray[np.int64], outputs: _Collected,
+    x64: Tensor, layout: Problems, group: NDArray[np.int64], outputs: Collector,
     batch: int, lr: float, weight_decay: float, seed: int, bar: tqdm,
 ) -> None:  # fmt: skip
     """Train the problems of `group` (G of them) together; weights are kept as (d, G, c)."""
@@ -223,7 +192,7 @@ def ridge(
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
     x = x.to(device) if device is not None else x
     grid = torch.as_tensor(np.asarray(penalties, dtype=np.float64), device=x.device)
-    outputs = _Collected(layout, (0,))
+    outputs = Collector(layout, (0,))
     chosen = []
     mean, deviation = fold_statistics(x, layout.train)
     for p in tqdm(range(len(layout.draw)), desc="ridge", disable=not progress, leave=False):
@@ -285,7 +254,7 @@ def logistic(
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
     x = x.to(device) if device is not None else x
-    outputs = _Collected(layout, (0,))
+    outputs = Collector(layout, (0,))
     mean, deviation = fold_statistics(x, layout.train)
     iterations = []
     for p in tqdm(range(len(layout.draw)), desc="logistic", disable=not progress, leave=False):

@@ -46,8 +46,16 @@ class Style:
         """One of `selm/maps/styles`, or any file ending in .xml; InputError if there is none or it is not XML."""
         file = Path(name) if str(name).endswith(".xml") else STYLES / f"{name}.xml"
         try:
-            style = cls(file.stem, file.read_text(encoding="utf-8"))
-            style.tree  # noqa: B018  (parse now: a bad file is found here)
+            root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
+            if "base" in root.attrib:  # another style without some of its layers
+                without = set(root.get("without", "").split())
+                root = ElementTree.fromstring(file.with_name(root.attrib["base"]).read_text(encoding="utf-8"))
+                for layer in [layer for layer in root.iter("Layer") if layer.get("name") in without]:
+                    root.remove(layer)
+                    without.discard(layer.get("name", ""))
+                if without:
+                    raise InputError(f"{file}: its base has no layer '{min(without)}' to leave out")
+            style = cls(file.stem, ElementTree.tostring(root, encoding="unicode"))
         except FileNotFoundError:
             known = ", ".join(sorted(f.stem for f in STYLES.glob("*.xml")))
             raise InputError(f"no map style '{name}' (there are: {known}, or a path to an .xml file)") from None
@@ -61,7 +69,9 @@ class Style:
 
     @cached_property
     def hash(self) -> str:
-        return hashlib.sha256(f"{DRAWING}\n{self.xml}".encode()).hexdigest()
+        """sha256 of everything in the style but comments and white space."""
+        content = ElementTree.canonicalize(self.xml, strip_text=True)
+        return hashlib.sha256(f"{DRAWING}\n{content}".encode()).hexdigest()
 
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
@@ -71,7 +81,7 @@ class Style:
         for symbolizer in self.tree.iter():
             if symbolizer.tag in ("PolygonSymbolizer", "LineSymbolizer"):
                 colours.append(_rgb(symbolizer.get("fill") or symbolizer.get("stroke") or "#000000"))
-                blends |= symbolizer.get("gamma-method") != "threshold"
+                blends |= "threshold" not in (symbolizer.get("gamma-method"), symbolizer.get("stroke-gamma-method"))
         return palette.make_palette(colours, blends)
 
     def map_for(self, source: MapSource, size: int) -> Any:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from selm.errors import InputError
 from selm.probes.collect import Collector
-from selm.probes.folds import problems
+from selm.probes.folds import BufferedFolds, problems
 from selm.probes.frozen import minibatches
 from selm.probes.outcome import OutOfFold
 
@@ -60,7 +60,7 @@ def finetune(
     dim: int,
     images: Callable[[Tensor], Tensor],
     targets: ArrayLike,
-    folds: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
     *,
     task: str,
     epochs: tuple[int, ...] = (1, 25, 50),

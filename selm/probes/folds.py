@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 
 from selm.errors import InputError
 from selm.probes.outcome import check_task, missing
@@ -24,6 +25,18 @@ def random_folds(n: int, draws: Iterable[int] = range(10), n_folds: int = 10) ->
         np.random.default_rng(draw).shuffle(fold)
         rows.append(fold)
     return np.stack(rows)
+
+
+@dataclass(frozen=True)
+class BufferedFolds:
+    """Folds with a buffer: no model learns from a point that lies near one it is tested on.
+
+    fold: int64 (T, N).  near: sparse bool (N, N), symmetric: which points lie within the buffer of each other.
+    Pass one wherever a probe takes `folds`.
+    """
+
+    fold: NDArray[np.int64]
+    near: sparse.csr_array
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,9 @@ class Problems:
         return notes
 
 
-def problems(targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tuple[int, ...] | None = None) -> Problems:
+def problems(
+    targets: ArrayLike, folds: ArrayLike | BufferedFolds, task: str, *, test_folds: tuple[int, ...] | None = None
+) -> Problems:
     """Lay out the models that `folds` asks for.
 
     targets: (N,) or, where they depend on the draw (interpolated prices), (T, N): floats with NaN for missing, or
@@ -86,7 +101,7 @@ def problems(targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tup
     Raises InputError where a model would have nothing to train on or a draw nothing to test on.
     """
     check_task(task)
-    fold_array = np.asarray(folds)
+    fold_array = np.asarray(folds.fold if isinstance(folds, BufferedFolds) else folds)
     if fold_array.ndim != 2:
         raise InputError(f"folds: expected an array (draws, points), got shape {fold_array.shape}")
     n_draws, n = fold_array.shape
@@ -103,6 +118,8 @@ def problems(targets: ArrayLike, folds: ArrayLike, task: str, *, test_folds: tup
         for group in groups:
             tested = np.isin(fold_array[draw], group) & usable[draw]
             trained = usable[draw] & ~tested
+            if isinstance(folds, BufferedFolds):
+                trained &= ~np.asarray(folds.near @ tested.astype(np.int32), dtype=bool)
             if not tested.any() and test_folds is None:
                 continue  # a fold whose points all lack a target
             if not trained.any() or not tested.any():

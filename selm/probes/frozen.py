@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from selm.errors import InputError
 from selm.probes.collect import Collector
-from selm.probes.folds import Problems, problems
+from selm.probes.folds import BufferedFolds, Problems, problems
 from selm.probes.outcome import OutOfFold
 
 # Weights of the models trained in one go: about what stays in a core's second-level cache with Adam's two moments.
@@ -79,7 +79,7 @@ def fold_statistics(x: Tensor, train: NDArray[np.bool_]) -> tuple[Tensor, Tensor
 def frozen(
     features: ArrayLike | Tensor,
     targets: ArrayLike,
-    folds: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
     *,
     task: str,
     epochs: tuple[int, ...] = (1, 25, 50),
@@ -174,7 +174,7 @@ def _train(
 def ridge(
     features: ArrayLike | Tensor,
     targets: ArrayLike,
-    folds: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
     *,
     penalties: ArrayLike = PENALTIES,
     test_folds: tuple[int, ...] | None = None,
@@ -234,7 +234,7 @@ def _ridge_by_loo(a: Tensor, y: Tensor, b: Tensor, penalties: Tensor) -> tuple[T
 def logistic(
     features: ArrayLike | Tensor,
     targets: ArrayLike,
-    folds: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
     *,
     penalty: float = 1e-2,
     tolerance: float = 1e-5,

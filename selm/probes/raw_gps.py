@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from selm.errors import InputError
 from selm.probes.collect import Collector
-from selm.probes.folds import problems
+from selm.probes.folds import BufferedFolds, problems
 from selm.probes.frozen import fold_statistics, minibatches
 from selm.probes.outcome import OutOfFold
 
@@ -24,7 +24,7 @@ def raw_gps(
     lat: ArrayLike,
     lon: ArrayLike,
     targets: ArrayLike,
-    folds: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
     *,
     task: str,
     inputs: str = "raw",

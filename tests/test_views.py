@@ -1,0 +1,354 @@
+"""The geometry of views: patches against slices of a mosaic, windows against rotations and means worked out by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from synthetic import VIEWS, SyntheticAtlas, sampler
+
+from selm import profiles
+from selm.errors import InputError
+from selm.views import DeviceAtlas, Windows, colour, cut, pixel_statistics, random_windows, reach
+
+
+@pytest.fixture(scope="module")
+def atlas() -> SyntheticAtlas:
+    return SyntheticAtlas()
+
+
+@pytest.fixture(scope="module")
+def loaded(atlas) -> DeviceAtlas:
+    return DeviceAtlas([atlas], (17, 16))
+
+
+def window(centre=(0.0, 0.0), side=8.0, degrees=0.0) -> Windows:
+    return Windows(torch.tensor([[centre]]), torch.tensor([[side]]), torch.tensor([[math.radians(degrees)]]))
+
+
+def grey(indices: np.ndarray) -> torch.Tensor:
+    """(h, w) indices → (1, 3, h, w) as `colour` gives them with a grey palette."""
+    return torch.from_numpy(np.asarray(indices, np.float32) / 255).expand(1, 3, -1, -1)
+
+
+# ---------------------------------------------------------------------------------------------------- patches
+
+
+@pytest.mark.parametrize("zoom", [17, 16])
+@pytest.mark.parametrize("size", [2, 9, 32])
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [(40, 50), (128, 64), (127.5, 128.5), (200, 129), (256, 256), (0, 0), (3.2, 380), (384, 384), (300, 20), (70, 300)],
+)
+def test_a_patch_is_a_slice_of_the_map_also_across_borders_of_blocks_and_of_the_atlas(atlas, loaded, x, y, size, zoom):
+    scale = 1 if zoom == 17 else 0.5
+    x, y = x * scale, y * scale
+    centre = torch.tensor([[x, y]], dtype=torch.float64) + torch.from_numpy(atlas.origin(zoom))
+    indices, offset = loaded.patches(centre, zoom, size)
+    left, top = (math.floor(v - size / 2 + 0.5) for v in (x, y))
+    np.testing.assert_array_equal(indices[0].numpy(), atlas.slice(zoom, left, top, size))
+    assert offset[0].tolist() == pytest.approx([x - (left + size / 2), y - (top + size / 2)], abs=1e-6)
+    assert offset.abs().max() <= 0.5
+    assert indices.dtype == torch.uint8
+
+
+def test_patches_far_from_the_map_are_empty(atlas, loaded):
+    far = torch.tensor([[0.0, 0.0], [1e9, 10.0]], dtype=torch.float64)
+    assert (loaded.patches(far, 17, 16)[0] == 0).all()
+    west = torch.from_numpy(atlas.origin(17) - [10_000, -64]).double()[None]  # in the table's row, left of its columns
+    assert (loaded.patches(west, 17, 16)[0] == 0).all()
+
+
+def test_several_atlases_lie_side_by_side_and_show_each_other_across_the_border(atlas):
+    west = SyntheticAtlas(("#",), seed=1)
+    east = SyntheticAtlas(("#",), seed=2, corner=(west.corner[0] + 1, west.corner[1]))
+    both = DeviceAtlas([west, east], (17,))
+    centre = torch.from_numpy(east.origin(17) + [0, 64]).double()[None]
+    indices = both.patches(centre, 17, 20)[0][0].numpy()
+    np.testing.assert_array_equal(indices[:, :10], west.mosaic[17][54:74, -10:])
+    np.testing.assert_array_equal(indices[:, 10:], east.mosaic[17][54:74, :10])
+
+
+def test_near_keeps_the_blocks_of_the_places_and_their_neighbours(atlas):
+    lat, lon = atlas.place(64.0, 64.0)
+    part = DeviceAtlas([atlas], (17,), near=([float(lat)], [float(lon)]))
+    assert len(part.blocks[17]) - 1 == 4  # of 7: the block itself and the drawn three around it
+    whole = DeviceAtlas([atlas], (17,))
+    for size in (16, 100):
+        torch.testing.assert_close(part.images([lat], [lon], 17, size), whole.images([lat], [lon], 17, size))
+
+
+def test_atlases_that_do_not_go_together_are_refused(atlas):
+    other = SyntheticAtlas(tile_px=16)
+    with pytest.raises(InputError, match="different tile sizes"):
+        DeviceAtlas([atlas, other], (17,))
+    with pytest.raises(InputError, match="no zoom 15"):
+        DeviceAtlas([atlas], (17, 15))
+    with pytest.raises(InputError, match="no atlas"):
+        DeviceAtlas([], (17,))
+    with pytest.raises(InputError, match="none of the coordinates"):
+        DeviceAtlas([atlas], (17,), near=([0.0], [0.0]))
+
+
+def test_plain_images_are_centred_on_their_coordinates(atlas, loaded):
+    lat, lon = atlas.place(np.array([100.0, 31.0]), np.array([60.0, 128.0]))
+    images = loaded.images(lat, lon, 17, 16)
+    assert images.shape == (2, 3, 16, 16)
+    for image, (x, y) in zip(images, [(100, 60), (31, 128)], strict=True):
+        torch.testing.assert_close(image, grey(atlas.slice(17, x - 8, y - 8, 16))[0])
+    assert loaded.images(lat, lon).shape[-1] == atlas.tile_px
+
+
+def test_colour_looks_the_palette_up():
+    palette = torch.rand(256, 3)
+    indices = torch.tensor([[[0, 255], [7, 0]]], dtype=torch.uint8)
+    out = colour(indices, palette)
+    assert out.shape == (1, 3, 2, 2)
+    torch.testing.assert_close(out[0, :, 0, 1], palette[255])
+    torch.testing.assert_close(out[0, :, 1, 0], palette[7])
+
+
+# ------------------------------------------------------------------------------------------------------- cut
+
+
+@pytest.fixture(scope="module")
+def patch() -> torch.Tensor:
+    return torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_whole_window_without_rotation_is_the_patchs_centre(patch):
+    out = cut(patch, torch.zeros(1, 2), window(side=10), 10)
+    torch.testing.assert_close(out, patch[:, :, 7:17, 7:17], rtol=0, atol=2e-6)
+
+
+def test_windows_and_offsets_move_right_and_down(patch):
+    for centre, offset in (((3.0, -2.0), (0.0, 0.0)), ((0.0, 0.0), (3.0, -2.0)), ((2.0, -1.0), (1.0, -1.0))):
+        out = cut(patch, torch.tensor([offset]), window(centre, 10), 10)
+        torch.testing.assert_close(out, patch[:, :, 5:15, 10:20], rtol=0, atol=2e-6)
+
+
+def test_half_a_pixel_of_offset_is_the_mean_of_two_neighbours(patch):
+    out = cut(patch, torch.tensor([[0.5, 0.0]]), window(side=10), 10)
+    expected = (patch[:, :, 7:17, 7:17] + patch[:, :, 7:17, 8:18]) / 2
+    torch.testing.assert_close(out, expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_positive_angles_turn_the_picture_counter_clockwise_as_rot90_does(patch, quarters):
+    out = cut(patch, torch.zeros(1, 2), window((2.0, 1.0), 10, 90 * quarters), 10)
+    expected = torch.rot90(patch[:, :, 8:18, 9:19], quarters, (-2, -1))
+    torch.testing.assert_close(out, expected, rtol=0, atol=5e-6)
+
+
+def test_a_rotated_window_turns_about_its_own_middle():
+    # a white dot 3 px to the right of the window's middle; turned by 90° it stands 3 px above it
+    patch = torch.zeros(1, 3, 25, 25)
+    patch[:, :, 12 - 2, 12 + 4 + 3] = 1
+    middle = (4.0, -2.0)
+    plain = cut(patch, torch.zeros(1, 2), window(middle, 9), 9)
+    assert plain[0, 0].nonzero().tolist() == [[4, 7]]
+    turned = cut(patch, torch.zeros(1, 2), window(middle, 9, 90), 9)
+    assert (turned[0, 0] > 0.99).nonzero().tolist() == [[1, 4]]
+
+
+def test_a_window_of_twice_the_side_is_the_mean_of_four_pixels(patch):
+    out = cut(patch, torch.zeros(1, 2), window(side=20), 10)
+    torch.testing.assert_close(out, F.avg_pool2d(patch[:, :, 2:22, 2:22], 2), rtol=0, atol=2e-6)
+
+
+def test_a_window_of_half_the_side_is_bilinear(patch):
+    out = cut(patch, torch.zeros(1, 2), window(side=5), 10)
+    expected = F.interpolate(patch, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(out, expected[:, :, 19:29, 19:29], rtol=0, atol=2e-6)
+
+
+def test_views_come_view_by_view_and_each_from_its_own_patch():
+    patches = torch.arange(3.0)[:, None, None, None].expand(3, 3, 8, 8).contiguous()  # patch b is all b
+    patches[:, :, :4] += 10  # its upper half
+    windows = Windows(
+        torch.tensor([[0.0, -2.0], [0.0, 2.0]]).expand(3, 2, 2), torch.full((3, 2), 2.0), torch.zeros(3, 2)
+    )
+    out = cut(patches, torch.zeros(3, 2), windows, 2)
+    assert out.shape == (6, 3, 2, 2)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert out.mean(dim=(1, 2, 3)).tolist() == [10, 11, 12, 0, 1, 2]
+
+
+# ------------------------------------------------------------------------------------------------ random windows
+
+RANGES = [
+    ((0.4, 1.0), (0.8, 1.25)), ((0.05, 0.4), (0.8, 1.25)), ((1.0, 1.0), (1.0, 1.0)), ((0.05, 1.0), (0.5, 0.6)),
+    ((0.3, 0.9), (1.0, 2.0)),
+]  # fmt: skip
+
+
+def corners(windows: Windows) -> torch.Tensor:
+    """(B, V, 4, 2) corners in pixels from the image's middle."""
+    unit = torch.tensor([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    local = unit * windows.side[..., None, None]
+    cos, sin = torch.cos(windows.angle)[..., None], torch.sin(windows.angle)[..., None]
+    x = cos * local[..., 0] - sin * local[..., 1]
+    y = sin * local[..., 0] + cos * local[..., 1]
+    return torch.stack([x, y], -1) + windows.centre[..., None, :]
+
+
+@pytest.mark.parametrize(("area", "zoom"), RANGES)
+@pytest.mark.parametrize("px", [32, 64, 128])
+def test_every_window_lies_inside_the_patch_that_reach_asks_for(area, zoom, px):
+    generator = torch.Generator().manual_seed(px)
+    size = reach(px, area, zoom)
+    assert size % 2 == 0
+    half = size / 2 - 0.5  # the place is up to half a pixel beside the patch's middle
+    drawn = random_windows(20_000, 2, px, area, zoom, 180, generator)
+    assert corners(drawn).abs().max() <= half
+    assert (drawn.side >= px * math.sqrt(area[0]) * zoom[0] - 1e-3).all()
+    assert (drawn.side <= px * math.sqrt(area[1]) * zoom[1] + 1e-3).all()
+    # the extremes themselves: largest zoom, in the image's corner, at 45°
+    sides = px * torch.sqrt(torch.linspace(*area, 50))
+    extreme = Windows(
+        ((px - sides) / 2)[None, :, None].expand(1, -1, 2), sides[None] * zoom[1], torch.full((1, 50), math.pi / 4)
+    )
+    far = corners(extreme).abs().max().item()
+    turned = dataclasses.replace(extreme, angle=torch.zeros(1, 50))
+    assert max(far, corners(turned).abs().max().item()) <= half
+    # and not needlessly large: a corner of some window can come within 2 px of the edge of the disc that it allows
+    assert corners(extreme).norm(dim=-1).max().item() <= half
+    assert corners(turned).norm(dim=-1).max().item() >= size / 2 - 2.01
+
+
+def test_crops_are_uniform_in_area_and_place_log_uniform_in_zoom_and_uniform_in_angle():
+    area, px = (0.4, 1.0), 128
+    plain = random_windows(20_000, 1, px, area, (1.0, 1.0), 180, torch.Generator().manual_seed(0))
+    share = (plain.side.flatten() / px).square().numpy()
+    assert stats.kstest(share, stats.uniform(0.4, 0.6).cdf).pvalue > 1e-3
+    room = (px - plain.side)[..., None]
+    assert stats.kstest((plain.centre / room).flatten().numpy(), stats.uniform(-0.5, 1).cdf).pvalue > 1e-3
+    assert stats.kstest(plain.angle.flatten().numpy(), stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
+    zoomed = random_windows(20_000, 1, px, (1.0, 1.0), (0.8, 1.25), 0, torch.Generator().manual_seed(1))
+    assert (zoomed.angle == 0).all()
+    log = (zoomed.side / px).log().flatten().numpy()
+    assert stats.kstest(log, stats.uniform(math.log(0.8), math.log(1.25 / 0.8)).cdf).pvalue > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------------ sampler
+
+
+def test_rows_are_drawn_with_the_priorities_of_equation_1():
+    p = np.array([0.05, 0.3, 0.0, 0.15, 0.5])
+    drawn = sampler(5, priorities=p).draw_rows(20_000, torch.Generator().manual_seed(0))
+    counts = np.bincount(drawn.numpy(), minlength=5)
+    assert counts[2] == 0
+    assert stats.chisquare(counts[p > 0], 20_000 * p[p > 0]).pvalue > 1e-3
+    # priorities need not be normalised
+    again = sampler(5, priorities=10 * p).draw_rows(20_000, torch.Generator().manual_seed(0))
+    assert (np.bincount(again.numpy(), minlength=5) == counts).mean() > 0.5
+    assert stats.chisquare(np.bincount(again.numpy(), minlength=5)[p > 0], 20_000 * p[p > 0]).pvalue > 1e-3
+
+
+def test_the_same_generator_gives_the_same_batch_and_another_gives_another():
+    source, rows = sampler(), torch.arange(6)
+    one, two, other = (source.batch(rows, torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    for field in dataclasses.fields(one):
+        torch.testing.assert_close(getattr(one, field.name), getattr(two, field.name), rtol=0, atol=0, equal_nan=True)
+    assert not torch.equal(one.global_views, other.global_views)
+
+
+def test_a_batch_stacks_view_by_view_with_the_labels_of_its_rows():
+    plain = profiles.Views(
+        global_px=16, local_px=16, n_local=3, global_area=(1, 1), local_area=(1, 1), zoom=(1, 1), rotation_degrees=0
+    )
+    source, rows = sampler(views=plain), torch.tensor([7, 0, 7, 12])
+    batch = source.batch(rows, torch.Generator().manual_seed(0))
+    assert batch.size == 4
+    assert batch.global_views.shape == (8, 3, 16, 16)
+    assert batch.local_views.shape == (12, 3, 16, 16)
+    # nothing is random: all views of a place are the same picture, and row 7's are the same twice
+    views = torch.cat([batch.global_views, batch.local_views]).view(5, 4, 3, 16, 16)
+    for view in views:
+        torch.testing.assert_close(view, views[0])
+    torch.testing.assert_close(views[:, 0], views[:, 2])
+    assert (views[0, 0] - views[0, 1]).abs().max() > 0.1
+    torch.testing.assert_close(batch.price, source.price[rows], equal_nan=True)
+    assert batch.price[1].isnan()
+    assert batch.density_class.tolist() == [3, -1, 3, -1]
+    torch.testing.assert_close(batch.coordinates, source.coordinates[rows])
+
+
+def test_views_are_standardised_with_the_statistics_they_are_given():
+    plain = profiles.Views(32, 16, 2, (1, 1), (1, 1), (1, 1), 0)
+    rows, generator = torch.arange(4), torch.Generator().manual_seed(0)
+    raw = sampler(views=plain, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1)).batch(rows, generator)
+    out = sampler(views=plain, pixel_mean=(0.1, 0.5, 0.2), pixel_std=(1, 0.5, 2)).batch(rows, generator)
+    mean, std = torch.tensor([0.1, 0.5, 0.2])[:, None, None], torch.tensor([1, 0.5, 2])[:, None, None]
+    torch.testing.assert_close(out.global_views, (raw.global_views - mean) / std)
+    torch.testing.assert_close(out.parents, (raw.parents - mean) / std)
+    assert 0 <= raw.global_views.min() < raw.global_views.max() <= 1
+
+
+@pytest.mark.parametrize("at", [(100, 60), (128, 128), (254, 130)])
+def test_the_parents_central_quarter_is_the_ground_of_the_view(atlas, loaded, at):
+    """Zoom 16 is the 2 × 2 mean of zoom 17 here, so the un-zoomed view, averaged, is the middle of its parent."""
+    plain = profiles.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 0)
+    lat, lon = atlas.place(*at)
+    source = sampler(1, views=plain, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    source.centres = torch.round(loaded.locate([lat], [lon], 17))
+    source.parent_centres = source.centres / 2
+    batch = source.batch(torch.tensor([0]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(batch.global_views[:1], grey(atlas.slice(17, at[0] - 16, at[1] - 16, 32)), atol=1e-5, rtol=0)
+    expected = F.avg_pool2d(batch.global_views, 2)
+    torch.testing.assert_close(batch.parents[:, :, 8:24, 8:24], expected, atol=1e-5, rtol=0)
+    assert len(batch.local_views) == 0
+
+
+def test_parent_centres_are_the_same_places_one_zoom_out():
+    source = sampler()
+    torch.testing.assert_close(source.parent_centres * 2, source.centres, rtol=0, atol=1e-6)
+
+
+def test_a_parent_is_turned_as_its_view_is(atlas):
+    smooth = SyntheticAtlas(("###", "###", "###"), grain=16, seed=3)
+    turned = profiles.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 180)
+    source = sampler(32, atlas=smooth, views=turned)
+    batch = source.batch(torch.arange(32), torch.Generator().manual_seed(0))
+    middle = batch.parents[:, :, 8:24, 8:24]
+    small = F.avg_pool2d(batch.global_views, 2)
+    difference = (middle - small).abs().mean()
+    spread = small.std()
+    assert difference < 0.1 * spread
+    # the other global view of the place has another angle: its parent is another picture
+    assert (middle - small.roll(32, 0)).abs().mean() > 0.4 * spread
+
+
+def test_crops_and_zooms_keep_the_place_a_bigger_crop_would_show(atlas, loaded):
+    """A view of a random window is what `cut` gives on a far larger patch: the sampler's patch is large enough."""
+    source = sampler(16, views=VIEWS, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
+    rows = torch.arange(16)
+    batch = source.batch(rows, torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    wide = random_windows(16, 2, 32, VIEWS.global_area, VIEWS.zoom, VIEWS.rotation_degrees, generator)
+    narrow = random_windows(16, 2, 32, VIEWS.local_area, VIEWS.zoom, VIEWS.rotation_degrees, generator)
+    indices, offset = source.atlas.patches(source.centres[rows], 17, 128)
+    patches = colour(indices, source.palette)
+    torch.testing.assert_close(batch.global_views, cut(patches, offset, wide, 32), rtol=0, atol=1e-4)
+    torch.testing.assert_close(batch.local_views, cut(patches, offset, narrow, 16), rtol=0, atol=1e-4)
+
+
+def test_without_a_parent_zoom_there_are_no_parents():
+    assert sampler(parent_zoom=None).batch(torch.arange(2), torch.Generator().manual_seed(0)).parents is None
+
+
+def test_pixel_statistics_are_those_of_the_images(atlas):
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    coloured = SyntheticAtlas()
+    coloured.palette = palette
+    loaded = DeviceAtlas([coloured], (17,))
+    lat, lon = coloured.place(np.array([30.0, 100, 140]), np.array([30.0, 70, 200]))
+    mean, std = pixel_statistics(loaded, lat, lon, 17, 20)
+    images = loaded.images(lat, lon, 17, 20).double()
+    assert mean == pytest.approx(images.mean(dim=(0, 2, 3)).tolist(), rel=1e-5)
+    assert std == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist(), rel=1e-5)

@@ -25,11 +25,12 @@ from selm.labels.land_cover import land_cover
 from selm.labels.land_price import RADIUS_M, PriceScale, interpolate, inverse_distance_mean, read_l01
 from selm.maps import entropy, mercator
 from selm.maps.atlas import BLOCK_ZOOM, Atlas
-from selm.profiles import Profile
+from selm.profiles import Profile, Region
 from selm.regions import LAND_PRICES, POPULATION, data_file, official_points, source_of
 
 Allowed = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 _CHUNK = 2048  # images whose entropy is computed together
+_MAX_LOOKED, _MAX_DRAWN = 50, 500  # images and coordinates, for each location, after which a search is given up
 STAND_IN_PROBES = {"test": 1200, "set-aside": 600, "validation": 600}  # ours: places in the stead of official points
 
 
@@ -55,10 +56,14 @@ def sample_locations(
     """
     rng = np.random.default_rng([seed, *region.encode()])
     kept: list[pd.DataFrame] = []
-    found = looked = 0
+    found = looked = drawn = 0
     want = int(np.ceil(1.3 * n)) + 16
-    for _ in range(12):
+    while found < n:
+        if looked > _MAX_LOOKED * n + 1000 or drawn > _MAX_DRAWN * n + 10_000:
+            where = f"{atlas.path}: only {found} of {n} locations found"
+            raise InputError(f"{where}; {region} shows too little at {entropy_threshold} bits")
         lat, lon = _uniform(atlas, want, rng)
+        drawn += want
         if allowed is not None:
             inside = allowed(lat, lon)
             lat, lon = lat[inside], lon[inside]
@@ -66,13 +71,7 @@ def sample_locations(
         passed = entropy.keep(bits, entropy_threshold)
         kept.append(pd.DataFrame({"lat": lat[passed], "lon": lon[passed], "region": region, "entropy": bits[passed]}))
         found, looked = found + int(passed.sum()), looked + len(lat)
-        if found >= n:
-            break
-        want = int(np.ceil(want * min(1.2 * (n - found) / max(len(kept[-1]), 1), 20.0))) + 16
-    else:
-        raise InputError(
-            f"{atlas.path}: only {found} of {n} locations found; too few images reach {entropy_threshold} bits"
-        )
+        want = int(np.ceil(min(1.2 * (n - found) * drawn / max(found, 1), 4 * drawn))) + 16  # at the rate so far
     table = pd.concat(kept, ignore_index=True).iloc[:n].reset_index(drop=True)
     table.attrs = {"keep_rate": found / looked, "candidates": looked}
     return table
@@ -128,16 +127,12 @@ def build_locations(
     parts = []
     for region, share in zip(regions, shares, strict=True):
 
-        def allowed(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
-            return splits.split_of(lat, lon, "pretrain", profile, folds) == "pretrain"
-
-        threshold = profile.maps.entropy_threshold
-        parts.append(
-            sample_locations(
-                atlases[region.name], share, seed,
-                region=region.name, zoom=zoom, entropy_threshold=threshold, allowed=allowed,
-            )  # fmt: skip
-        )
+        part = sample_locations(
+            atlases[region.name], share, seed,
+            region=region.name, zoom=zoom, entropy_threshold=profile.maps.entropy_threshold,
+            allowed=_in_split(profile, region, "pretrain", folds),
+        )  # fmt: skip
+        parts.append(part)
     keep_rate = {region.name: part.attrs["keep_rate"] for region, part in zip(regions, parts, strict=True)}
     candidates = {region.name: part.attrs["candidates"] for region, part in zip(regions, parts, strict=True)}
     table = pd.concat(parts, ignore_index=True)
@@ -171,7 +166,8 @@ def probe_points(
     beside the same in `split`), `id address zoning current_use`. `price` is standardised by the mean and standard
     deviation of its own target set, so that a mean squared error of 1 is what predicting the mean scores;
     `price_pretrain` by those of the pretraining points. ``attrs`` as in `build_locations`, with `price_scales` by
-    target set. For stand-in data the places are random ones of the test region and the set-aside cells.
+    target set. For stand-in data the places are random ones of the test region and the set-aside cells (whose mean and
+    standard deviation are then those of `price_pretrain`).
     """
     folds = splits.read_folds(profile)
     zoom = profile.maps.zooms[0]
@@ -196,6 +192,19 @@ def _raw_price(table: pd.DataFrame) -> NDArray[np.float64]:
     if "amenity_access" in table:
         return 1.0 + table["amenity_access"].to_numpy(np.float64)
     return table["price_yen_m2"].to_numpy(np.float64)
+
+
+def _in_split(profile: Profile, region: Region, split: str, folds: pd.DataFrame) -> Allowed:
+    """Which coordinates of a region are in a split; of an extract only in its listed cells (blocks reach beyond)."""
+    listed = folds.loc[folds["region"] == region.name, "cell"].to_numpy(str)
+
+    def allowed(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        inside = splits.split_of(lat, lon, region.role, profile, folds) == split
+        if profile.stand_ins:
+            inside &= np.isin(splits.cell_of(lat, lon, profile.maps.cell_degrees), listed)
+        return inside
+
+    return allowed
 
 
 def _apportion(n: int, weights: list[int]) -> list[int]:
@@ -481,20 +490,13 @@ def _stand_in_probes(
 ) -> pd.DataFrame:
     """Random places of the test region, and of the set-aside cells of the pretraining regions."""
     maps = profile.maps
-    known = folds.loc[folds["draw_0"] >= 0, "cell"].to_numpy(str)
     parts = []
     for region in profile.regions:
         split = {"test": "test", "validation": "validation", "pretrain": "set-aside"}[region.role]
-
-        def allowed(
-            lat: NDArray[np.float64], lon: NDArray[np.float64], role: str = region.role, split: str = split
-        ) -> NDArray[np.bool_]:
-            in_fold = np.isin(splits.cell_of(lat, lon, maps.cell_degrees), known)
-            return in_fold & (splits.split_of(lat, lon, role, profile, folds) == split)
-
         part = sample_locations(
             atlases[region.name], STAND_IN_PROBES[split], seed + 1,
-            region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold, allowed=allowed,
+            region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold,
+            allowed=_in_split(profile, region, split, folds),
         )  # fmt: skip
         parts.append(part.assign(split=split, target_set=region.name if split == "test" else split))
     table = pd.concat(parts, ignore_index=True)

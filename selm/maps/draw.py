@@ -158,9 +158,17 @@ def draw_image(
     tile_px: int = 128,
     style: str | Path = "selm",
 ) -> NDArray[np.uint8]:
-    """uint8 (size, size, 3) RGB map image centred on one coordinate, in the atlas's colours, drawn on its own."""
+    """uint8 (size, size, 3) RGB map image centred on one coordinate, in the atlas's colours, drawn on its own.
+
+    Raises InputError where the source has nothing (`source.blocks()` says where it has).
+    """
     mercator.check_coordinates(lat, lon)
+    block_px(zoom, tile_px)
     source = source if isinstance(source, MapSource) else open_source(source)
+    block = np.floor(np.stack(mercator.to_tile(lat, lon, BLOCK_ZOOM)))
+    if not (source.keys == block).all(1).any():
+        bounds = " ".join(f"{v:.3f}" for v in source.bounds)
+        raise InputError(f"lat {lat:g}, lon {lon:g} is outside {source.name}, which covers {bounds} (W S E N)")
     pen = Pen(source, Style.named(style), tile_px)
     x, y = mercator.to_tile(lat, lon, zoom)
     # On whole pixels of the zoom's grid, as a crop from an atlas is.
@@ -254,6 +262,7 @@ def _begin(folder: Path, description: dict[str, Any]) -> None:
         if other:
             raise InputError(f"{folder}: holds an atlas of another {other[0]}; draw into another folder")
     folder.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(folder)
     _write_atomically(folder / "drawing.json", json.dumps(description, ensure_ascii=False).encode())
 
 
@@ -269,8 +278,19 @@ def _is_whole(file: Path, side: int) -> bool:
     return head[:4] == b"\x89PNG" and head[16:24] == size * 2 and tail[4:8] == b"IEND"
 
 
+def _clear_leftovers(folder: Path) -> None:
+    """Remove the temporary files of drawing processes that were killed."""
+    for file in folder.rglob(".*.part"):
+        try:
+            os.kill(int(file.name.split(".")[-2]), 0)  # raises unless that process lives
+        except (ProcessLookupError, ValueError):
+            file.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # it lives and is another user's
+
+
 def _write_atomically(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, file)

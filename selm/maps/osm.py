@@ -16,7 +16,6 @@ import os
 import re
 import shutil
 import struct
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -88,8 +87,9 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     if not len(keys):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
+        temporary.mkdir()
         for name, layer in layers.items():
             layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
         text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})

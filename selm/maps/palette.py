@@ -46,8 +46,9 @@ def make_palette(colours: Sequence[tuple[int, int, int]], blends: bool = True) -
         distance = np.minimum(distance, ((candidates - candidates[best]) ** 2).sum(-1))
     # k-means from there, the flat colours held fixed; in integers, so that every machine finds the same palette.
     every = np.concatenate(mixes)
+    every_float = every.astype(np.float64)
     for _ in range(12):
-        nearest = ((every[:, None] - out[None]) ** 2).sum(-1).argmin(1)
+        nearest = ((out**2).sum(1) - every_float @ out.T.astype(np.float64) * 2).argmin(1)  # whole numbers: exact
         counts = np.bincount(nearest, minlength=256)
         sums = np.stack([np.bincount(nearest, every[:, i], 256) for i in range(3)], 1).astype(np.int64)
         moved = counts > 0

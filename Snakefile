@@ -15,7 +15,7 @@ PROFILE = get_profile(config.get("profile", "demo"))
 GRID = f"build/grid/{PROFILE.name}"
 LIBRARY = library_hash()  # jobs ask the cache again when the package or the committed data changed
 ROWS = [name for name in PRETRAINED if METHODS[name].in_paper or config.get("controls", True)]
-PRETRAININGS = [f"{name}-{seed}" for name in ROWS for seed in range(PROFILE.seeds.get(name, 1))]
+PRETRAININGS = [f"{name}-{seed}" for name in ROWS for seed in range(PROFILE.seeds_of(name))]
 
 
 wildcard_constraints:

@@ -37,9 +37,10 @@ else:
     import subprocess
     import sys
 
-    subprocess.run(["git", "clone", "-q", "--depth", "1", "{address}", "/content/selm"], check=False)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", "/content/selm[maps,plots]"], check=True)
-    sys.path.insert(0, "/content/selm")"""
+    code = "/content/selm"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", "{address}", code], check=False)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", f"{{code}}[maps,plots]"], check=True)
+    sys.path.insert(0, code)"""
 
 _NOT_COPIED = {"_build", "_toc.yml", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"}
 
@@ -140,7 +141,7 @@ def _portable(text: str, ids: dict[str, str]) -> str:
         text = text.replace(folder, folders[folder])
     text = re.sub(r"\b0x[0-9a-f]{9,16}\b", "0x…", text)
     # pandas names a styled table, its rows and its cells after a random number
-    return re.sub(r"\bT_[0-9a-f]{5}\b", lambda found: ids.setdefault(found[0], f"T_{len(ids):05d}"), text)
+    return re.sub(r"\bT_[0-9a-f]{5}(?![0-9a-f])", lambda found: ids.setdefault(found[0], f"T_{len(ids):05d}"), text)
 
 
 class _Bars:
@@ -173,6 +174,7 @@ def run(source: Path, target: Path, profile: str) -> None:
             unfinished,
             parameters={"profile": profile},
             kernel_name="python3",
+            language="python",
             progress_bar={"desc": f"{source.name}, cells"},
             stderr_file=_Bars(sys.stderr),
             cwd=target.parent,

@@ -66,8 +66,8 @@ def show(figure: folium.Map, height: int = 480) -> HTML:
     from IPython.display import HTML
 
     return HTML(
-        f'<iframe srcdoc="{html.escape(document(figure), quote=True)}" title="map" width="100%" height="{height}" '
-        f'style="border: 1px solid #ccc" loading="lazy"></iframe>'
+        f'<div><iframe srcdoc="{html.escape(document(figure), quote=True)}" title="map" width="100%" height="{height}" '
+        f'style="border: 1px solid #ccc" loading="lazy"></iframe></div>'
     )
 
 

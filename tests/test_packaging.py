@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import os
@@ -204,3 +205,16 @@ def test_the_code_for_this_file_is_portable() -> None:
         if path.is_file() and not path.is_symlink() and path.suffix not in {".png", ".woff"} and path != Path(__file__):
             found = wrong.search(path.read_bytes())
             assert found is None, f"{name}: {found}"
+
+
+def test_every_import_is_declared() -> None:
+    """What `selm` imports is a dependency of ours, not only of some dependency."""
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*FOR_USERS)}
+    for path in (ROOT / "selm").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"selm", "google"}:
+                assert canonicalize_name(distributions.get(top, top)) in declared, f"{path.relative_to(ROOT)}: {top}"

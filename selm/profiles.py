@@ -107,6 +107,7 @@ class Probing:
     finetune_lr: float = 3e-4
     n_frozen: int = 10  # trials, section 4
     n_finetune: int = 10
+    n_boosted: int = 3  # ours: trials of boosted classifiers, which grow a tree a class
     max_finetune: int = 50_000  # locations, section 4.2
     n_interpolated: int = 50_000  # locations with interpolated prices, section 4.2
     area_types: int = 70  # section 4.3
@@ -123,7 +124,11 @@ class Profile:
     views: Views = field(default_factory=Views)
     pretraining: Pretraining = field(default_factory=Pretraining)
     probing: Probing = field(default_factory=Probing)
-    seeds: dict[str, int] = field(default_factory=dict)  # method → number of pretraining seeds, 1 where absent
+    seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
+
+    def seeds_of(self, method: str) -> int:
+        """Number of pretraining seeds of a method."""
+        return dict(self.seeds).get(method, 1)
 
     def regions_for(self, role: str) -> tuple[Region, ...]:
         return tuple(region for region in self.regions if region.role == role)
@@ -200,7 +205,7 @@ PROFILES: dict[str, Profile] = {
             views=Views(global_px=64, local_px=32),
             pretraining=_SMALL,
             probing=Probing(n_finetune=3, max_finetune=2_000, n_interpolated=2_000),
-            seeds={"dino": 3, "gps_selm": 3},
+            seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(
             name="japan",
@@ -209,7 +214,7 @@ PROFILES: dict[str, Profile] = {
             stand_ins=False,
             pretraining=Pretraining(images=5_000_000, teacher_momentum=(0.99, 1.0)),
             probing=Probing(n_interpolated=50_000),
-            seeds={"dino": 3, "gps_selm": 3},
+            seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(
             name="paper",

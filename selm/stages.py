@@ -26,7 +26,8 @@ from selm.maps.atlas import Atlas
 from selm.maps.entropy import priorities
 from selm.networks import EncoderConfig, MapEncoder
 from selm.pretrain import Trainer, pretrain
-from selm.profiles import Profile
+from selm.probes.practitioner import colour_histogram
+from selm.profiles import Profile, Region
 from selm.views import DeviceAtlas, ViewSampler, colour, pixel_statistics
 
 # Raise a stage's version when its numbers change for the same settings and data.
@@ -46,41 +47,41 @@ def device() -> torch.device:
 
 
 def atlas_folder(profile: Profile, region: str, style: str | None = None) -> Path:
-    """Where the atlas of a region is kept: by style, pixels a tile and zooms; its own fingerprint tells the rest."""
+    """Where the atlas of a region is kept: by style (its content), pixels a tile and zooms."""
+    from selm.maps.draw import Style
+
     maps = profile.maps
+    name = style or maps.style
     zooms = "-".join(map(str, sorted(set(maps.zooms) | set(maps.context_zooms), reverse=True)))
-    extent = "all" if profile.stand_ins else "japan"
-    return paths.runs() / "atlases" / f"{region}-{extent}-{style or maps.style}-{maps.tile_px}px-z{zooms}"
+    return paths.runs() / "atlases" / f"{region}-{name}-{Style.named(name).hash[:12]}-{maps.tile_px}px-z{zooms}"
 
 
-@lru_cache(maxsize=16)
-def _atlases(profile_key: str, profile: Profile, style: str | None, progress: bool) -> dict[str, Atlas]:
+@lru_cache(maxsize=32)
+def _atlas(root: Path, profile: Profile, region: Region, style: str | None, progress: bool) -> Atlas:
+    folder = atlas_folder(profile, region.name, style)
+    if (folder / "atlas.json").exists():
+        return Atlas(folder)
     from selm.maps.draw import draw_atlas  # drawing needs mapnik; reading an atlas does not
     from selm.regions import drawn_blocks, open_region
 
-    out = {}
     zooms = tuple(sorted(set(profile.maps.zooms) | set(profile.maps.context_zooms), reverse=True))
-    for region in profile.regions:
-        folder = atlas_folder(profile, region.name, style)
-        if (folder / "atlas.json").exists():
-            out[region.name] = Atlas(folder)
-            continue
-        source = open_region(region)
-        out[region.name] = draw_atlas(
-            source, folder, zooms=zooms, tile_px=profile.maps.tile_px, bbox=region.bbox,
-            style=style or profile.maps.style, blocks=drawn_blocks(profile, region), progress=progress,
-        )  # fmt: skip
-    return out
+    return draw_atlas(
+        open_region(region), folder, zooms=zooms, tile_px=profile.maps.tile_px, bbox=region.bbox,
+        style=style or profile.maps.style, blocks=drawn_blocks(profile, region), progress=progress,
+    )  # fmt: skip
 
 
-def atlases(profile: Profile, style: str | None = None, progress: bool = True) -> dict[str, Atlas]:
-    """The drawn maps of all the profile's regions, in its style or another, by name of region."""
-    return _atlases(repr((profile.regions, profile.maps, paths.runs())), profile, style, progress)
+def atlases(
+    profile: Profile, role: str | None = None, *, style: str | None = None, progress: bool = True
+) -> dict[str, Atlas]:
+    """The drawn maps of the profile's regions (of one role, or all), in its style or another, by name of region."""
+    regions = profile.regions if role is None else profile.regions_for(role)
+    return {region.name: _atlas(paths.runs(), profile, region, style, progress) for region in regions}
 
 
-def map_fingerprint(profile: Profile) -> str:
-    """One hash over the profile's atlases."""
-    prints = {name: atlas.fingerprint for name, atlas in atlases(profile).items()}
+def map_fingerprint(profile: Profile, role: str | None = None) -> str:
+    """One hash over the profile's atlases (of one role, or all)."""
+    prints = {name: atlas.fingerprint for name, atlas in atlases(profile, role).items()}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
 
@@ -95,11 +96,11 @@ def _cached_table(kind: str, label: str, parts: dict[str, Any], make: Any) -> pd
     return pd.read_parquet(file)
 
 
-def _data_parts(profile: Profile) -> dict[str, Any]:
+def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
     from selm.regions import label_fingerprint
 
     return {
-        "maps": map_fingerprint(profile),
+        "maps": map_fingerprint(profile, role),
         "labels": label_fingerprint(profile),
         "regions": [dataclasses.asdict(region) for region in profile.regions],
         "settings": dataclasses.asdict(profile.maps),
@@ -111,18 +112,39 @@ def locations(profile: Profile) -> pd.DataFrame:
     """The table of places to pretrain on (`selm.locations.build_locations`), computed once."""
     from selm.locations import build_locations
 
-    parts = _data_parts(profile) | {
+    parts = _data_parts(profile, "pretrain") | {
         "n": profile.pretraining.n_locations, "density_classes": profile.pretraining.density_classes,
     }  # fmt: skip
-    return _cached_table("locations", profile.name, parts, lambda: build_locations(profile, atlases(profile)))
+    return _cached_table("locations", profile.name, parts, lambda: build_locations(profile, atlases(profile, "pretrain")))
+
+
+def _points_parts(profile: Profile) -> dict[str, Any]:
+    return _data_parts(profile) | {"area_types": profile.probing.area_types, "n": profile.probing.n_interpolated}
 
 
 def points(profile: Profile) -> pd.DataFrame:
     """The labelled places that probes learn from and are tested on (`selm.locations.probe_points`), computed once."""
     from selm.locations import probe_points
 
-    parts = _data_parts(profile) | {"area_types": profile.probing.area_types, "n": profile.probing.n_interpolated}
-    return _cached_table("points", profile.name, parts, lambda: probe_points(profile, atlases(profile)))
+    return _cached_table("points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile)))
+
+
+def interpolated(profile: Profile) -> pd.DataFrame:
+    """Places of the test region with prices from points nearby (`selm.locations.interpolated_points`), computed once."""
+    from selm.locations import interpolated_points
+
+    def make() -> pd.DataFrame:
+        (region,) = profile.regions_for("test")
+        table = points(profile)
+        known = table[table["target_set"] == region.name].reset_index(drop=True)
+        return interpolated_points(profile, atlases(profile, "test"), known)
+
+    return _cached_table("interpolated", profile.name, _points_parts(profile), make)
+
+
+def points_key(profile: Profile) -> str:
+    """Hash of all that the probe's places and labels depend on."""
+    return address("points", "", _points_parts(profile)).name.lstrip("-")
 
 
 def table_fingerprint(table: pd.DataFrame) -> str:
@@ -139,8 +161,7 @@ def _training(profile_name: str, profile: Profile, fingerprint: str, on: str) ->
     zoom = profile.maps.zooms[0]
     parent = zoom - PARENT_STEP
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    maps = [atlases(profile)[region.name] for region in profile.regions_for("pretrain")]
-    atlas = DeviceAtlas(maps, (zoom, parent), on, near=(lat, lon))
+    atlas = DeviceAtlas(list(atlases(profile, "pretrain").values()), (zoom, parent), on, near=(lat, lon))
     mean, std = pixel_statistics(atlas, lat, lon, zoom, profile.views.global_px)
     s = profile.pretraining
     sampler = ViewSampler(
@@ -190,7 +211,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "views": dataclasses.asdict(profile.views),
         "pretraining": dataclasses.asdict(profile.pretraining),
         "data": table_fingerprint(locations(profile)),
-        "maps": map_fingerprint(profile),
+        "maps": map_fingerprint(profile, "pretrain"),
         "device": device().type,
     }
 
@@ -237,10 +258,26 @@ def point_images(profile: Profile, table: pd.DataFrame, zoom: int | None = None)
     return torch.from_numpy(out)
 
 
+def histograms(profile: Profile, table: pd.DataFrame, zoom: int) -> NDArray[np.float32]:
+    """(N, 64) colour histograms of the images at `zoom` centred on the places of `table`, computed once."""
+    parts = {
+        "places": table_fingerprint(table[["region", "lat", "lon"]]),
+        "maps": map_fingerprint(profile),
+        "zoom": zoom,
+        "version": VERSIONS["features"],
+    }
+    file = address("histograms", f"{profile.name}-z{zoom}", parts).with_suffix(".safetensors")
+    if not file.exists():
+        colours = next(iter(atlases(profile, "pretrain").values())).palette
+        out = colour_histogram(point_images(profile, table, zoom).numpy(), colours)
+        checkpoints.save_tensors(file, {"histograms": torch.from_numpy(out)})
+    return checkpoints.load_tensors(file)[0]["histograms"].numpy()
+
+
 def palette(profile: Profile) -> torch.Tensor:
     """(256, 3) float32 colours in [0, 1]."""
-    first = next(iter(atlases(profile).values()))
-    return torch.as_tensor(first.palette, dtype=torch.float32) / 255
+    first = next(iter(atlases(profile, "pretrain").values()))
+    return torch.tensor(first.palette, dtype=torch.float32) / 255
 
 
 @torch.no_grad()

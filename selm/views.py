@@ -68,7 +68,7 @@ class DeviceAtlas:
         self.device = torch.device(device)
         self.tile_px = first.tile_px
         self.zooms = tuple(zooms)
-        self.palette = torch.as_tensor(first.palette, dtype=torch.float32, device=self.device) / 255
+        self.palette = torch.tensor(first.palette, dtype=torch.float32, device=self.device) / 255
         chosen = [self._select(atlas.keys, near) for atlas in atlases]
         keys = np.concatenate(chosen)
         if len(keys) == 0:

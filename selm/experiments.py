@@ -1,0 +1,351 @@
+"""What each table needs: a grid of cells, each computed once, and the tables they make.
+
+A cell is one method, setting, target and way to split. It is kept under `SELM_RUNS`/cells as the rows of the results
+table (CSV) and the scores of every point and trial (safetensors), at an address made of all it depends on; so a table
+is computed by any mixture of notebooks, the command line and Snakemake, and whatever is there is reused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.neighbors import BallTree
+from tqdm import tqdm
+
+from selm import checkpoints, locations, methods, splits, stages
+from selm.errors import InputError
+from selm.maps.mercator import EARTH_RADIUS_M
+from selm.networks import MapEncoder
+from selm.pretrain import provenance
+from selm.probes import practitioner
+from selm.probes.finetune import finetune
+from selm.probes.folds import BufferedFolds, random_folds
+from selm.probes.frozen import frozen, logistic, ridge
+from selm.probes.outcome import OutOfFold
+from selm.probes.raw_gps import raw_gps
+from selm.profiles import Profile
+from selm.views import colour
+
+VERSION = 1  # of the probes: raise it when their numbers change
+SPLITS = ("random", "blocks")
+TABLES = ("table1", "table2")
+
+HISTOGRAM_ZOOMS = {
+    "histogram_17": (17,), "histogram_16": (16,), "histogram_15": (15,), "histogram_14": (14,),
+    "histogram_17_14": (17, 16, 15, 14),
+}  # fmt: skip
+PRACTITIONER = {
+    "prior": "no place at all",
+    "knn_coordinates": "k-NN (5) on coordinates",
+    "boosting_coordinates": "boosting on coordinates",
+    "histogram_17": "boosting on colours, zoom 17",
+    "histogram_16": "boosting on colours, zoom 16",
+    "histogram_15": "boosting on colours, zoom 15",
+    "histogram_14": "boosting on colours, zoom 14",
+    "histogram_17_14": "boosting on colours, zooms 17-14",
+    "histogram_17+coordinates": "boosting on colours, zoom 17, and coordinates",
+    "histogram_17_14+coordinates": "boosting on colours, zooms 17-14, and coordinates",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the grid.
+
+    `target`: table 1: ``l01``, ``interpolated`` or ``interpolated-leaking``; table 2: ``area_type`` or ``zone``.
+    `setting`: ``frozen`` (a linear layer trained by epochs), ``frozen-closed`` (ridge or logistic regression),
+    ``finetune`` or ``practitioner``. `seed` is that of the pretraining (or of the random weights).
+    """
+
+    table: str
+    target: str
+    split: str
+    method: str
+    setting: str
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.table}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
+
+
+def title(method: str) -> str:
+    """What a row is called in the tables."""
+    if method in PRACTITIONER:
+        return PRACTITIONER[method]
+    if method == "raw_gps_standardised":
+        return "raw GPS, standardised"
+    return methods.get_row(method).title
+
+
+def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Cell]:
+    """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
+    if table not in TABLES:
+        raise InputError(f"unknown table '{table}' (there are: {', '.join(TABLES)})")
+    targets = ("l01", "interpolated") if table == "table1" else ("area_type", "zone")
+    first = targets[0]
+    out = []
+    for target in targets:
+        for split in SPLITS:
+            cell = lambda method, setting, seed=0: Cell(table, target, split, method, setting, seed)  # noqa: B023, E731
+            out += [cell("random_init", "frozen"), cell("random_init", "frozen-closed")]
+            if target == first:
+                out += [cell("random_init", "finetune"), cell("raw_gps", "finetune"),
+                        cell("raw_gps_standardised", "finetune")]  # fmt: skip
+            for method in methods.PRETRAINED:
+                for seed in range(profile.seeds_of(method)):
+                    out += [cell(method, "frozen", seed), cell(method, "frozen-closed", seed)]
+                    if target == first and seed == 0 and methods.METHODS[method].in_paper:
+                        out.append(cell(method, "finetune"))
+            rows = PRACTITIONER if target == first else ("prior", "knn_coordinates")
+            out += [cell(method, "practitioner") for method in rows]
+    if table == "table1":
+        out += [
+            Cell(table, "interpolated-leaking", "random", method, setting)
+            for method, setting in (("knn_coordinates", "practitioner"), ("gps_selm", "frozen-closed"))
+        ]
+    return [cell for cell in out if which is None or cell.method in set(which)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The places, targets and folds of a cell; folds (T, N), targets (N,) or (T, N)."""
+
+    kind: str
+    places: pd.DataFrame
+    targets: NDArray[Any]
+    folds: BufferedFolds
+
+    def first(self, trials: int) -> Task:
+        """The same with the first `trials` draws only."""
+        targets = self.targets[:trials] if self.targets.ndim == 2 else self.targets
+        return dataclasses.replace(
+            self, targets=targets, folds=dataclasses.replace(self.folds, fold=self.folds.fold[:trials])
+        )
+
+    def some(self, n: int) -> Task:
+        """The same on at most `n` places, drawn with a fixed seed."""
+        if len(self.places) <= n:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(len(self.places), n, replace=False))
+        near = self.folds.near[rows][:, rows]
+        return dataclasses.replace(
+            self, places=self.places.iloc[rows].reset_index(drop=True), targets=self.targets[..., rows],
+            folds=BufferedFolds(self.folds.fold[:, rows], near),
+        )  # fmt: skip
+
+
+def neighbours_within(table: pd.DataFrame, metres: float) -> sparse.csr_array:
+    """Which of N places lie within `metres` of each other: sparse bool (N, N), symmetric."""
+    n = len(table)
+    if metres <= 0:
+        return sparse.csr_array((n, n), dtype=bool)
+    radians = np.radians(table[["lat", "lon"]].to_numpy())
+    rows = BallTree(radians, metric="haversine").query_radius(radians, metres / EARTH_RADIUS_M)
+    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+    columns = np.concatenate(rows)
+    return sparse.csr_array((np.ones(len(columns), dtype=bool), columns, starts), shape=(n, n))
+
+
+def task(profile: Profile, table: str, target: str, split: str) -> Task:
+    """Places, targets and folds; METHODS of splitting: plain shuffled folds, or whole cells with a buffer."""
+    points = stages.points(profile)
+    region = profile.regions_for("test")[0].name
+    chosen = points[points["target_set"] == (region if table == "table1" else "set-aside")].reset_index(drop=True)
+    draws = range(profile.probing.n_frozen)
+    table_of_folds = splits.read_folds(profile)
+
+    def fold(of: pd.DataFrame) -> NDArray[np.int64]:
+        if split == "random":
+            return random_folds(len(of), draws)
+        return np.stack([splits.fold_of(of["cell"].to_numpy(), table_of_folds, draw) for draw in draws])
+
+    buffer = profile.maps.buffer_m if split == "blocks" else 0.0
+    if table == "table2":
+        codes = chosen[target].to_numpy(np.int64)
+        return Task("classification", chosen, codes, BufferedFolds(fold(chosen), neighbours_within(chosen, buffer)))
+    if target == "l01":
+        return Task("regression", chosen, chosen["price"].to_numpy(float),
+                    BufferedFolds(fold(chosen), neighbours_within(chosen, buffer)))  # fmt: skip
+    places = stages.interpolated(profile)
+    near = neighbours_within(places, buffer)
+    if target == "interpolated-leaking":
+        folds = random_folds(len(places), draws)
+        return Task("regression", places, places["price_leaking"].to_numpy(float), BufferedFolds(folds, near))
+    of_points = fold(chosen)
+    prices = np.stack([locations.prices_by_fold(places, chosen, row) for row in of_points]).astype(float)
+    return Task("regression", places, prices, BufferedFolds(of_points[:, places["nearest"].to_numpy()], near))
+
+
+def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold:
+    """Run one cell: features, fine-tuning or a practitioner's model, scored out of fold."""
+    probing = profile.probing
+    todo = task(profile, cell.table, cell.target, cell.split)
+    lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
+    label = f"{cell.table}-{cell.target.split('-')[0]}" if cell.table == "table1" else cell.table
+    if cell.setting == "practitioner":
+        return _practitioner(profile, cell, todo)
+    if cell.method.startswith("raw_gps"):
+        inputs = "standardised" if cell.method.endswith("standardised") else "raw"
+        return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
+                       batch=probing.batch, progress=progress)  # fmt: skip
+    if cell.setting in ("frozen", "frozen-closed"):
+        x = stages.features(profile, cell.method, cell.seed, todo.places, label)
+        if cell.setting == "frozen":
+            return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
+                          lr=probing.frozen_lr, progress=progress)  # fmt: skip
+        if todo.kind == "regression":
+            return ridge(x, todo.targets, todo.folds)
+        return logistic(x, todo.targets, todo.folds)
+    if cell.setting == "finetune":
+        todo = todo.first(probing.n_finetune).some(probing.max_finetune)
+        network = None if cell.method == "random_init" else stages.encoder(profile, cell.method, cell.seed)
+        config = stages.training(profile)[1]
+
+        def fresh(seed: int) -> MapEncoder:
+            made = stages.new_encoder(config, seed)
+            if network is not None:
+                made.load_state_dict(network.state_dict())
+            return made
+
+        return finetune(
+            fresh, fresh(0).dim, _image_reader(profile, todo.places, fresh(0)), todo.targets, todo.folds,
+            task=todo.kind, epochs=probing.epochs, batch=probing.batch, lr=probing.finetune_lr,
+            device=stages.device(), progress=progress,
+        )  # fmt: skip
+    raise InputError(f"unknown setting '{cell.setting}'")
+
+
+def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> Callable[[torch.Tensor], torch.Tensor]:
+    on = stages.device()
+    indices, palette = stages.point_images(profile, places).to(on), stages.palette(profile).to(on)
+    return lambda rows: like.standardise(colour(indices[rows.to(on)], palette))
+
+
+def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
+    lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
+    if cell.method == "prior":
+        if todo.kind == "classification":
+            return practitioner.class_prior(todo.targets, todo.folds)
+        return practitioner.target_mean(todo.targets, todo.folds)
+    if cell.method == "knn_coordinates":
+        return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind)
+    coordinates = np.column_stack([lat, lon])
+    name, _, also = cell.method.partition("+")
+    if name == "boosting_coordinates":
+        x = coordinates
+    else:
+        colours = [stages.histograms(profile, todo.places, zoom) for zoom in HISTOGRAM_ZOOMS[name]]
+        x = np.hstack([*colours, coordinates] if also else colours)
+    if todo.kind == "classification":  # a round grows a tree a class: fewer trials, said in the n of the cell
+        todo = todo.first(profile.probing.n_boosted)
+    return practitioner.boosting(x, todo.targets, todo.folds, task=todo.kind, n_jobs=os.cpu_count())
+
+
+def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
+    """(CSV of rows, safetensors of scores) of a cell, whether or not it has been computed."""
+    run: dict[str, Any] = {}
+    if cell.method in methods.PRETRAINED:
+        run = stages.pretraining_config(profile, cell.method, cell.seed)
+    elif cell.method == "random_init":
+        run = {"encoder": dataclasses.asdict(stages.training(profile)[1])}
+    parts = {
+        "cell": dataclasses.asdict(cell),
+        "run": run,
+        "points": stages.points_key(profile),
+        "probing": dataclasses.asdict(profile.probing),
+        "version": VERSION,
+    }
+    base = stages.address("cells", f"{profile.name}-{cell.label}", parts)
+    return base.with_suffix(".csv"), base.with_suffix(".safetensors")
+
+
+def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
+    """The rows of a cell in the results table, computed where they are not there yet."""
+    file, scores = cell_files(profile, cell)
+    if not (file.exists() and scores.exists()):
+        done = compute(profile, cell, progress=progress)
+        run_id = file.stem.rsplit("-", 1)[1]
+        if cell.method in methods.PRETRAINED:
+            run_id = stages.pretraining_folder(profile, cell.method, cell.seed).name.rsplit("-", 1)[1]
+        rows = done.rows(
+            experiment=cell.table, target=cell.target, split=cell.split, method=cell.method, setting=cell.setting,
+            seed=cell.seed, profile=profile.name, run_id=run_id, stand_in=profile.stand_ins,
+            data=stages.points_key(profile)[:12], **provenance(stages.device()),
+        )  # fmt: skip
+        tensors = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
+        checkpoints.save_tensors(scores, {**tensors, "predictions": torch.from_numpy(done.predictions)})
+        checkpoints.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return pd.read_csv(file)
+
+
+def point_scores(profile: Profile, cell: Cell, metric: str, epochs: int) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Each point's score (N,) averaged over the trials that tested it, NaN where none did, and its cell's name."""
+    run_cell(profile, cell)
+    file, scores = cell_files(profile, cell)
+    rows = pd.read_csv(file)
+    evaluations = list(dict.fromkeys(rows["epochs"]))
+    values = checkpoints.load_tensors(scores)[0][metric][evaluations.index(epochs)].double()
+    names = task(profile, cell.table, cell.target, cell.split).places["cell"].to_numpy(str)
+    return values.nanmean(dim=0).numpy(), names
+
+
+def table(profile: Profile, name: str, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
+    """All rows of a table's results, computing the cells that are missing."""
+    grid = cells(profile, name, which)
+    parts = []
+    with tqdm(grid, desc=f"{name} ({profile.name})", unit="cell", disable=not progress) as bar:
+        for cell in bar:
+            bar.set_postfix_str(cell.label)
+            parts.append(run_cell(profile, cell, progress=progress))
+    return pd.concat(parts, ignore_index=True)
+
+
+def table1(profile: Profile, **options: Any) -> pd.DataFrame:
+    """Land price (Table 1): tidy results, one row a trial."""
+    return table(profile, "table1", **options)
+
+
+def table2(profile: Profile, **options: Any) -> pd.DataFrame:
+    """Area type (Table 2): tidy results, one row a trial."""
+    return table(profile, "table2", **options)
+
+
+def curves(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+    """The training curves of all pretrainings of the profile: `metrics.csv` of each run, with `method` and `seed`."""
+    parts = []
+    for method in methods.PRETRAINED:
+        for seed in range(profile.seeds_of(method)):
+            folder = stages.pretrained(profile, method, seed, progress=progress)
+            part = pd.read_csv(folder / "metrics.csv")
+            parts.append(part.assign(method=method, seed=seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def runs(profile: Profile) -> pd.DataFrame:
+    """One row a pretraining: what it took and where it comes from."""
+    rows = []
+    for method in methods.PRETRAINED:
+        for seed in range(profile.seeds_of(method)):
+            folder = stages.pretrained(profile, method, seed)
+            run = checkpoints.read_json(folder / "run.json")
+            last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+            rows.append(
+                {
+                    "profile": profile.name, "method": method, "seed": seed, "run_id": folder.name.rsplit("-", 1)[1],
+                    **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
+                    "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
+                    "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,188 @@
+"""What a practitioner would do without an embedding: coordinates and colour histograms into standard learners.
+
+These rows are the measure of an embedding's worth: it earns its place where it beats, or adds to, them on places far
+from the training points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.utils.parallel import Parallel, delayed
+from tqdm import tqdm
+
+from selm.errors import InputError
+from selm.probes.collect import Collector
+from selm.probes.folds import BufferedFolds, Problems, problems
+from selm.probes.outcome import OutOfFold
+
+if TYPE_CHECKING:
+    from selm.maps.atlas import Atlas
+
+ZOOMS = (17, 16, 15, 14)
+COLOURS = 64
+_SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
+
+
+def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
+    """Share of each of 64 colours in each image: (N, 64), rows sum to 1.
+
+    images: uint8 (N, h, w) indices into `palette` uint8 (256, 3): the 64 colours are the palette's first, which are the
+        style's own flat colours and its most distinct blends; every other index counts for the nearest of them.
+    Without a palette, images are RGB, uint8 (N, h, w, 3), and a colour is the upper two bits of red, green and blue
+        (bin 16 r + 4 g + b). On a pale map style that tells little: land, housing and streets share one bin.
+    """
+    pixels = np.asarray(images)
+    if pixels.dtype != np.uint8:
+        raise InputError(f"images: expected uint8, got {pixels.dtype}")
+    if palette is None:
+        if pixels.ndim != 4 or pixels.shape[3] != 3:
+            raise InputError(f"images: expected (N, h, w, 3) without a palette, got shape {pixels.shape}")
+        upper = pixels >> 6
+        bins = upper[..., 0] * 16 + upper[..., 1] * 4 + upper[..., 2]
+    else:
+        if pixels.ndim != 3:
+            raise InputError(f"images: expected (N, h, w) with a palette, got shape {pixels.shape}")
+        bins = _nearest_of_first(np.asarray(palette))[pixels]
+    n, n_pixels = len(bins), int(np.prod(bins.shape[1:]))
+    flat = bins.reshape(n, -1).astype(np.int64) + COLOURS * np.arange(n)[:, None]
+    counts = np.bincount(flat.ravel(), minlength=n * COLOURS).reshape(n, COLOURS)
+    return (counts / max(n_pixels, 1)).astype(np.float32)
+
+
+def _nearest_of_first(palette: NDArray[Any]) -> NDArray[np.uint8]:
+    """Each palette entry's nearest (squared RGB distance) among the first 64, uint8 (256,); of equals, the first."""
+    colours = palette.astype(np.int64)
+    distance = np.square(colours[:, None] - colours[None, :COLOURS]).sum(axis=2)
+    return distance.argmin(axis=1).astype(np.uint8)
+
+
+def atlas_histograms(
+    atlas: Atlas, lat: ArrayLike, lon: ArrayLike, zooms: tuple[int, ...] = ZOOMS, size: int | None = None
+) -> dict[int, NDArray[np.float32]]:
+    """zoom → `colour_histogram` (N, 64) of images centred on the coordinates; `size` px wide (default: one tile)."""
+    size = atlas.tile_px if size is None else size
+    return {zoom: colour_histogram(atlas.indices(lat, lon, zoom, size), atlas.palette) for zoom in zooms}
+
+
+def knn(
+    lat: ArrayLike,
+    lon: ArrayLike,
+    targets: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
+    *,
+    task: str,
+    k: int = 5,
+    test_folds: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> OutOfFold:
+    """The inverse-distance mean (or vote) of the k nearest training points in degrees of longitude and latitude.
+
+    Classes without a vote are ordered by their share of the training fold.
+    """
+    coordinates = np.column_stack([lon, lat]).astype(np.float64)
+
+    def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
+        kind = KNeighborsRegressor if task == "regression" else KNeighborsClassifier
+        return kind(min(k, len(y)), weights="distance").fit(x, y)
+
+    return _each(coordinates, targets, folds, task, fit, test_folds, 1, f"{k}-NN", progress)
+
+
+def boosting(
+    features: ArrayLike,
+    targets: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
+    *,
+    task: str,
+    seed: int = 0,
+    max_iter: int | None = None,
+    n_jobs: int | None = None,
+    test_folds: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> OutOfFold:
+    """Gradient-boosted trees (scikit-learn's histogram-based ones, as they come) on features (N, d).
+
+    max_iter: rounds, by default 100 for regression and 20 for classification, where a round grows a tree a class.
+    n_jobs: processes that share the models (None: what joblib is configured for); each uses one thread.
+    """
+    rounds = max_iter if max_iter is not None else (100 if task == "regression" else 20)
+
+    def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
+        if task == "regression":
+            return HistGradientBoostingRegressor(max_iter=rounds, random_state=seed).fit(x, y)
+        # early_stopping="auto" would hold points out at random, which fails for classes with a single one
+        return HistGradientBoostingClassifier(max_iter=rounds, random_state=seed, early_stopping=False).fit(x, y)
+
+    x = np.asarray(features, dtype=np.float64)
+    return _each(x, targets, folds, task, fit, test_folds, n_jobs, "boosting", progress)
+
+
+def class_prior(
+    targets: ArrayLike, folds: ArrayLike | BufferedFolds, *, test_folds: tuple[int, ...] | None = None
+) -> OutOfFold:
+    """Ignore the place: every test point gets the classes in the order of their share of the training fold."""
+    layout = problems(targets, folds, "classification", test_folds=test_folds)
+    collected = Collector(layout, (0,))
+    for p in range(len(layout.draw)):
+        prior = _prior(layout, p)
+        collected.add(0, p, np.broadcast_to(prior, (int(layout.test[p].sum()), layout.n_classes)))
+    shares = np.array([_prior(layout, p).max() for p in range(len(layout.draw))])
+    return collected.result(majority_share=float(shares.mean()))
+
+
+def target_mean(
+    targets: ArrayLike, folds: ArrayLike | BufferedFolds, *, test_folds: tuple[int, ...] | None = None
+) -> OutOfFold:
+    """Ignore the place: every test point gets the training fold's mean."""
+    layout = problems(targets, folds, "regression", test_folds=test_folds)
+    collected = Collector(layout, (0,))
+    for p, draw in enumerate(layout.draw):
+        mean = layout.targets[draw, layout.train[p]].mean()
+        collected.add(0, p, np.full((int(layout.test[p].sum()), 1), mean))
+    return collected.result()
+
+
+def _prior(layout: Problems, p: int) -> NDArray[np.float64]:
+    """(C,): share of each class among the training points of problem p."""
+    counts = np.bincount(layout.targets[layout.draw[p], layout.train[p]], minlength=layout.n_classes)
+    return counts / counts.sum()
+
+
+def _outputs(layout: Problems, p: int, x: NDArray[Any], fit: Callable[[Any, Any], Any]) -> NDArray[np.float64]:
+    """Fit problem p's model and apply it to its test points: (n_test, 1) or (n_test, C)."""
+    train, test = layout.train[p], layout.test[p]
+    y = layout.targets[layout.draw[p], train]
+    if layout.task == "regression":
+        return np.asarray(fit(x[train], y).predict(x[test]), dtype=np.float64)[:, None]
+    scores = np.zeros((int(test.sum()), layout.n_classes))
+    seen = np.unique(y)
+    if len(seen) == 1:
+        scores[:, seen] = 1.0
+        return scores
+    model = fit(x[train], y)
+    scores[:, model.classes_] = model.predict_proba(x[test])
+    return scores + _SMOOTHING * _prior(layout, p)
+
+
+def _each(
+    x: NDArray[Any], targets: ArrayLike, folds: ArrayLike | BufferedFolds, task: str, fit: Callable[[Any, Any], Any],
+    test_folds: tuple[int, ...] | None, n_jobs: int | None, name: str, progress: bool,
+) -> OutOfFold:  # fmt: skip
+    layout = problems(targets, folds, task, test_folds=test_folds)
+    if x.ndim != 2 or len(x) != layout.n_points:
+        raise InputError(f"features: shape {x.shape}, but folds are of {layout.n_points} points")
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise InputError(f"features: row {row} holds NaN or infinity")
+    collected = Collector(layout, (0,))
+    numbers = tqdm(range(len(layout.draw)), desc=name, disable=not progress, leave=False)
+    run = Parallel(n_jobs=n_jobs, backend="loky" if n_jobs not in (None, 1) else "sequential")
+    for p, outputs in enumerate(run(delayed(_outputs)(layout, p, x, fit) for p in numbers)):
+        collected.add(0, p, outputs)
+    return collected.result()

@@ -158,6 +158,7 @@ def probe_points(
     atlases: Mapping[str, Atlas],
     *,
     seed: int = 0,
+    area_type_field: str = "zoning",
     land_cover_atlases: Mapping[str, Atlas] | None = None,
 ) -> pd.DataFrame:
     """The places that embeddings are probed at: official points of the test and validation regions and set-aside cells.
@@ -166,15 +167,16 @@ def probe_points(
     beside the same in `split`), `id address zoning current_use`. `price` is standardised by the mean and standard
     deviation of its own target set, so that a mean squared error of 1 is what predicting the mean scores;
     `price_pretrain` by those of the pretraining points. ``attrs`` as in `build_locations`, with `price_scales` by
-    target set. For stand-in data the places are random ones of the test region and the set-aside cells (whose mean and
-    standard deviation are then those of `price_pretrain`).
+    target set. `area_type_field` is what area types are the most frequent values of, ``zoning`` or ``current_use`` (the
+    paper does not say). For stand-in data the places are random ones of the test region and the set-aside cells (whose
+    mean and standard deviation are then those of `price_pretrain`).
     """
     folds = splits.read_folds(profile)
     zoom = profile.maps.zooms[0]
     if profile.stand_ins:
         table = _stand_in_probes(profile, atlases, folds, seed)
     else:
-        table = _official_probes(profile, atlases, folds)
+        table = _official_probes(profile, atlases, folds, area_type_field)
     table = _with_land_cover(table, land_cover_atlases, zoom).rename(columns={"price": "price_pretrain"})
     table["price"] = np.float32(np.nan)
     raw = _raw_price(table)
@@ -241,9 +243,9 @@ def _points_with_splits(profile: Profile, atlases: Mapping[str, Atlas], folds: p
     return points
 
 
-def _area_types(profile: Profile) -> tuple[str, ...]:
-    """Names of the area types: the most frequent zoning values of the whole country."""
-    return area_type.most_frequent(read_l01(data_file(LAND_PRICES))["zoning"], profile.probing.area_types)
+def _area_types(profile: Profile, field: str = "zoning") -> tuple[str, ...]:
+    """Names of the area types: the most frequent values of a field (zoning, current_use) in the whole country."""
+    return area_type.most_frequent(read_l01(data_file(LAND_PRICES))[field], profile.probing.area_types)
 
 
 def _with_official(
@@ -269,7 +271,9 @@ def _with_official(
     return table
 
 
-def _official_probes(profile: Profile, atlases: Mapping[str, Atlas], folds: pd.DataFrame) -> pd.DataFrame:
+def _official_probes(
+    profile: Profile, atlases: Mapping[str, Atlas], folds: pd.DataFrame, area_type_field: str
+) -> pd.DataFrame:
     points = _points_with_splits(profile, atlases, folds)
     scale = PriceScale.of(points.loc[points["split"] == "pretrain", "price_yen_m2"])
     table = points[points["split"].isin(["test", "validation", "set-aside"])].reset_index(drop=True)
@@ -282,8 +286,8 @@ def _official_probes(profile: Profile, atlases: Mapping[str, Atlas], folds: pd.D
     areas = population.read_areas(data_file(POPULATION))
     table["density"] = population.density_at(table["lat"], table["lon"], areas)
     table["density_class"] = -1  # classes are those of the pretraining sample: population.assign(density, centres)
-    names = _area_types(profile)
-    table["area_type"] = area_type.encode(table["zoning"], names)
+    names = _area_types(profile, area_type_field)
+    table["area_type"] = area_type.encode(table[area_type_field], names)
     table["zone"] = area_type.zone_of(table["zoning"])
     table.attrs = {
         "price_mean": scale.mean,

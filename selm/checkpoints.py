@@ -6,6 +6,7 @@ dtypes, shapes and bytes of all its tensors.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -41,16 +42,21 @@ def replace_atomically(temporary: Path, final: Path) -> None:
     os.replace(temporary, final)
 
 
+def _discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+        temporary.unlink()
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
         replace_atomically(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
@@ -68,21 +74,23 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: no such file") from error
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
     """Write `tensors` to a safetensors file, atomically, with `meta` (strings), the format's version and a digest."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     # clone: safetensors refuses tensors that share memory
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {**(meta or {}), "selm": FORMAT, "sha256": digest(flat)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(flat, temporary, metadata=header)
         replace_atomically(temporary, path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
         raise InputError(f"cannot write {path}: {error}") from error
 
 
@@ -94,10 +102,10 @@ def read_meta(path: str | Path) -> dict[str, str]:
             (length,) = struct.unpack("<Q", handle.read(8))
             if length > path.stat().st_size:
                 raise InputError(f"{path}: not a safetensors file, or cut short")
-            return dict(json.loads(handle.read(length)).get("__metadata__", {}))
+            return dict(json.loads(handle.read(length)).get("__metadata__") or {})
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, struct.error, ValueError) as error:
+    except (OSError, struct.error, ValueError, AttributeError) as error:  # a list has no .get
         raise InputError(f"{path}: not a safetensors file, or cut short") from error
 
 

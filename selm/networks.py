@@ -122,7 +122,10 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
         values = {name: tuple(raw[name]) if isinstance(raw[name], list) else raw[name] for name in known}
-        encoder = cls(EncoderConfig(**values))
+        try:
+            encoder = cls(EncoderConfig(**values))
+        except InputError as error:
+            raise InputError(f"{config_path}: {error}") from error
         tensors, _ = checkpoints.load_tensors(weights_path)
         checkpoints.load_into(encoder, tensors, weights_path)
         return encoder.eval()

@@ -31,7 +31,7 @@ class SyntheticAtlas:
     def __init__(self, layout=LAYOUT, tile_px=TILE_PX, corner=CORNER, seed=0, grain=4):
         self.tile_px, self.corner, self.zooms = tile_px, corner, (17, 16)
         self.keys = np.array(
-            [(corner[0] + x, corner[1] + y) for y, row in enumerate(layout) for x, sign in enumerate(row) if sign == "#"],
+            [(corner[0] + x, corner[1] + y) for y, row in enumerate(layout) for x, s in enumerate(row) if s == "#"],
             np.int32,
         )
         side = tile_px << 4

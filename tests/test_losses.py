@@ -65,7 +65,9 @@ def test_soft_assignment_survives_large_logits():
 
 
 @dtypes
-@pytest.mark.parametrize(("views", "globals_", "batch", "outputs"), [(2, 2, 1, 2), (3, 2, 4, 5), (8, 2, 3, 16), (5, 1, 2, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("views", "globals_", "batch", "outputs"), [(2, 2, 1, 2), (3, 2, 4, 5), (8, 2, 3, 16), (5, 1, 2, 3)]
+)
 def test_distillation_is_equation_4_as_a_mean_over_pairs(dtype, views, globals_, batch, outputs):
     student = random(views, batch, outputs, dtype=dtype)
     teacher = torch.softmax(random(globals_, batch, outputs, seed=1, scale=3), dim=-1)

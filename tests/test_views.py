@@ -60,7 +60,8 @@ def test_a_patch_is_a_slice_of_the_map_also_across_borders_of_blocks_and_of_the_
 def test_patches_far_from_the_map_are_empty(atlas, loaded):
     far = torch.tensor([[0.0, 0.0], [1e9, 10.0]], dtype=torch.float64)
     assert (loaded.patches(far, 17, 16)[0] == 0).all()
-    west = torch.from_numpy(atlas.origin(17) - [10_000, -64]).double()[None]  # in the table's row, left of its columns
+    # in the table's rows, left of its columns
+    west = torch.from_numpy(atlas.origin(17) - np.array([10_000, -64])).double()[None]
     assert (loaded.patches(west, 17, 16)[0] == 0).all()
 
 
@@ -68,7 +69,7 @@ def test_several_atlases_lie_side_by_side_and_show_each_other_across_the_border(
     west = SyntheticAtlas(("#",), seed=1)
     east = SyntheticAtlas(("#",), seed=2, corner=(west.corner[0] + 1, west.corner[1]))
     both = DeviceAtlas([west, east], (17,))
-    centre = torch.from_numpy(east.origin(17) + [0, 64]).double()[None]
+    centre = torch.from_numpy(east.origin(17) + np.array([0, 64])).double()[None]
     indices = both.patches(centre, 17, 20)[0][0].numpy()
     np.testing.assert_array_equal(indices[:, :10], west.mosaic[17][54:74, -10:])
     np.testing.assert_array_equal(indices[:, 10:], east.mosaic[17][54:74, :10])
@@ -299,7 +300,8 @@ def test_the_parents_central_quarter_is_the_ground_of_the_view(atlas, loaded, at
     source.centres = torch.round(loaded.locate([lat], [lon], 17))
     source.parent_centres = source.centres / 2
     batch = source.batch(torch.tensor([0]), torch.Generator().manual_seed(0))
-    torch.testing.assert_close(batch.global_views[:1], grey(atlas.slice(17, at[0] - 16, at[1] - 16, 32)), atol=1e-5, rtol=0)
+    ground = grey(atlas.slice(17, at[0] - 16, at[1] - 16, 32))
+    torch.testing.assert_close(batch.global_views[:1], ground, atol=1e-5, rtol=0)
     expected = F.avg_pool2d(batch.global_views, 2)
     torch.testing.assert_close(batch.parents[:, :, 8:24, 8:24], expected, atol=1e-5, rtol=0)
     assert len(batch.local_views) == 0

@@ -9,6 +9,7 @@ code into ``attrs["area_types"]``; `zone` int64 merged use district (-1); `land_
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -423,7 +424,19 @@ def _read_table(path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as file:
             header = file.readline()
         separator = max(",;\t", key=header.count)
-        return pd.read_csv(path, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False)
+        names = [name.strip().strip('"').lower() for name in header.split(separator)]
+        for name in _LAT + _LON:
+            if names.count(name) > 1:
+                raise InputError(f"{path}: column {name} appears {names.count(name)} times")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
+            return pd.read_csv(
+                path, sep=separator, encoding="utf-8-sig", dtype=str, keep_default_na=False, index_col=False
+            )
+    except pd.errors.ParserWarning:
+        raise InputError(f"{path}: rows have more fields than the header names") from None
+    except InputError:
+        raise
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; save the table as CSV UTF-8") from None
     except pd.errors.EmptyDataError:

@@ -359,6 +359,8 @@ def test_read_coordinates_parquet(tmp_path):
         ("lat,lon\n43,200\n", r"row 1, column lon: 200 is outside -180\.\.180"),
         ("lat,lon\n-91,170\n", r"row 1, column lat: -91 is outside -90\.\.90"),
         ("lat,lon\n43,141\n43,141,5,6\n", r"not a readable table"),
+        ("lat,lon\n7,43,141\n8,44,142\n", r"rows have more fields than the header names"),
+        ("lat,lat,lon\n43,43,141\n", r"column lat appears 2 times"),
     ],
 )
 def test_bad_coordinates(tmp_path, text, message):

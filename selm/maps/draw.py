@@ -13,7 +13,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -135,7 +136,11 @@ class Pen:
         canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
         image = mapnik.Image(size, size)
         # Widths and scale denominators are those of a 256-px tile at this zoom.
-        mapnik.render(canvas, image, self.tile_px / 256)
+        try:
+            mapnik.render(canvas, image, self.tile_px / 256)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"style {self.style.name} cannot draw {self.source.name}: {reason}") from None
         return np.frombuffer(image.to_string(), np.uint8).reshape(size, size, 4)
 
     def indices(self, x: float, y: float, zoom: int, size: int) -> NDArray[np.uint8]:
@@ -187,12 +192,14 @@ def draw_atlas(
     blocks: ArrayLike | None = None,
     workers: int | None = None,
     progress: bool = True,
+    on_block: Callable[[int, int], None] | None = None,
 ) -> Atlas:
     """Draw a region into the folder `out` and return its Atlas.
 
-    `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does; by default the
-    whole source. `workers` processes share the work (default: the processors at hand). A block that is already there is
-    kept, so that a run that was killed goes on where it stopped; the result does not depend on how it was reached.
+    `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does, and gives the order;
+    by default the whole source. `workers` processes share the work (default: the processors at hand). `on_block(x, y)` is
+    called in this thread as soon as a block is there at all zooms. A block that is already there is kept, so that a run
+    that was killed goes on where it stopped; the result does not depend on how it was reached.
     Raises InputError for a bad source, an empty region, a folder that holds another atlas, or a full disk; finished
     blocks stay, nothing half-written does.
     """
@@ -202,27 +209,37 @@ def draw_atlas(
     for zoom in zooms:
         block_px(zoom, tile_px)
     keys = source.blocks(bbox)
+    order: list[tuple[int, ...]] = list(map(tuple, keys.tolist()))
     if blocks is not None:
-        wanted = {tuple(key) for key in np.asarray(blocks, np.int64).reshape(-1, 2).tolist()}
-        keys = np.array([key for key in keys.tolist() if tuple(key) in wanted], np.int32).reshape(-1, 2)
-        if not len(keys):
+        there = set(map(tuple, keys.tolist()))
+        wanted = dict.fromkeys(map(tuple, np.asarray(blocks, np.int64).reshape(-1, 2).tolist()))
+        order = [key for key in wanted if key in there]
+        if not order:
             raise InputError(f"{source.name}: none of the {len(wanted)} blocks asked for is in the source")
+        keys = np.array(sorted(order), np.int32)
     description = _describe(source, chosen, zooms, tile_px, keys)
     folder = Path(out)
     try:
         _begin(folder, description)
         missing = [
             (x, y, zoom)
-            for x, y in keys.tolist()
+            for x, y in order
             for zoom in zooms
             if not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
         ]
         count = max(1, min(workers or os.cpu_count() or 1, (len(missing) + 7) // 8))
         done = _draw_here if count == 1 else _draw_in_processes
         bar = tqdm(total=len(missing), desc=f"draw {source.name}", unit="block", disable=not progress)
+        left = Counter((x, y) for x, y, _ in missing)
         with bar:
-            for _ in done(source, chosen, tile_px, folder, missing, count):
+            for x, y in order:
+                if on_block and not left[x, y]:
+                    on_block(x, y)
+            for x, y, _ in done(source, chosen, tile_px, folder, missing, count):
                 bar.update()
+                left[x, y] -= 1
+                if on_block and not left[x, y]:
+                    on_block(x, y)
         _write_atomically(folder / "atlas.json", json.dumps(description, ensure_ascii=False).encode())
         (folder / "drawing.json").unlink(missing_ok=True)
     except OSError as error:
@@ -420,8 +437,8 @@ def _worker() -> None:
                 _draw_block(pen, Path(setup["folder"]), tuple(job))
             except OSError as error:
                 answer = {"errno": error.errno or errno.EIO}
-            except (InputError, RuntimeError) as error:
-                answer = {"error": str(error).splitlines()[0]}
+            except InputError as error:
+                answer = {"error": str(error)}
             print(json.dumps(answer), flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -13,12 +13,23 @@ from selm.pretrain import commit
 from selm.profiles import Profile
 
 if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
     from selm.maps.atlas import Atlas
 
 _PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
 
 
-def provenance(
+def provenance(profile: Profile, **computed_from: Any) -> Styler:
+    """The facts of `facts` as a table for a page."""
+    table = facts(profile, **computed_from).style.hide(axis="columns")
+    # a fixed name, so that the same facts are the same text
+    return table.set_uuid("provenance").set_table_styles(
+        [{"selector": "td, th", "props": "text-align: left; white-space: normal; vertical-align: top"}]
+    )
+
+
+def facts(
     profile: Profile,
     *,
     atlases: Mapping[str, Atlas] | None = None,
@@ -31,7 +42,7 @@ def provenance(
     `atlases` adds their attribution and fingerprints, `runs` (name → run directory's name) the pretraining runs,
     `results` (a tidy results table) the devices, dates and run ids in it, `page` the command that makes it again.
     """
-    facts = {
+    known = {
         "profile": f"{profile.name} ({profile.purpose})",
         "labels": "stand-ins computed from the map" if profile.stand_ins else "official (MLIT, e-Stat)",
         "selm": f"{metadata.version('selm')}, commit {commit()}",
@@ -39,18 +50,18 @@ def provenance(
         "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
     }
     for name, atlas in (atlases or {}).items():
-        facts[f"map {name}"] = f"{atlas.attribution}; {len(atlas.keys)} blocks, sha256 {atlas.fingerprint[:12]}"
+        known[f"map {name}"] = f"{atlas.attribution}; {len(atlas.keys)} blocks, sha256 {atlas.fingerprint[:12]}"
     for name, run in (runs or {}).items():
-        facts[f"run {name}"] = run
+        known[f"run {name}"] = run
     if results is not None and len(results):
         for column in ("device", "date", "data", "run_id"):
             if column in results:
                 values = sorted({str(value) for value in results[column].dropna()} - {""})
                 shown = ", ".join(values[:6])
-                facts[column] = shown + (f" and {len(values) - 6} more" if len(values) > 6 else "")
+                known[column] = shown + (f" and {len(values) - 6} more" if len(values) > 6 else "")
     again = f"make book PROFILE={profile.name}"
-    facts["again"] = f"{again}, or papermill book/{page}.ipynb OUT -p profile {profile.name}" if page else again
-    return pd.DataFrame({"": facts})
+    known["again"] = f"{again}, or papermill book/{page}.ipynb OUT -p profile {profile.name}" if page else again
+    return pd.DataFrame({"": known})
 
 
 def _version(package: str) -> str | None:

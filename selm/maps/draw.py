@@ -102,7 +102,7 @@ class Style:
                 ElementTree.SubElement(datasource, "Parameter", name=key).text = value
         canvas = mapnik.Map(size, size)
         try:
-            mapnik.load_map_from_string(canvas, ElementTree.tostring(root, encoding="unicode"))
+            mapnik.load_map_from_string(canvas, ElementTree.tostring(root, encoding="unicode"), True)  # strict
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"style {self.name} cannot be loaded with {source.name}: {reason}") from None

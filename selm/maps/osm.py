@@ -241,7 +241,9 @@ def _one_line(error: Exception) -> str:
 
 def _with_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     frame = frame.reindex(columns=[*_KEYS, *_EXTRA, "geometry"])
-    frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+    frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty].copy()
+    for key in (*_KEYS, *_EXTRA):  # a tag that never occurs would come as a column of numbers, all NaN
+        frame[key] = frame[key].astype(object).where(frame[key].notna(), None)
     # The readers' order may depend on hashing or threads; features drawn later lie above, so fix it.
     order = frame.geometry.to_wkb().argsort(kind="stable")
     return frame.iloc[order].reset_index(drop=True).set_crs("EPSG:4326", allow_override=True)
@@ -308,7 +310,7 @@ def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.G
     sea = sea_polygons([g.boundary if "Polygon" in g.geom_type else g for g in coast], bounds)
     if sea:
         geometry = gpd.GeoSeries(sea, crs=frame.crs)
-        layers.setdefault("water", []).append(gpd.GeoDataFrame({"class": ["ocean"] * len(sea)}, geometry=geometry))
+        layers.setdefault("water", []).append(gpd.GeoDataFrame({"class": "ocean", "brunnel": None}, index=geometry.index, geometry=geometry))
     out = {name: pd.concat(parts, ignore_index=True).to_crs(_CRS) for name, parts in layers.items()}
     if "landcover" in out:  # small areas above the large ones that hold them
         out["landcover"] = out["landcover"].iloc[(-out["landcover"].area).argsort(kind="stable")]

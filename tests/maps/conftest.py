@@ -58,7 +58,7 @@ def make_mbtiles(tmp_path: Path) -> Callable[..., Path]:
         about = [{"id": id_, "fields": {"class": "String", "ramp": "Number"}} for id_ in ("water", layer)]
         rows = {
             "name": name, "format": "pbf", "minzoom": str(min(zooms)), "maxzoom": str(max(zooms)),
-            "bounds": "139.70,35.70,139.80,35.75", "json": json.dumps({"vector_layers": about}),
+            "bounds": "130,30,150,45", "json": json.dumps({"vector_layers": about}),
         } | metadata  # fmt: skip
         with sqlite3.connect(path) as database:
             database.execute("CREATE TABLE metadata (name text, value text)")

@@ -8,7 +8,6 @@ is computed by any mixture of notebooks, the command line and Snakemake, and wha
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +21,13 @@ from scipy import sparse
 from sklearn.neighbors import BallTree
 from tqdm import tqdm
 
-from selm import checkpoints, locations, methods, splits, stages
+from selm import checkpoints, locations, methods, paths, splits, stages
 from selm.errors import InputError
 from selm.maps.mercator import EARTH_RADIUS_M
 from selm.networks import MapEncoder
 from selm.pretrain import provenance
 from selm.probes import practitioner
+from selm.probes.claims import compare_claims
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
@@ -44,17 +44,18 @@ HISTOGRAM_ZOOMS = {
     "histogram_17": (17,), "histogram_16": (16,), "histogram_15": (15,), "histogram_14": (14,),
     "histogram_17_14": (17, 16, 15, 14),
 }  # fmt: skip
+# "trees": gradient boosting for prices, extremely randomised trees for the many classes of table 2
 PRACTITIONER = {
     "prior": "no place at all",
     "knn_coordinates": "k-NN (5) on coordinates",
-    "boosting_coordinates": "boosting on coordinates",
-    "histogram_17": "boosting on colours, zoom 17",
-    "histogram_16": "boosting on colours, zoom 16",
-    "histogram_15": "boosting on colours, zoom 15",
-    "histogram_14": "boosting on colours, zoom 14",
-    "histogram_17_14": "boosting on colours, zooms 17-14",
-    "histogram_17+coordinates": "boosting on colours, zoom 17, and coordinates",
-    "histogram_17_14+coordinates": "boosting on colours, zooms 17-14, and coordinates",
+    "trees_coordinates": "trees on coordinates",
+    "histogram_17": "trees on colours, zoom 17",
+    "histogram_16": "trees on colours, zoom 16",
+    "histogram_15": "trees on colours, zoom 15",
+    "histogram_14": "trees on colours, zoom 14",
+    "histogram_17_14": "trees on colours, zooms 17-14",
+    "histogram_17+coordinates": "trees on colours, zoom 17, and coordinates",
+    "histogram_17_14+coordinates": "trees on colours, zooms 17-14, and coordinates",
 }
 
 
@@ -242,14 +243,13 @@ def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
         return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind)
     coordinates = np.column_stack([lat, lon])
     name, _, also = cell.method.partition("+")
-    if name == "boosting_coordinates":
+    if name == "trees_coordinates":
         x = coordinates
     else:
         colours = [stages.histograms(profile, todo.places, zoom) for zoom in HISTOGRAM_ZOOMS[name]]
         x = np.hstack([*colours, coordinates] if also else colours)
-    if todo.kind == "classification":  # a round grows a tree a class: fewer trials, said in the n of the cell
-        todo = todo.first(profile.probing.n_boosted)
-    return practitioner.boosting(x, todo.targets, todo.folds, task=todo.kind, n_jobs=os.cpu_count())
+    model = practitioner.boosting if todo.kind == "regression" else practitioner.forest
+    return model(x, todo.targets, todo.first(profile.probing.n_trees).folds, task=todo.kind)
 
 
 def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
@@ -289,7 +289,9 @@ def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataF
     return pd.read_csv(file)
 
 
-def point_scores(profile: Profile, cell: Cell, metric: str, epochs: int) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+def point_scores(
+    profile: Profile, cell: Cell, metric: str, epochs: int
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """Each point's score (N,) averaged over the trials that tested it, NaN where none did, and its cell's name."""
     run_cell(profile, cell)
     file, scores = cell_files(profile, cell)
@@ -321,31 +323,107 @@ def table2(profile: Profile, **options: Any) -> pd.DataFrame:
     return table(profile, "table2", **options)
 
 
-def curves(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
-    """The training curves of all pretrainings of the profile: `metrics.csv` of each run, with `method` and `seed`."""
+def curves(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, progress: bool = True) -> pd.DataFrame:
+    """Training curves: `metrics.csv` of each pretraining of the profile (or of some, as (method, seed)), with `method`
+    and `seed`; what is missing is trained."""
     parts = []
-    for method in methods.PRETRAINED:
-        for seed in range(profile.seeds_of(method)):
-            folder = stages.pretrained(profile, method, seed, progress=progress)
-            part = pd.read_csv(folder / "metrics.csv")
-            parts.append(part.assign(method=method, seed=seed))
+    for method, seed in _pretrainings(profile) if which is None else which:
+        folder = stages.pretrained(profile, method, seed, progress=progress)
+        parts.append(pd.read_csv(folder / "metrics.csv").assign(method=method, seed=seed))
     return pd.concat(parts, ignore_index=True)
 
 
-def runs(profile: Profile) -> pd.DataFrame:
-    """One row a pretraining: what it took and where it comes from."""
+def runs(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, progress: bool = True) -> pd.DataFrame:
+    """One row a pretraining (as in `curves`): what it took and where it comes from."""
     rows = []
-    for method in methods.PRETRAINED:
-        for seed in range(profile.seeds_of(method)):
-            folder = stages.pretrained(profile, method, seed)
-            run = checkpoints.read_json(folder / "run.json")
-            last = pd.read_csv(folder / "metrics.csv").iloc[-1]
-            rows.append(
-                {
-                    "profile": profile.name, "method": method, "seed": seed, "run_id": folder.name.rsplit("-", 1)[1],
-                    **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
-                    "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
-                    "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",
-                }
-            )  # fmt: skip
+    for method, seed in _pretrainings(profile) if which is None else which:
+        folder = stages.pretrained(profile, method, seed, progress=progress)
+        run = checkpoints.read_json(folder / "run.json")
+        last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+        rows.append(
+            {
+                "profile": profile.name, "method": method, "seed": seed, "run_id": folder.name.rsplit("-", 1)[1],
+                **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
+                "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
+                "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",
+            }
+        )  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def finished(profile: Profile, name: str) -> pd.DataFrame:
+    """The rows of a table's cells that are there already; computes nothing."""
+    parts = [pd.read_csv(file) for cell in cells(profile, name) if (file := cell_files(profile, cell)[0]).exists()]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+# What the paper's text and bold figures claim, as (better, worse), and what a practitioner asks.
+CLAIMS = (
+    ("gps_selm", "dino"),
+    ("gps_selm_geo", "dino"),
+    ("gps_selm_geo_rec", "gps_selm_geo"),
+    ("gps_selm", "gps_selm_geo_rec"),
+    ("dino", "random_init"),
+    ("gps_selm", "random_init"),
+    ("gps_selm", "geo_only"),
+    ("gps_selm", "gps_selm_no_price"),
+    ("gps_selm", "trees_coordinates"),
+    ("gps_selm", "histogram_17"),
+    ("gps_selm", "histogram_17_14"),
+)
+
+
+def claims(profile: Profile, name: str, *, target: str | None = None, split: str = "blocks") -> pd.DataFrame:
+    """A verdict on each of `CLAIMS` from the closed-form probes of a table, by paired bootstrap over blocks with Holm's
+    correction (`selm.probes.claims`); rows that are not computed yet are said to be ``not run``."""
+    target = target or ("l01" if name == "table1" else "area_type")
+    metric = "mse" if name == "table1" else "top1"
+    grid = [
+        cell for cell in cells(profile, name)
+        if cell.target == target and cell.split == split and cell.setting in ("frozen-closed", "practitioner")
+        and all(file.exists() for file in cell_files(profile, cell))
+    ]  # fmt: skip
+    by_method: dict[str, list[NDArray[np.float64]]] = {}
+    names: NDArray[np.str_] | None = None
+    for cell in grid:
+        scores, names = point_scores(profile, cell, metric, 0)
+        by_method.setdefault(cell.method, []).append(scores)
+    if names is None:
+        raise InputError(f"{name}: no finished cell of profile '{profile.name}' to compare")
+    means = {method: np.mean(values, axis=0) for method, values in by_method.items()}
+    verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
+    verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]
+    verdicts["seeds_b"] = [len(by_method.get(b, [])) for b in verdicts["b"]]
+    return verdicts.assign(
+        experiment=name, target=target, split=split, metric=metric, profile=profile.name,
+        data=stages.points_key(profile)[:12], **provenance(stages.device()),
+    )  # fmt: skip
+
+
+def publish(profile: Profile) -> list[Path]:
+    """Write what is finished to data/results/PROFILE/*.csv, for the book to show; computes no cell and no run."""
+    folder = paths.repository() / "data" / "results" / profile.name
+    out: dict[str, pd.DataFrame] = {}
+    done = [run for run in _pretrainings(profile) if _complete(profile, *run)]
+    if done:
+        out["curves"] = curves(profile, done)
+        out["runs"] = runs(profile, done)
+    for name in TABLES:
+        rows = finished(profile, name)
+        if len(rows):
+            out[name] = rows
+            out[f"claims-{name}"] = claims(profile, name)
+    written = []
+    for name, table in out.items():
+        checkpoints.write_text(folder / f"{name}.csv", table.round(6).to_csv(index=False, lineterminator="\n"))
+        written.append(folder / f"{name}.csv")
+    return written
+
+
+def _pretrainings(profile: Profile) -> list[tuple[str, int]]:
+    return [(method, seed) for method in methods.PRETRAINED for seed in range(profile.seeds_of(method))]
+
+
+def _complete(profile: Profile, method: str, seed: int) -> bool:
+    file = stages.pretraining_folder(profile, method, seed) / "run.json"
+    return file.exists() and bool(checkpoints.read_json(file).get("complete"))

@@ -32,7 +32,6 @@ from selm.regions import LAND_PRICES, POPULATION, data_file, official_points, so
 Allowed = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 _CHUNK = 2048  # images whose entropy is computed together
 _MAX_LOOKED, _MAX_DRAWN = 50, 500  # images and coordinates, for each location, after which a search is given up
-STAND_IN_PROBES = {"test": 1200, "set-aside": 600, "validation": 600}  # ours: places in the stead of official points
 
 
 # Sampling
@@ -127,7 +126,6 @@ def build_locations(
     zoom = profile.maps.zooms[0]
     parts = []
     for region, share in zip(regions, shares, strict=True):
-
         part = sample_locations(
             atlases[region.name], share, seed,
             region=region.name, zoom=zoom, entropy_threshold=profile.maps.entropy_threshold,
@@ -502,16 +500,15 @@ def _with_stand_ins(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _stand_in_probes(
-    profile: Profile, atlases: Mapping[str, Atlas], folds: pd.DataFrame, seed: int
-) -> pd.DataFrame:
+def _stand_in_probes(profile: Profile, atlases: Mapping[str, Atlas], folds: pd.DataFrame, seed: int) -> pd.DataFrame:
     """Random places of the test region, and of the set-aside cells of the pretraining regions."""
     maps = profile.maps
     parts = []
     for region in profile.regions:
         split = {"test": "test", "validation": "validation", "pretrain": "set-aside"}[region.role]
+        n = profile.probing.n_points if split == "test" else profile.probing.n_points // 2
         part = sample_locations(
-            atlases[region.name], STAND_IN_PROBES[split], seed + 1,
+            atlases[region.name], n, seed + 1,
             region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold,
             allowed=_in_split(profile, region, split, folds),
         )  # fmt: skip

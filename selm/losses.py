@@ -38,17 +38,17 @@ def distillation(student_logits: Tensor, teacher_probabilities: Tensor, temperat
 
 
 def land_price(predicted: Tensor, target: Tensor) -> Tensor:
-    """Eq. 5: mean squared error over locations whose price is known; (N,), (N,) with NaN for unknown. 0 if none is."""
+    """Eq. 5: mean squared error over locations whose price is known; (N,), (N,) with NaN for unknown. 0 if none."""
     return _masked_mean((predicted - target.nan_to_num(posinf=0, neginf=0)) ** 2, target.isfinite())
 
 
 def density(logits: Tensor, target: Tensor) -> Tensor:
-    """Eq. 6, read as the cross-entropy (its indices are slips): (N, classes), (N,) int64, −1 for unknown. 0 if none."""
+    """Eq. 6, the cross-entropy (its indices are slips): (N, classes), (N,) int64, −1 for unknown. 0 if none."""
     return _masked_mean(F.cross_entropy(logits.float(), target.clamp(min=0), reduction="none"), target >= 0)
 
 
 def coordinates(predicted: Tensor, target: Tensor) -> Tensor:
-    """Eq. 7: mean over locations of the squared errors of latitude plus longitude; (N, 2) each, scaled to the region."""
+    """Eq. 7: mean over locations of the summed squared errors of latitude and longitude; (N, 2) each, scaled."""
     return ((predicted - target) ** 2).sum(dim=-1).mean()
 
 
@@ -79,7 +79,7 @@ def cluster_logits(features: Tensor, prototypes: Tensor, centre: Tensor | None) 
 
 
 def moving_average(average: Tensor, values: Tensor, eta: float) -> Tensor:
-    """average ← η average + (1 − η) mean(values) over all but the last dimension (p_div after eq. 11; DINO's centre)."""
+    """average ← η average + (1 − η) mean(values), over all but the last dimension (p_div, eq. 11; DINO's centre)."""
     return eta * average + (1 - eta) * values.detach().float().flatten(0, -2).mean(dim=0)
 
 

@@ -69,8 +69,8 @@ class EncoderConfig:
     image_px: int = 128
     tile_px: int = 128
     style: str = "selm"
-    pixel_mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    pixel_std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
 
 class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):
@@ -121,7 +121,7 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         if not isinstance(raw, dict) or not known <= set(raw):
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
-        values = {name: tuple(raw[name]) if isinstance(raw[name], list) else raw[name] for name in known}
+        values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
         try:
             encoder = cls(EncoderConfig(**values))
         except InputError as error:

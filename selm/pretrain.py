@@ -84,7 +84,8 @@ class Trainer:
     """A method, its optimizer and the step it has reached."""
 
     def __init__(self, method: Method, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device):
-        self.method = method.to(device=device, memory_format=torch.channels_last).train()
+        self.method = method.to(device).train()
+        self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.sampler, self.settings, self.seed, self.device = sampler, settings, seed, device
         self.steps = max(1, settings.images // settings.batch)
         self.step = 0
@@ -188,7 +189,7 @@ def pretrain(
             means = {name: float(value) / counted for name, value in sums.items()}
             seconds += time.perf_counter() - started
             started = time.perf_counter()
-            word = trainer.method.collapse(means) if hasattr(trainer.method, "collapse") else ""
+            word = trainer.method.collapse(means)
             rows.append({"step": trainer.step, **means, "collapse": word, "seconds": round(seconds, 3)})
             bar.set_postfix(loss=f"{means['loss']:.3f}", **({"collapsed": word} if word else {}))
             sums, counted = {}, 0

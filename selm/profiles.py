@@ -107,7 +107,8 @@ class Probing:
     finetune_lr: float = 3e-4
     n_frozen: int = 10  # trials, section 4
     n_finetune: int = 10
-    n_boosted: int = 3  # ours: trials of boosted classifiers, which grow a tree a class
+    n_trees: int = 10  # ours: trials of the practitioner's trees
+    n_points: int = 1_200  # ours: places that stand in for official points, where there are none
     max_finetune: int = 50_000  # locations, section 4.2
     n_interpolated: int = 50_000  # locations with interpolated prices, section 4.2
     area_types: int = 70  # section 4.3
@@ -176,11 +177,25 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.125),
             views=Views(global_px=32, local_px=16, n_local=2),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=96, images=96, batch=16, head_hidden=32, head_bottleneck=16, out_dim=32,
-                geo_hidden=16, density_classes=4, rec_channels=16, cluster_hidden=16, cluster_out=16, prototypes=16,
-                checkpoint_every=3, log_every=1,
+                _SMALL,
+                n_locations=96,
+                images=96,
+                batch=16,
+                head_hidden=32,
+                head_bottleneck=16,
+                out_dim=32,
+                geo_hidden=16,
+                density_classes=4,
+                rec_channels=16,
+                cluster_hidden=16,
+                cluster_out=16,
+                prototypes=16,
+                checkpoint_every=3,
+                log_every=1,
             ),  # fmt: skip
-            probing=Probing(epochs=(1, 2, 3), n_frozen=3, n_finetune=1, max_finetune=64, n_interpolated=64),
+            probing=Probing(
+                epochs=(1, 2, 3), n_frozen=2, n_finetune=1, n_trees=1, max_finetune=64, n_interpolated=64, n_points=150
+            ),
         ),
         Profile(
             name="demo",
@@ -193,7 +208,9 @@ PROFILES: dict[str, Profile] = {
             pretraining=dataclasses.replace(
                 _SMALL, n_locations=1_500, images=8_000, density_classes=8, checkpoint_every=50, log_every=5
             ),
-            probing=Probing(epochs=(1, 5, 10), n_frozen=5, n_finetune=1, max_finetune=400, n_interpolated=400),
+            probing=Probing(
+                epochs=(1, 5, 10), n_frozen=5, n_finetune=1, n_trees=1, max_finetune=400, n_interpolated=400
+            ),
         ),
         Profile(
             name="japan-cpu",
@@ -204,7 +221,7 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=_SMALL,
-            probing=Probing(n_finetune=3, max_finetune=2_000, n_interpolated=2_000),
+            probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(

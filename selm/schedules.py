@@ -1,4 +1,4 @@
-"""Schedules over a run: pure functions of progress, the share of the run that is done (0 at the start, 1 at the end)."""
+"""Schedules over a run: pure functions of progress, the share of the run that is done (0 … 1)."""
 
 from __future__ import annotations
 

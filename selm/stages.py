@@ -115,7 +115,9 @@ def locations(profile: Profile) -> pd.DataFrame:
     parts = _data_parts(profile, "pretrain") | {
         "n": profile.pretraining.n_locations, "density_classes": profile.pretraining.density_classes,
     }  # fmt: skip
-    return _cached_table("locations", profile.name, parts, lambda: build_locations(profile, atlases(profile, "pretrain")))
+    return _cached_table(
+        "locations", profile.name, parts, lambda: build_locations(profile, atlases(profile, "pretrain"))
+    )
 
 
 def _points_parts(profile: Profile) -> dict[str, Any]:
@@ -123,14 +125,16 @@ def _points_parts(profile: Profile) -> dict[str, Any]:
 
 
 def points(profile: Profile) -> pd.DataFrame:
-    """The labelled places that probes learn from and are tested on (`selm.locations.probe_points`), computed once."""
+    """The labelled places that probes learn from and are tested on (`locations.probe_points`), computed once."""
     from selm.locations import probe_points
 
-    return _cached_table("points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile)))
+    return _cached_table(
+        "points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile))
+    )
 
 
 def interpolated(profile: Profile) -> pd.DataFrame:
-    """Places of the test region with prices from points nearby (`selm.locations.interpolated_points`), computed once."""
+    """Places of the test region with prices from points nearby (`locations.interpolated_points`), computed once."""
     from selm.locations import interpolated_points
 
     def make() -> pd.DataFrame:
@@ -230,9 +234,7 @@ def pretrained(profile: Profile, method: str, seed: int = 0, *, progress: bool =
     sampler, encoder_config = training(profile)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        method_ = methods.build(
-            method, new_encoder(encoder_config, seed), profile.pretraining, profile.views.global_px
-        )
+        method_ = methods.build(method, new_encoder(encoder_config, seed), profile.pretraining, profile.views.global_px)
     trainer = Trainer(method_, sampler, profile.pretraining, seed, device())
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 

@@ -96,7 +96,10 @@ class DeviceAtlas:
             return keys
         x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(near[0]), np.asarray(near[1]), BLOCK_ZOOM))
         wanted = {
-            (i + a, j + b) for i, j in set(zip(x.tolist(), y.tolist(), strict=True)) for a in (-1, 0, 1) for b in (-1, 0, 1)
+            (i + a, j + b)
+            for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
+            for a in (-1, 0, 1)
+            for b in (-1, 0, 1)
         }
         return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
 
@@ -231,9 +234,7 @@ class ViewSampler:
         mean = torch.tensor(tuple(pixel_mean), device=device)
         std = torch.tensor(tuple(pixel_std), device=device)
         self.palette = (atlas.palette - mean) / std
-        self.patch_px = max(
-            reach(views.global_px, area, views.zoom) for area in (views.global_area, views.local_area)
-        )
+        self.patch_px = max(reach(views.global_px, area, views.zoom) for area in (views.global_area, views.local_area))
         self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
 
     def draw_rows(self, n: int, generator: torch.Generator) -> Tensor:
@@ -265,7 +266,9 @@ class ViewSampler:
         )
 
 
-def pixel_statistics(atlas: DeviceAtlas, lat: ArrayLike, lon: ArrayLike, zoom: int, px: int) -> tuple[list[float], list[float]]:
+def pixel_statistics(
+    atlas: DeviceAtlas, lat: ArrayLike, lon: ArrayLike, zoom: int, px: int
+) -> tuple[list[float], list[float]]:
     """Mean and standard deviation a channel of the images at coordinates, in [0, 1], from their palette histogram."""
     counts = torch.zeros(256, dtype=torch.float64, device=atlas.device)
     centres = atlas.locate(lat, lon, zoom)

@@ -29,3 +29,7 @@ class Method(nn.Module, ABC):
 
     def after_step(self, progress: float) -> None:
         """Called after the optimizer's step: moving averages, queues."""
+
+    def collapse(self, logged: dict[str, float]) -> str:
+        """A word on collapse from logged means of `loss`'s entries: '' when healthy, else what has collapsed."""
+        return ""

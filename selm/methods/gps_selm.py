@@ -44,6 +44,11 @@ class GPSSELM(Method):
     prototypes, which learn from the student alone.
     """
 
+    centre: Tensor  # (K,) of the teacher's logits
+    p_div: Tensor  # (cluster_out,) of eqs. 10 and 11
+    border: Tensor  # (px, px), M̂ of eq. 9
+    outer: Tensor  # (px, px)
+
     def __init__(self, encoder: MapEncoder, settings: Pretraining, terms: Terms, image_px: int):
         super().__init__()
         self.settings, self.terms = settings, terms
@@ -73,8 +78,12 @@ class GPSSELM(Method):
             self.teacher_encoder = _frozen_copy(encoder)
 
     def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """See `Method.loss`. Entries: loss, cl, price, density, coordinates, geo, rec, rec_outer, clust, diagnostics."""
-        s, terms, out = self.settings, self.terms, {}
+        """See `Method.loss`.
+
+        Entries: loss, cl, price, density, coordinates, geo, rec, rec_outer, clust, and what tells of collapse.
+        """
+        s, terms = self.settings, self.terms
+        out: dict[str, Tensor] = {}
         wide = self.encoder(batch.global_views)  # (2 B, dim)
         features = wide
         zero = wide.new_zeros((), dtype=torch.float32)
@@ -106,7 +115,9 @@ class GPSSELM(Method):
         student = self.head(features).view(-1, size, s.out_dim)
         with torch.no_grad():
             logits = self.teacher_head(taught).float().view(2, size, s.out_dim)
-            teacher = losses.soft_assignment(logits, temperature, self.centre if s.centre_momentum is not None else None)
+            teacher = losses.soft_assignment(
+                logits, temperature, self.centre if s.centre_momentum is not None else None
+            )
             self._next_centre = logits
             mean = teacher.mean(dim=(0, 1))
             out["teacher_entropy"] = losses.cross_entropy(teacher, teacher.clamp(min=1e-12).log()).mean()
@@ -177,7 +188,7 @@ class GPSSELM(Method):
                 yield from zip(getattr(self, teacher).parameters(), getattr(self, student).parameters(), strict=True)
 
     def collapse(self, logged: dict[str, float]) -> str:
-        """A word on collapse from logged means: '' when healthy, else what has collapsed."""
+        """See `Method.collapse`: what the teacher's entropies and the features' spread say."""
         if "mean_teacher_entropy" in logged:
             limit = math.log(self.settings.out_dim)
             if logged["mean_teacher_entropy"] < 0.1 * limit:

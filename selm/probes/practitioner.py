@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    ExtraTreesRegressor,
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+)
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.utils.parallel import Parallel, delayed
 from tqdm import tqdm
@@ -121,6 +126,31 @@ def boosting(
 
     x = np.asarray(features, dtype=np.float64)
     return _each(x, targets, folds, task, fit, test_folds, n_jobs, "boosting", progress)
+
+
+def forest(
+    features: ArrayLike,
+    targets: ArrayLike,
+    folds: ArrayLike | BufferedFolds,
+    *,
+    task: str,
+    seed: int = 0,
+    trees: int = 200,
+    n_jobs: int | None = None,
+    test_folds: tuple[int, ...] | None = None,
+    progress: bool = False,
+) -> OutOfFold:
+    """Extremely randomised trees (scikit-learn's, as they come) on features (N, d).
+
+    For many classes: boosting grows a tree a class and round, a forest one tree for all. Arguments as in `boosting`.
+    """
+
+    def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
+        kind = ExtraTreesRegressor if task == "regression" else ExtraTreesClassifier
+        return kind(trees, random_state=seed).fit(x, y)
+
+    x = np.asarray(features, dtype=np.float32)
+    return _each(x, targets, folds, task, fit, test_folds, n_jobs, "forest", progress)
 
 
 def class_prior(

@@ -49,7 +49,10 @@ def chapters(toc: Path) -> list[str]:
     """The pages that `_toc.yml` names, in reading order, without suffix."""
     import yaml
 
-    content = yaml.safe_load(toc.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(toc.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{toc}: no table of contents here") from None
     names = [content["root"]]
     for part in [content, *content.get("parts", [])]:
         names += [chapter["file"] for chapter in part.get("chapters", [])]

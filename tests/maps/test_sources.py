@@ -99,9 +99,7 @@ def test_bad_pmtiles(make_mbtiles: Callable[..., Path], tmp_path: Path) -> None:
         (("bldg",), r"another schema than OpenMapTiles \(no layer 'transportation'; has: bldg\)"),
     ],
 )
-def test_other_schemas_are_recognised(
-    make_mbtiles: Callable[..., Path], layers: tuple[str, ...], message: str
-) -> None:
+def test_other_schemas_are_recognised(make_mbtiles: Callable[..., Path], layers: tuple[str, ...], message: str) -> None:
     import json
 
     refused(make_mbtiles(json=json.dumps({"vector_layers": [{"id": name} for name in layers]})), message)

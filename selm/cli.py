@@ -212,8 +212,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _run(arguments: list[str] | None) -> Any:
-    from selm.output import DISK_FULL
-
     try:
         return app(arguments, standalone_mode=False)
     except InputError as error:
@@ -224,6 +222,8 @@ def _run(arguments: list[str] | None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        from selm.output import DISK_FULL
+
         if error.errno not in DISK_FULL:
             raise
         _say("the disk is full" + (f": {error.filename}" if error.filename else ""))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.checkpoints import replace_atomically
 from selm.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -51,7 +50,9 @@ def written(path: Path) -> Iterator[Path]:
     """As `scratch`, but the temporary file becomes `path` when the block ends well."""
     with scratch(path) as temporary:
         yield temporary
-        replace_atomically(temporary, path)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # on disk before it has its name
+        os.replace(temporary, path)
 
 
 def save_image(path: str | Path, rgb: NDArray[Any]) -> Path:

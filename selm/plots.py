@@ -1,0 +1,311 @@
+"""Figures of the book, in one style: readable in print and for the colour-blind; each takes data, returns a Figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from numpy.typing import ArrayLike
+
+from selm.errors import InputError
+from selm.report import HIGHER_IS_BETTER, PERCENT, summarise, titles
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WIDTH = 7.0  # inches: a text column of the book
+# Okabe and Ito's palette, told apart with any colour vision, darkest first; in print the markers and dashes tell too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)))
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_LOSSES = {
+    "loss": "total loss",
+    "cl": "distillation (eq. 4)",
+    "price": "land price (eq. 5)",
+    "density": "density class (eq. 6)",
+    "coordinates": "coordinates (eq. 7)",
+    "rec": "reconstruction (eq. 9)",
+    "rec_outer": "reconstruction, outside the view",
+    "clust": "clustering (eq. 12)",
+    "teacher_entropy": "entropy of the teacher",
+    "mean_teacher_entropy": "entropy of its mean",
+    "feature_spread": "spread of the features",
+}
+_UNITS = {"mse": "mean squared error", "top1": "top-1 accuracy, %", "top5": "top-5 accuracy, %"}
+
+
+def use_style() -> None:
+    """Set the book's style for all figures that follow."""
+    sns.set_theme(
+        context="paper",
+        style="ticks",
+        palette=list(COLOURS),
+        rc={
+            "figure.dpi": 110,
+            "savefig.dpi": 160,
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 9,
+            "axes.labelsize": 8,
+            "xtick.labelsize": 8,
+            "ytick.labelsize": 8,
+            "legend.fontsize": 8,
+            "legend.frameon": False,
+            "figure.facecolor": "white",  # also on a dark page: the ink is dark
+            "svg.hashsalt": "selm",  # the same bytes for the same figure
+        },
+    )
+
+
+def training_curves(
+    runs: Mapping[str, str | Path | pd.DataFrame],
+    *,
+    out_dim: int | None = None,
+    columns: Sequence[str] | None = None,
+    n_columns: int = 3,
+) -> Figure:
+    """Every loss of some pretrainings against the steps, with what tells of collapse.
+
+    runs: name → run directory (its ``metrics.csv``) or the table itself: `step` and a column a loss, each the mean
+        since the row before.
+    out_dim: K; ln K is drawn where a loss or entropy at that height means that nothing is learnt.
+    columns: which panels (default: all that any run has).
+    """
+    use_style()
+    curves = {name: run if isinstance(run, pd.DataFrame) else _metrics(Path(run)) for name, run in runs.items()}
+    if not curves:
+        raise InputError("training curves: no runs given")
+    known = [column for column in _LOSSES if any(column in curve for curve in curves.values())]
+    shown = list(columns) if columns is not None else known
+    for column in shown:
+        if column not in known:
+            raise InputError(f"training curves: no run has the column '{column}' (there are: {', '.join(known)})")
+    n_columns = min(n_columns, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=(WIDTH, 1.75 * n_rows + 0.35), squeeze=False)
+    handles: dict[str, Any] = {}
+    for axis, column in zip(axes.flat, shown, strict=False):
+        for i, (name, curve) in enumerate(curves.items()):
+            if column in curve and curve[column].notna().any():
+                (handles[name],) = axis.plot(
+                    curve["step"], curve[column], color=COLOURS[i % len(COLOURS)],
+                    linestyle=_DASHES[i % len(_DASHES)], linewidth=1.2, label=name,
+                )  # fmt: skip
+        if out_dim and column in ("cl", "teacher_entropy", "mean_teacher_entropy"):
+            axis.axhline(math.log(out_dim), color="0.5", linewidth=0.8)
+            axis.annotate(
+                "ln K", (1, math.log(out_dim)), xycoords=("axes fraction", "data"), xytext=(2, 0),
+                textcoords="offset points", va="center", fontsize=7, color="0.4",
+            )  # fmt: skip
+        axis.set_title(_LOSSES.get(column, column), loc="left")
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    figure.legend(handles.values(), [_title(name) for name in handles], loc="outside lower center", ncols=3)
+    return figure
+
+
+def _metrics(folder: Path) -> pd.DataFrame:
+    file = folder / "metrics.csv" if folder.is_dir() else folder
+    if not file.exists():
+        raise InputError(f"{file}: no training curve here")
+    return pd.read_csv(file)
+
+
+def _title(method: str) -> str:
+    """A row's title where it is one, else the name as it is."""
+    try:
+        return titles([method])[method]
+    except InputError:
+        return method
+
+
+def entropy_histogram(entropy: Mapping[str, ArrayLike], *, threshold: float | None = None) -> Figure:
+    """Histograms of image entropy in bits, one outline a group, with the filter's threshold and what passes it."""
+    use_style()
+    groups = {name: np.asarray(values, dtype=np.float64) for name, values in entropy.items()}
+    groups = {name: values[np.isfinite(values)] for name, values in groups.items()}
+    if not any(map(len, groups.values())):
+        raise InputError("entropy histogram: no values given")
+    figure, axis = plt.subplots(figsize=(WIDTH, 2.6))
+    bins = np.linspace(0, max(max(values.max(), 1.0) for values in groups.values() if len(values)) * 1.02, 50)
+    for i, (name, values) in enumerate(groups.items()):
+        kept = f", {100 * np.mean(values >= threshold):.0f} % kept" if threshold is not None and len(values) else ""
+        axis.hist(
+            values, bins.tolist(), weights=np.full(len(values), 100 / max(len(values), 1)), histtype="step",
+            linewidth=1.3, color=COLOURS[i % len(COLOURS)], linestyle=_DASHES[i % len(_DASHES)], label=f"{name}{kept}",
+        )  # fmt: skip
+    if threshold is not None:
+        axis.axvline(threshold, color="0.35", linewidth=0.9)
+        axis.annotate(
+            f"threshold {threshold:g}", (threshold, 1), xycoords=("data", "axes fraction"), xytext=(3, -2),
+            textcoords="offset points", va="top", fontsize=7, color="0.35",
+        )  # fmt: skip
+    axis.set(xlabel="entropy of the image, bits", ylabel="share of images, %")
+    axis.legend()
+    return figure
+
+
+def heat_strip(values: pd.DataFrame, *, metric: str, title: str = "") -> Figure:
+    """A table as a heat map, rows × columns, numbers written in; the darker the better. NaN cells stay empty."""
+    use_style()
+    if not values.size:
+        raise InputError("heat strip: an empty table")
+    digits = ".1f" if metric in PERCENT else ".2f"
+    better_is_dark = HIGHER_IS_BETTER[metric]
+    figure, axis = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.75 * values.shape[1]), 0.7 + 0.28 * len(values)))
+    sns.heatmap(
+        values.astype(float), annot=True, fmt=digits, cmap="Blues" if better_is_dark else "Blues_r", cbar=False,
+        linewidths=1, linecolor="white", ax=axis, annot_kws={"fontsize": 8}, robust=True,
+    )  # fmt: skip
+    axis.set(xlabel=values.columns.name or "", ylabel="")
+    axis.xaxis.tick_top()
+    axis.xaxis.set_label_position("top")
+    axis.tick_params(length=0)
+    plt.setp(axis.get_yticklabels(), rotation=0)
+    if title:
+        axis.set_title(title, loc="left", pad=18)
+    return figure
+
+
+def predicted_against_true(
+    truth: ArrayLike, predictions: Mapping[str, ArrayLike], *, label: str = "standardised log price"
+) -> Figure:
+    """One panel a row: out-of-fold prediction against truth, with the line of perfect prediction and the error."""
+    use_style()
+    y = np.asarray(truth, dtype=np.float64)
+    if not predictions:
+        raise InputError("predicted against true: no predictions given")
+    n_columns = min(3, len(predictions))
+    n_rows = -(-len(predictions) // n_columns)
+    side = WIDTH / n_columns
+    figure, axes = plt.subplots(
+        n_rows, n_columns, figsize=(WIDTH, side * n_rows), squeeze=False, sharex=True, sharey=True
+    )
+    finite = y[np.isfinite(y)]
+    low, high = float(finite.min()), float(finite.max())
+    for axis, (name, values) in zip(axes.flat, predictions.items(), strict=False):
+        p = np.asarray(values, dtype=np.float64)
+        both = np.isfinite(y) & np.isfinite(p)
+        axis.plot([low, high], [low, high], color="0.6", linewidth=0.8, zorder=1)
+        axis.scatter(
+            y[both], p[both], s=5, color=COLOURS[0], alpha=0.35, linewidths=0, rasterized=True, zorder=2
+        )  # fmt: skip
+        axis.set_title(f"{_title(name)}: MSE {np.square(y[both] - p[both]).mean():.2f}", loc="left")
+    for axis in axes.flat[len(predictions) :]:
+        axis.set_axis_off()
+    figure.supxlabel(f"true {label}", fontsize=8)
+    figure.supylabel(f"predicted {label}", fontsize=8)
+    return figure
+
+
+def performance_bars(
+    results: pd.DataFrame,
+    *,
+    metric: str,
+    paper: Mapping[str, float] | None = None,
+    methods: Sequence[str] | None = None,
+) -> Figure:
+    """Mean ± sd of each method (a dot and its spread), one colour and marker a group: split and setting.
+
+    results: tidy rows of one experiment and target; of methods with several epochs the last is shown.
+    paper: method → the paper's number, drawn as a bar across.
+    """
+    use_style()
+    table = summarise(results[results["metric"] == metric])
+    if not len(table):
+        raise InputError(f"performance bars: no rows with the metric '{metric}'")
+    last = table.groupby(["method", "setting", "split"])["epochs"].transform("max")
+    table = table[table["epochs"] == last]
+    order = list(dict.fromkeys(methods if methods is not None else table["method"]))
+    table = table[table["method"].isin(order)]
+    groups = list(dict.fromkeys(zip(table["split"], table["setting"], strict=True)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(order)))
+    step = 0.62 / max(len(groups), 1)
+    for g, (split, setting) in enumerate(groups):
+        rows = table[(table["split"] == split) & (table["setting"] == setting)]
+        where = np.array([order.index(method) for method in rows["method"]]) + (g - (len(groups) - 1) / 2) * step
+        axis.errorbar(
+            rows["mean"], where, xerr=rows["sd"].fillna(0.0), fmt=_MARKERS[g % len(_MARKERS)], markersize=4,
+            color=COLOURS[g % len(COLOURS)], elinewidth=1.2, capsize=2, label=f"{_SPLITS.get(split, split)}, {setting}",
+        )  # fmt: skip
+    for method, value in (paper or {}).items():
+        if method in order:
+            i = order.index(method)
+            axis.plot([value, value], [i - 0.4, i + 0.4], color="0.45", linewidth=1.4, label="paper", zorder=0)
+    axis.set_yticks(range(len(order)), [_title(method) for method in order])
+    axis.invert_yaxis()
+    axis.grid(axis="x", color="0.9", linewidth=0.6)
+    axis.set_xlabel(f"{_UNITS[metric]} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
+    handles, labels = axis.get_legend_handles_labels()
+    unique = dict(zip(labels, handles, strict=True))
+    figure.legend(unique.values(), unique.keys(), loc="outside lower center", ncols=min(3, len(unique)))
+    return figure
+
+
+_SPLITS = {"random": "random folds", "blocks": "spatial blocks"}
+
+
+def error_map(
+    lat: ArrayLike, lon: ArrayLike, errors: ArrayLike, folds: ArrayLike | None = None, *, label: str = "squared error"
+) -> Figure:
+    """Where a probe errs: each point coloured by its out-of-fold error, and beside it the error of each fold.
+
+    folds: the fold of each point in one draw; with it, a second panel maps the folds and a third gives their means.
+    """
+    use_style()
+    y, x, e = (np.asarray(values, dtype=np.float64) for values in (lat, lon, errors))
+    known = np.isfinite(e)
+    if not known.any():
+        raise InputError("error map: no point has an error")
+    panels = 1 if folds is None else 3
+    ratios = [1.0] if folds is None else [1.0, 1.0, 0.7]
+    figure, axes = plt.subplots(
+        1, panels, figsize=(WIDTH if panels > 1 else 4.2, 2.9), squeeze=False, width_ratios=ratios
+    )
+    bound = float(np.quantile(e[known], 0.95)) or 1.0
+    order = np.argsort(e[known])
+    drawn = axes[0, 0].scatter(
+        x[known][order], y[known][order], c=e[known][order], s=7, cmap="cividis_r", vmin=0, vmax=bound, linewidths=0,
+        rasterized=True,
+    )  # fmt: skip
+    figure.colorbar(drawn, ax=axes[0, 0], orientation="horizontal", shrink=0.8, label=label, extend="max")
+    axes[0, 0].set_title("error of each point", loc="left")
+    if folds is not None:
+        f = np.asarray(folds)
+        numbers = [int(number) for number in np.unique(f[known]) if number >= 0]
+        for i, number in enumerate(numbers):
+            inside = f == number
+            axes[0, 1].scatter(
+                x[inside], y[inside], s=7, color=_fold_colour(i), marker=_MARKERS[i % len(_MARKERS)], linewidths=0,
+                rasterized=True,
+            )  # fmt: skip
+        axes[0, 1].set_title("folds", loc="left")
+        axes[0, 1].set_yticklabels([])
+        means = [float(e[known & (f == number)].mean()) for number in numbers]
+        bars = axes[0, 2].barh(range(len(numbers)), means, color=[_fold_colour(i) for i in range(len(numbers))])
+        counts = [int((known & (f == number)).sum()) for number in numbers]
+        axes[0, 2].bar_label(bars, [f" {count}" for count in counts], fontsize=7, color="0.4")
+        axes[0, 2].axvline(float(e[known].mean()), color="0.3", linewidth=0.9)
+        axes[0, 2].set_yticks(range(len(numbers)), [str(number) for number in numbers])
+        axes[0, 2].invert_yaxis()
+        axes[0, 2].set(xlabel=f"mean {label}", ylabel="fold")
+        axes[0, 2].set_title("by fold, with points", loc="left")
+    for axis in axes[0, : min(2, panels)]:
+        axis.set_aspect(1 / math.cos(math.radians(float(np.mean(y)))))  # degrees in their true proportion here
+        axis.set_xlabel("longitude")
+    axes[0, 0].set_ylabel("latitude")
+    return figure
+
+
+def _fold_colour(i: int) -> Any:
+    return sns.color_palette("husl", 10)[i % 10] if i >= len(COLOURS) else COLOURS[i]

@@ -1,0 +1,258 @@
+"""The tables of the book as HTML: no scripts, no fonts, nothing from the network, and the page's own colours."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from selm.errors import InputError
+from selm.report import HIGHER_IS_BETTER, PERCENT, SETTINGS, paper_table, records, titles
+
+PLUMBING_CHECKS = ("smoke", "demo")  # profiles that show that everything runs: their numbers carry no verdict
+_UNITS = {"mse": "MSE", "top1": "top-1", "top5": "top-5", "ap50": "AP50"}
+_LINE = "1px solid rgba(128,128,128,.5)"
+# One rule a line; colours are inherited, so that tables read on light and dark themes and on paper.
+_RULES = f"""
+.selm-scroll {{overflow-x: auto; margin: 1em 0}}
+table.selm {{border-collapse: collapse; font-size: .82em; line-height: 1.25; width: auto; margin: 0}}
+table.selm {{font-variant-numeric: tabular-nums}}
+table.selm caption {{caption-side: top; text-align: left; font-weight: 600; padding-bottom: .4em; color: inherit}}
+table.selm th, table.selm td {{border: 0; padding: .22em .5em; text-align: right; vertical-align: baseline}}
+table.selm th, table.selm td {{background: none; color: inherit; white-space: nowrap}}
+table.selm th:first-child, table.selm td:first-child {{text-align: left}}
+table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
+table.selm thead th {{font-weight: 600; vertical-align: bottom}}
+table.selm thead th.group {{text-align: center}}
+table.selm .edge {{border-left: {_LINE}}}
+table.selm tbody tr {{background: none}}
+table.selm tr.section td {{font-weight: 600; text-align: left; padding-top: .8em; border-bottom: {_LINE}}}
+table.selm small {{opacity: .78; font-size: .84em; font-weight: 400}}
+table.selm .none {{opacity: .5}}
+table.selm .best {{font-weight: 700}}
+table.selm .wide {{text-align: center}}
+.selm-tag {{display: inline-block; border: 1px solid currentColor; border-radius: .7em; padding: 0 .5em}}
+.selm-tag {{font-size: .8em; font-weight: 400; white-space: nowrap}}
+.selm-agree {{color: #1b7837}}
+.selm-against {{color: #b35806}}
+html[data-theme=dark] .selm-agree {{color: #7fd08f}}
+html[data-theme=dark] .selm-against {{color: #f5a65b}}
+.selm-foot {{font-size: .8em; opacity: .85; line-height: 1.4; margin: .4em 0 1em}}
+.selm-foot code {{white-space: normal}}
+"""
+_CSS = f"<style>{_RULES}</style>"
+_TONES = {"match": "selm-agree", "holds": "selm-agree", "differs": "selm-against", "reversed": "selm-against"}
+
+_Key = tuple[str, str, int, str]  # setting, method, epochs, metric
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that notebooks show as it is."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+
+def _tag(word: str) -> str:
+    return f'<span class="selm-tag {_TONES.get(word, "")}">{html.escape(word)}</span>'
+
+
+def _number(value: float, metric: str, sign: bool = False) -> str:
+    digits = 2 if metric == "mse" else 1
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def _td(text: str, *kinds: str, span: int = 1) -> str:
+    names = " ".join(kind for kind in (*kinds, "none" if text == "–" else "") if kind)
+    return f'<td class="{names}"' + (f' colspan="{span}">' if span > 1 else ">") + f"{text}</td>"
+
+
+def _wrap(caption: str, head: str, body: str) -> str:
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return (
+        f'{_CSS}<div class="selm-scroll"><table class="selm">{title}'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+class _Column:
+    """One run of a comparison: its cells, what all of them share, and which is best."""
+
+    def __init__(self, name: str, rows: Iterable[Any], metrics: Sequence[str]):
+        self.name, self.metrics = name, metrics
+        self.cells: dict[_Key, Any] = {(r.setting, r.method, int(r.epochs), r.metric): r for r in rows if r.n}
+        present = list(self.cells.values())
+        self.profile = present[0].profile if present else ""
+        self.plumbing_check = self.profile in PLUMBING_CHECKS
+        counts = [cell.n for cell in present]
+        self.n = max(set(counts), key=counts.count) if counts else 0
+        statuses = {cell.status for cell in present}
+        self.status = next(iter(statuses)) if len(statuses) == 1 else ""
+        ours = {key[:3]: cell.mean for key, cell in self.cells.items() if key[3] == metrics[0]}
+        choose = max if HIGHER_IS_BETTER[metrics[0]] else min
+        self.best = choose(ours, key=ours.__getitem__) if ours and not self.plumbing_check else None
+
+    def head(self, span: int) -> str:
+        lines = [html.escape(self.name) + (f" <small>({html.escape(self.profile)})</small>" if self.profile else "")]
+        if self.n:
+            lines.append(f"<small>n = {self.n}</small>")
+        if not self.cells:
+            lines.append(_tag("not run"))
+        elif self.plumbing_check:
+            lines.append("<small>plumbing check: it runs, no result</small>")
+        elif self.status:
+            lines.append(_tag(self.status))
+        return f'<th class="group edge" colspan="{span}">{"<br>".join(lines)}</th>'
+
+    def cell(self, setting: str, method: str, epochs: int, *kinds: str, span: int = 1) -> str:
+        """mean ± sd of each metric, and below it what the heading does not say for all."""
+        found: list[Any] = [self.cells.get((setting, method, epochs, metric)) for metric in self.metrics]
+        if None in found:
+            return _td("–", *kinds, span=span)
+        pairs = list(zip(found, self.metrics, strict=True))
+        numbers = [
+            _number(cell.mean, metric)
+            + (f"<small> ± {_number(cell.sd, metric)}</small>" if math.isfinite(cell.sd) else "")
+            for cell, metric in pairs
+        ]
+        below = [f"n = {found[0].n}"] if found[0].n != self.n else []
+        if not self.plumbing_check:
+            if all(math.isfinite(cell.delta) for cell in found):
+                below.append("Δ " + " / ".join(_number(cell.delta, metric, sign=True) for cell, metric in pairs))
+            if not self.status:
+                below += [_tag(word) for word in dict.fromkeys(cell.status for cell in found) if word]
+        text = " / ".join(numbers) + (f"<br><small>{' · '.join(below)}</small>" if below else "")
+        best = "best" if (setting, method, epochs) == self.best else ""
+        return _td(text, *kinds, best, span=span)
+
+
+def comparison_table(comparison: pd.DataFrame, *, caption: str = "") -> Html:
+    """`selm.report.compare`'s table for a page: a column of the paper, then one of each run, epochs side by side.
+
+    A cell is mean ± sd over trials, with the difference to the paper (Δ) and the status; a number of trials or a
+    status that a whole column shares stands in its heading. Profiles that only check the plumbing are headed so and
+    carry neither Δ nor verdict. The best number of each run is bold.
+    """
+    if not len(comparison):
+        raise InputError("nothing to compare: the table has no rows")
+    metrics = [metric for metric in HIGHER_IS_BETTER if metric in set(comparison["metric"])]
+    runs = [
+        _Column(str(name), records(rows), metrics) for name, rows in comparison.groupby("run", sort=False, dropna=False)
+    ]
+    epochs = sorted({int(e) for e in comparison["epochs"] if e > 0}) or [0]
+    span = len(epochs)
+    printed: dict[_Key, float] = {}
+    titles: dict[tuple[str, str], str] = {}
+    for row in records(comparison):
+        printed[row.setting, row.method, int(row.epochs), row.metric] = row.paper
+        titles[row.setting, row.method] = row.title
+    measured = " / ".join(_UNITS[m] for m in metrics) + (", %" if metrics[0] in PERCENT else "")
+    steps = "".join(
+        f'<th class="{"edge" if e == epochs[0] else ""}">{e or ""}</th>' for _ in range(1 + len(runs)) for e in epochs
+    )
+    head = (
+        f'<tr><th rowspan="2">{measured}<br><small>after … epochs</small></th>'
+        f'<th class="group edge" colspan="{span}">paper</th>{"".join(run.head(span) for run in runs)}</tr>'
+        f"<tr>{steps}</tr>"
+    )
+    body, section = "", ""
+    for (setting, method), title in titles.items():
+        if setting != section:
+            name = html.escape(SETTINGS.get(setting, setting))
+            body += f'<tr class="section"><td colspan="{1 + span * (1 + len(runs))}">{name}</td></tr>'
+            section = setting
+        by_epochs = any((setting, method, e, metrics[0]) in printed for e in epochs)
+        body += f"<tr><td>{html.escape(title)}</td>"
+        for run in (None, *runs):
+            for e in epochs if by_epochs else (0,):
+                kinds = ("edge" if e in (0, epochs[0]) else "", "" if by_epochs else "wide")
+                width = 1 if by_epochs else span
+                if run is not None:
+                    body += run.cell(setting, method, e, *kinds, span=width)
+                else:
+                    body += _td(_printed(printed, setting, method, e, metrics), *kinds, span=width)
+        body += "</tr>"
+    return Html(_wrap(caption, head, body))
+
+
+def _printed(printed: Mapping[_Key, float], setting: str, method: str, epochs: int, metrics: Sequence[str]) -> str:
+    values = [printed.get((setting, method, epochs, metric), math.nan) for metric in metrics]
+    if not all(map(math.isfinite, values)):
+        return "–"
+    return " / ".join(_number(value, metric) for value, metric in zip(values, metrics, strict=True))
+
+
+def claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
+    """Ranking claims for a page: the table of `selm.experiments.claims`, of one metric.
+
+    A claim between two rows of the paper is the paper's, others are ours. Profiles that only check the plumbing show
+    no verdict.
+    """
+    metric = str(claims["metric"].iloc[0])
+    plumbing_check = bool(claims["profile"].isin(PLUMBING_CHECKS).any())
+    scale = 100.0 if metric in PERCENT else 1.0
+    unit = _UNITS[metric] + (", points" if metric in PERCENT else "")
+    names = titles(dict.fromkeys([*claims["a"], *claims["b"]]))
+    in_paper = {str(method) for number in (1, 2) for method in paper_table(number)["method"]}
+    columns = ("claim", "whose", f"gain ({unit})", "95 % interval", "p, Holm", "runs", "")
+    head = "<tr>" + "".join(f"<th>{column}</th>" for column in columns) + "</tr>"
+    body = ""
+    for row in records(claims):
+        body += f"<tr><td>{html.escape(names[row.a])} beats {html.escape(names[row.b])}</td>"
+        body += _td("paper" if {row.a, row.b} <= in_paper else "ours")
+        if row.verdict == "not run":
+            body += 4 * _td("–") + _td(_tag(row.verdict)) + "</tr>"
+            continue
+        gain, low, high = (_number(scale * value, metric, sign=True) for value in (row.gain, row.low, row.high))
+        body += _td(gain) + _td(f"{low} to {high}")
+        body += _td(f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001")
+        body += _td(f"{row.seeds_a} / {row.seeds_b}") + _td("" if plumbing_check else _tag(row.verdict)) + "</tr>"
+    run = claims[claims["verdict"] != "not run"]
+    basis = ""
+    if len(run):
+        blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
+        basis = (
+            f'<p class="selm-foot">Paired bootstrap over {_span(blocks)} spatial blocks with {_span(points)} points, '
+            f"Holm's correction for {len(run)} claims; conditional on the pretraining runs counted under <em>runs</em> "
+            "(of the first / of the second)." + (" Plumbing check: no verdict." if plumbing_check else "") + "</p>"
+        )
+    return Html(_wrap(caption, head, body) + basis)
+
+
+def _span(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
+def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, command: str | None = None) -> Html:
+    """Where the numbers of a table come from: of each profile its commits, data, device and dates, and the one command.
+
+    command: by default ``selm table N --profile PROFILE`` for the experiments in the results.
+    """
+    parts = [results] if isinstance(results, pd.DataFrame) else [part for part in results if part is not None]
+    text = ""
+    for part in parts:
+        for profile, rows in part.groupby("profile", sort=False):
+            facts = [f"<strong>{html.escape(str(profile))}</strong>"]
+            for name, column in (("commit", "commit"), ("data", "data"), ("on", "device"), ("date", "date")):
+                facts.append(f"{name} {_listed(rows[column])}")
+            facts.append(f"run ids: {rows['run_id'].nunique()}")
+            if rows["stand_in"].astype(bool).any():
+                facts.append("labels are stand-ins computed from the map")
+            numbers = sorted({str(name).removeprefix("table") for name in rows["experiment"]})
+            again = command or " && ".join(f"selm table {number} --profile {profile}" for number in numbers)
+            text += f'<p class="selm-foot">{" · ".join(facts)}<br>again: <code>{html.escape(again)}</code></p>'
+    return Html(_CSS + text)
+
+
+def _listed(column: pd.Series[Any], most: int = 3) -> str:
+    values = sorted({str(value) for value in column.dropna()} - {""})
+    shown = ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
+    return html.escape(shown) or "unknown"

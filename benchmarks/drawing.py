@@ -2,10 +2,11 @@
 
     python benchmarks/drawing.py [SOURCE] [--rounds 7] [--blocks 8] [--no-write]
 
-Every round draws the same zoom-13 blocks in each way, one way after the other, so that what else the machine does hits
-all alike; medians over rounds are shown. "Images" are zoom-17 images of 128 pixels, 256 to a block. All ways draw the same
-style to the same colours and store PNG files. Rates are per second of wall time and per second of processor time: on a
-shared machine the latter is the one that says what a core can do. Writes data/results/benchmarks/drawing.csv.
+Every round draws the same zoom-13 blocks in each way, one way after the other, so that what else the machine does
+hits all alike; medians over rounds are shown. "Images" are zoom-17 images of 128 pixels, 256 to a block. All ways draw
+the same style to the same colours and store PNG files. Rates are per second of wall time and per second of processor
+time: on a shared machine the latter is the one that says what a core can do. Writes
+data/results/benchmarks/drawing.csv.
 """
 
 from __future__ import annotations
@@ -170,7 +171,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:,.2f}" if value < 100 else f"{value:,.0f}"))
     print(
-        "\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one process, by wall time.\n"
+        "\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one process, wall time.\n"
     )
     print(pd.DataFrame(storing(pen, options.rounds)).round(1).to_string(index=False))
     if not options.no_write:

@@ -199,8 +199,8 @@ def draw_atlas(
 
     `blocks` (N, 2) zoom-13 tiles restricts what is drawn, as `bbox` (west, south, east, north) does, and gives the
     order; by default the whole source. `workers` processes share the work (default: the processors at hand).
-    `on_block(x, y)` is called in this thread as soon as a block is there at all zooms. A block that is already there is kept, so that a run
-    that was killed goes on where it stopped; the result does not depend on how it was reached.
+    `on_block(x, y)` is called in this thread as soon as a block is there at all zooms. A block that is already there
+    is kept, so that a run that was killed goes on where it stopped; the result does not depend on how it was reached.
     Raises InputError for a bad source, an empty region, a folder that holds another atlas, or a full disk; finished
     blocks stay, nothing half-written does.
     """

@@ -211,7 +211,7 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
     if cell.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
         network = None if cell.method == "random_init" else stages.encoder(profile, cell.method, cell.seed)
-        config = stages.training(profile)[1]
+        config = stages.encoder_config(profile)
 
         def fresh(seed: int) -> MapEncoder:
             made = stages.new_encoder(config, seed)
@@ -258,7 +258,7 @@ def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
     if cell.method in methods.PRETRAINED:
         run = stages.pretraining_config(profile, cell.method, cell.seed)
     elif cell.method == "random_init":
-        run = {"encoder": dataclasses.asdict(stages.training(profile)[1])}
+        run = {"encoder": dataclasses.asdict(stages.encoder_config(profile))}
     parts = {
         "cell": dataclasses.asdict(cell),
         "run": run,

@@ -156,35 +156,54 @@ def table_fingerprint(table: pd.DataFrame) -> str:
     return hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest()
 
 
-@lru_cache(maxsize=1)
-def _training(profile_name: str, profile: Profile, fingerprint: str, on: str) -> tuple[ViewSampler, EncoderConfig]:
+def pretraining_places(profile: Profile) -> pd.DataFrame:
+    """The rows of `locations` that are pretrained on; raises InputError where there is none."""
     table = locations(profile)
     table = table[table["split"] == "pretrain"].reset_index(drop=True)
     if not len(table):
         raise InputError(f"profile '{profile.name}': no location to pretrain on")
+    return table
+
+
+def encoder_config(profile: Profile) -> EncoderConfig:
+    """What an encoder of the profile is; its pixel statistics are those of (the first 20,000) pretraining places."""
+    places = pretraining_places(profile).iloc[:20_000]
+    parts = {
+        "places": table_fingerprint(places[["region", "lat", "lon"]]),
+        "maps": map_fingerprint(profile, "pretrain"),
+        "px": profile.views.global_px,
+    }
+    file = address("pixels", profile.name, parts).with_suffix(".json")
+    if not file.exists():
+        mean, std = pixel_statistics(point_images(profile, places), palette(profile))
+        checkpoints.write_json(file, {"mean": mean, "std": std})
+    pixels = checkpoints.read_json(file)
+    return EncoderConfig(
+        arch=profile.encoder.arch, width=profile.encoder.width, zoom=profile.maps.zooms[0],
+        image_px=profile.views.global_px, tile_px=profile.maps.tile_px, style=profile.maps.style,
+        pixel_mean=tuple(pixels["mean"]), pixel_std=tuple(pixels["std"]),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _sampler(profile: Profile, fingerprint: str, on: str) -> ViewSampler:
+    table, config = pretraining_places(profile), encoder_config(profile)
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
     zoom = profile.maps.zooms[0]
     parent = zoom - PARENT_STEP
-    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    atlas = DeviceAtlas(list(atlases(profile, "pretrain").values()), (zoom, parent), on, near=(lat, lon))
-    mean, std = pixel_statistics(atlas, lat, lon, zoom, profile.views.global_px)
     s = profile.pretraining
-    sampler = ViewSampler(
-        atlas, lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
+    return ViewSampler(
+        DeviceAtlas(list(atlases(profile, "pretrain").values()), (zoom, parent), on, near=(lat, lon)),
+        lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
         price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
         priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
-        pixel_mean=mean, pixel_std=std,
+        pixel_mean=config.pixel_mean, pixel_std=config.pixel_std,
     )  # fmt: skip
-    config = EncoderConfig(
-        arch=profile.encoder.arch, width=profile.encoder.width, zoom=zoom, image_px=profile.views.global_px,
-        tile_px=profile.maps.tile_px, style=profile.maps.style,
-        pixel_mean=tuple(mean), pixel_std=tuple(std),
-    )  # fmt: skip
-    return sampler, config
 
 
-def training(profile: Profile) -> tuple[ViewSampler, EncoderConfig]:
-    """The sampler over the pretraining locations, on the device, and what an encoder for it is."""
-    return _training(profile.name, profile, table_fingerprint(locations(profile)), str(device()))
+def sampler(profile: Profile) -> ViewSampler:
+    """Views of the pretraining places, on the device; the last one made is kept in memory."""
+    return _sampler(profile, table_fingerprint(locations(profile)), str(device()))
 
 
 def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -204,14 +223,13 @@ def new_encoder(config: EncoderConfig, seed: int) -> MapEncoder:
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """All that a pretraining run depends on."""
     row = methods.get_row(method)
-    _, config = training(profile)
     return {
         "method": method,
         "version": [VERSIONS["pretraining"], row.version],
         "terms": None if row.terms is None else dataclasses.asdict(row.terms),
         "profile": profile.name,
         "seed": seed,
-        "encoder": dataclasses.asdict(config),
+        "encoder": dataclasses.asdict(encoder_config(profile)),
         "views": dataclasses.asdict(profile.views),
         "pretraining": dataclasses.asdict(profile.pretraining),
         "data": table_fingerprint(locations(profile)),
@@ -231,18 +249,18 @@ def pretrained(profile: Profile, method: str, seed: int = 0, *, progress: bool =
     folder = address("pretraining", f"{profile.name}-{method}-s{seed}", config)
     if (folder / "run.json").exists() and checkpoints.read_json(folder / "run.json").get("complete"):
         return folder
-    sampler, encoder_config = training(profile)
+    made = new_encoder(encoder_config(profile), seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        method_ = methods.build(method, new_encoder(encoder_config, seed), profile.pretraining, profile.views.global_px)
-    trainer = Trainer(method_, sampler, profile.pretraining, seed, device())
+        torch.manual_seed(seed)  # for the heads
+        method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
+    trainer = Trainer(method_, sampler(profile), profile.pretraining, seed, device())
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 
 
 def encoder(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> MapEncoder:
     """A method's encoder, pretrained where the method is pretrained."""
     if method == "random_init":
-        return new_encoder(training(profile)[1], seed).eval()
+        return new_encoder(encoder_config(profile), seed).eval()
     return MapEncoder.from_pretrained(str(pretrained(profile, method, seed, progress=progress)))
 
 
@@ -295,9 +313,8 @@ def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, ba
 
 def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, label: str) -> NDArray[np.float32]:
     """(N, dim) frozen features of the places of `table`, computed once; `label` names the table."""
-    _, config = training(profile)
     source = (
-        {"random": dataclasses.asdict(config), "seed": seed}
+        {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
         if method == "random_init"
         else {"run": pretrained(profile, method, seed).name}
     )

@@ -266,17 +266,13 @@ class ViewSampler:
         )
 
 
-def pixel_statistics(
-    atlas: DeviceAtlas, lat: ArrayLike, lon: ArrayLike, zoom: int, px: int
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation a channel of the images at coordinates, in [0, 1], from their palette histogram."""
-    counts = torch.zeros(256, dtype=torch.float64, device=atlas.device)
-    centres = atlas.locate(lat, lon, zoom)
-    for part in centres.split(512):
-        indices, _ = atlas.patches(part, zoom, px)
-        counts += torch.bincount(indices.flatten().int(), minlength=256).double()
+def pixel_statistics(indices: Tensor, palette: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over images (N, h, w) of palette indices, colours in [0, 1]."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for part in indices.split(512):
+        counts += torch.bincount(part.flatten().int(), minlength=256).double()
     share = counts / counts.sum()
-    palette = atlas.palette.double()
-    mean = share @ palette
-    std = (share @ (palette - mean) ** 2).sqrt()
+    colours = palette.double()
+    mean = share @ colours
+    std = (share @ (colours - mean) ** 2).sqrt()
     return mean.tolist(), std.tolist()

@@ -350,7 +350,8 @@ def test_pixel_statistics_are_those_of_the_images(atlas):
     coloured.palette = palette
     loaded = DeviceAtlas([coloured], (17,))
     lat, lon = coloured.place(np.array([30.0, 100, 140]), np.array([30.0, 70, 200]))
-    mean, std = pixel_statistics(loaded, lat, lon, 17, 20)
+    indices, _ = loaded.patches(loaded.locate(lat, lon, 17), 17, 20)
+    mean, std = pixel_statistics(indices, loaded.palette)
     images = loaded.images(lat, lon, 17, 20).double()
     assert mean == pytest.approx(images.mean(dim=(0, 2, 3)).tolist(), rel=1e-5)
     assert std == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist(), rel=1e-5)

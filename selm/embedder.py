@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from selm.maps.sources import MapSource
 
 _GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
-_AHEAD = 2  # groups that wait for the network
+_CUT = 128  # images that are cut together
+_AHEAD = 4  # cuts that wait for the network
 _NAMED = 5  # coordinates that a warning names
 _ENDED = object()
 
@@ -217,7 +218,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 with closing(opened.blocks.provide(plan.blocks, config.zoom, stop)) as provided:
                     for images, group in zip(plan.groups, provided, strict=True):
                         atlas = DeviceAtlas([group], (config.zoom,), opened.device)
-                        for part in np.array_split(images, -(-len(images) // 512)):
+                        for part in np.array_split(images, -(-len(images) // _CUT)):
                             centres = torch.as_tensor(plan.centres[part], device=opened.device)
                             put((part, atlas.patches(centres, config.zoom, config.image_px)[0]))
                 put(_ENDED)

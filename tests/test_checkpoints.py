@@ -98,8 +98,11 @@ def test_a_file_cut_short_anywhere_is_noticed(tmp_path, tensors):
 
 @pytest.mark.parametrize(
     "content",
-    [b"not tensors at all, but a text that is long enough", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 4) + b"null",
-     struct.pack("<Q", 21) + b'{"__metadata__":null}', struct.pack("<Q", 3) + b"\xff\xfe{", struct.pack("<Q", 1 << 60)],
+    [
+        b"not tensors at all, but a text that is long enough", struct.pack("<Q", 2) + b"[]",
+        struct.pack("<Q", 4) + b"null", struct.pack("<Q", 21) + b'{"__metadata__":null}',
+        struct.pack("<Q", 3) + b"\xff\xfe{", struct.pack("<Q", 1 << 60),
+    ],
 )  # fmt: skip
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     file = tmp_path / "t.safetensors"

@@ -178,6 +178,7 @@ def run(source: Path, target: Path, profile: str) -> None:
             parameters={"profile": profile},
             kernel_name="python3",
             language="python",
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a line about transports for every kernel
             progress_bar={"desc": f"{source.name}, cells"},
             stderr_file=_Bars(sys.stderr),
             cwd=target.parent,

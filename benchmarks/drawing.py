@@ -12,6 +12,7 @@ data/results/benchmarks/drawing.csv.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import statistics
@@ -180,6 +181,7 @@ def main() -> None:
         about = {
             "source": source.name, "data": source.fingerprint[:12], "commit": commit(),
             "device": f"{_processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
+            "load": os.getloadavg()[0],  # other work on the machine: says what the wall times are worth
             "date": date.today().isoformat(),
         }  # fmt: skip
         table.assign(**about).round(2).to_csv(out, index=False)

@@ -243,7 +243,7 @@ def performance_bars(
             i = order.index(method)
             axis.plot([value, value], [i - 0.4, i + 0.4], color="0.45", linewidth=1.4, label="paper", zorder=0)
     axis.set_yticks(range(len(order)), [_title(method) for method in order])
-    axis.invert_yaxis()
+    axis.set_ylim(len(order) - 0.4, -0.6)
     axis.grid(axis="x", color="0.9", linewidth=0.6)
     axis.set_xlabel(f"{_UNITS[metric]} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
     handles, labels = axis.get_legend_handles_labels()
@@ -282,20 +282,21 @@ def error_map(
     axes[0, 0].set_title("error of each point", loc="left")
     if folds is not None:
         f = np.asarray(folds)
+        colours = sns.color_palette("colorblind", 10)
         numbers = [int(number) for number in np.unique(f[known]) if number >= 0]
         for i, number in enumerate(numbers):
             inside = f == number
             axes[0, 1].scatter(
-                x[inside], y[inside], s=7, color=_fold_colour(i), marker=_MARKERS[i % len(_MARKERS)], linewidths=0,
+                x[inside], y[inside], s=7, color=colours[i % 10], marker=_MARKERS[i % len(_MARKERS)], linewidths=0,
                 rasterized=True,
             )  # fmt: skip
         axes[0, 1].set_title("folds", loc="left")
         axes[0, 1].set_yticklabels([])
         means = [float(e[known & (f == number)].mean()) for number in numbers]
-        bars = axes[0, 2].barh(range(len(numbers)), means, color=[_fold_colour(i) for i in range(len(numbers))])
+        bars = axes[0, 2].barh(range(len(numbers)), means, color=[colours[i % 10] for i in range(len(numbers))])
         counts = [int((known & (f == number)).sum()) for number in numbers]
         axes[0, 2].bar_label(bars, [f" {count}" for count in counts], fontsize=7, color="0.4")
-        axes[0, 2].axvline(float(e[known].mean()), color="0.3", linewidth=0.9)
+        axes[0, 2].axvline(float(e[known].mean()), color="0.3", linewidth=0.9, zorder=0)
         axes[0, 2].set_yticks(range(len(numbers)), [str(number) for number in numbers])
         axes[0, 2].invert_yaxis()
         axes[0, 2].set(xlabel=f"mean {label}", ylabel="fold")
@@ -305,7 +306,3 @@ def error_map(
         axis.set_xlabel("longitude")
     axes[0, 0].set_ylabel("latitude")
     return figure
-
-
-def _fold_colour(i: int) -> Any:
-    return sns.color_palette("husl", 10)[i % 10] if i >= len(COLOURS) else COLOURS[i]

@@ -179,8 +179,8 @@ def compare(
     table: the paper's 1 or 2.  runs: heading of a column → its results, or None where there are none. The results
         under one heading must be of one profile (InputError otherwise): scales are never mixed in a column.
     methods: rows to show (default: all that the paper or a run has).
-    Columns: run, method, title, setting, epochs, metric, paper, mean, sd, n, seeds, profile, delta (ours − paper),
-    status. Table 2 does not say whether its encoders were fine-tuned: its numbers stand beside both settings.
+    Columns: run, split, method, title, setting, epochs, metric, paper, mean, sd, n, seeds, profile, delta (ours less
+    the paper's), status. Table 2 does not say whether its encoders were fine-tuned: its numbers stand beside both settings.
     """
     printed = paper_table(table) if paper is None else paper
     lookup: dict[tuple[str, str, int, str], float] = {}
@@ -216,7 +216,7 @@ def compare(
             mean, sd = (float(cell.mean), float(cell.sd)) if cell is not None else (math.nan, math.nan)
             rows.append(
                 {
-                    "run": heading, "method": method, "title": names[method], "setting": setting,
+                    "run": heading, "split": split, "method": method, "title": names[method], "setting": setting,
                     "epochs": epochs, "metric": metric, "paper": value, "mean": mean, "sd": sd,
                     "n": 0 if cell is None else int(cell.n), "seeds": 0 if cell is None else int(cell.seeds),
                     "profile": "" if cell is None else str(cell.profile), "delta": mean - value,
@@ -224,8 +224,8 @@ def compare(
                                      stand_in=cell is not None and bool(cell.stand_in), split=split),
                 }
             )  # fmt: skip
-    columns = ["run", "method", "title", "setting", "epochs", "metric", "paper", "mean", "sd", "n", "seeds", "profile",
-               "delta", "status"]  # fmt: skip
+    columns = ["run", "split", "method", "title", "setting", "epochs", "metric", "paper", "mean", "sd", "n", "seeds",
+               "profile", "delta", "status"]  # fmt: skip
     out = pd.DataFrame(rows, columns=columns)
     # the paper's order, then our own rows as they come
     order = {method: rank for rank, method in enumerate(methods if methods is not None else names)}

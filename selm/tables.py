@@ -65,7 +65,7 @@ def _tag(word: str) -> str:
 
 
 def _number(value: float, metric: str, sign: bool = False) -> str:
-    digits = 2 if metric == "mse" else 1
+    digits = 3 if metric == "mse" else 1
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return text.replace("-", "−")
 
@@ -155,12 +155,16 @@ def comparison_table(comparison: pd.DataFrame, *, caption: str = "") -> Html:
         printed[row.setting, row.method, int(row.epochs), row.metric] = row.paper
         titles[row.setting, row.method] = row.title
     measured = " / ".join(_UNITS[m] for m in metrics) + (", %" if metrics[0] in PERCENT else "")
+    facts = [] if set(comparison["split"]) == {"random"} else ["on a random split"]
+    if "top1" in metrics:
+        facts.append("frozen or fine-tuned: not stated")
     steps = "".join(
         f'<th class="{"edge" if e == epochs[0] else ""}">{e or ""}</th>' for _ in range(1 + len(runs)) for e in epochs
     )
     head = (
         f'<tr><th rowspan="2">{measured}<br><small>after … epochs</small></th>'
-        f'<th class="group edge" colspan="{span}">paper</th>{"".join(run.head(span) for run in runs)}</tr>'
+        f'<th class="group edge" colspan="{span}">paper{"".join(f"<br><small>{fact}</small>" for fact in facts)}</th>'
+        f"{''.join(run.head(span) for run in runs)}</tr>"
         f"<tr>{steps}</tr>"
     )
     body, section = "", ""
@@ -187,7 +191,7 @@ def _printed(printed: Mapping[_Key, float], setting: str, method: str, epochs: i
     values = [printed.get((setting, method, epochs, metric), math.nan) for metric in metrics]
     if not all(map(math.isfinite, values)):
         return "–"
-    return " / ".join(_number(value, metric) for value, metric in zip(values, metrics, strict=True))
+    return " / ".join(f"{value:.2f}" for value in values)  # as printed
 
 
 def claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:

@@ -199,7 +199,7 @@ def test_the_page_says_reduced_scale_once_and_shows_every_number() -> None:
     assert "match" not in text_of(page)
     assert "Table 1 &lt;random&gt;" in page.text
     shown = text_of(page)
-    assert "0.40" in shown and "± 0.03" in shown and "Δ +0.11" in shown and "n = 10" in shown
+    assert "0.400" in shown and "± 0.030" in shown and "Δ +0.110" in shown and "n = 10" in shown
     assert "k-NN (5) on coordinates" in shown
     assert "not run" in shown
     assert page._repr_html_() == page.text
@@ -211,6 +211,13 @@ def test_the_page_says_reduced_scale_once_and_shows_every_number() -> None:
         if "<td" in row
     }
     assert widths == {1 + 3 * 3}
+
+
+def test_blocks_are_not_the_papers_split() -> None:
+    out = report.compare(1, {"reference": results("japan", split="blocks")}, target="l01", split="blocks")
+    shown = text_of(tables.comparison_table(out))
+    assert "on a random split" in shown
+    assert "match" not in shown and "differs" not in shown and "Δ" in shown
 
 
 def test_full_scale_has_a_status_a_cell_where_they_differ() -> None:
@@ -230,7 +237,7 @@ def test_a_plumbing_check_carries_no_verdict() -> None:
     for word in ("match", "differs", "stand-in data", "reduced scale", "Δ"):
         assert word not in text_of(page)
     assert 'class="best' not in page.text
-    assert "0.40" in text_of(page)
+    assert "0.400" in text_of(page)
 
 
 def test_accuracies_are_shown_in_pairs_and_percent() -> None:
@@ -244,7 +251,8 @@ def test_accuracies_are_shown_in_pairs_and_percent() -> None:
     shown = text_of(tables.comparison_table(out))
     assert "top-1 / top-5, %" in shown
     assert re.search(r"40\.0\s+± 3\.0\s+/\s+60\.0\s+± 3\.0", shown)
-    assert "36.8 / 50.9" in shown
+    assert "36.79 / 50.91" in shown
+    assert "not stated" in shown
 
 
 def claims(profile: str = "japan-cpu") -> pd.DataFrame:
@@ -266,7 +274,7 @@ def test_pages_ask_nothing_of_the_network() -> None:
 def test_claims_on_a_page() -> None:
     page = tables.claims_table(claims())
     rows = [re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", row)).strip() for row in page.text.split("<tr>")[2:]]
-    assert rows[0].startswith("GPS-SELM (geo+rec+int) beats DINO paper +0.30 +0.30 to +0.30")
+    assert rows[0].startswith("GPS-SELM (geo+rec+int) beats DINO paper +0.300 +0.300 to +0.300")
     assert rows[0].endswith("3 / 1 holds")
     assert rows[1].endswith("undecided")
     assert rows[2] == "GPS-SELM (geo+rec+int) beats Random Init paper – – – – not run"

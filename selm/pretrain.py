@@ -101,7 +101,8 @@ class Trainer:
             if group["decays"]:
                 group["weight_decay"] = cosine(*s.weight_decay, progress)
         generator = step_generator(self.seed, self.step, self.device)
-        batch = self.sampler.batch(self.sampler.draw_rows(s.batch, generator), generator)
+        rows = self.sampler.draw_rows(s.batch, generator)
+        batch = self.sampler.batch(rows, generator, parents=self.method.needs_parents)
         autocast = torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         with autocast:
             out = self.method.loss(batch, progress)

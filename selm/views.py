@@ -242,24 +242,24 @@ class ViewSampler:
         u = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
 
-    def batch(self, rows: Tensor, generator: torch.Generator) -> Batch:
-        """Two global and n_local local views of each of the places `rows` (B,)."""
+    def batch(self, rows: Tensor, generator: torch.Generator, *, parents: bool = True) -> Batch:
+        """Two global and n_local local views of each of the places `rows` (B,), with or without their parents."""
         views, n = self.views, len(rows)
         indices, offset = self.atlas.patches(self.centres[rows], self.zoom, self.patch_px)
         patches = colour(indices, self.palette)
         px, degrees = views.global_px, views.rotation_degrees
         wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator)
         narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator)
-        parents = None
-        if self.parent_centres is not None and self.parent_zoom is not None:
+        parent_views = None
+        if parents and self.parent_centres is not None and self.parent_zoom is not None:
             above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)
             whole = Windows(torch.zeros_like(wide.centre), torch.full_like(wide.side, float(px)), wide.angle)
-            parents = cut(colour(above, self.palette), shift, whole, px)
+            parent_views = cut(colour(above, self.palette), shift, whole, px)
         return Batch(
             size=n,
             global_views=cut(patches, offset, wide, px),
             local_views=cut(patches, offset, narrow, views.local_px),
-            parents=parents,
+            parents=parent_views,
             price=self.price[rows],
             density_class=self.density_class[rows],
             coordinates=self.coordinates[rows],

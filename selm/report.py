@@ -180,7 +180,7 @@ def compare(
         under one heading must be of one profile (InputError otherwise): scales are never mixed in a column.
     methods: rows to show (default: all that the paper or a run has).
     Columns: run, split, method, title, setting, epochs, metric, paper, mean, sd, n, seeds, profile, delta (ours less
-    the paper's), status. Table 2 does not say whether its encoders were fine-tuned: its numbers stand beside both settings.
+    the paper's), status. Table 2 does not say whether its encoders were fine-tuned: its numbers stand beside both.
     """
     printed = paper_table(table) if paper is None else paper
     lookup: dict[tuple[str, str, int, str], float] = {}

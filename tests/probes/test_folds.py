@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from selm.errors import InputError
-from selm.probes.folds import problems, random_folds
+from selm.probes.folds import BufferedFolds, problems, random_folds
 
 
 def test_random_folds_are_even_seeded_and_differ_between_draws() -> None:
@@ -73,3 +74,19 @@ def test_unseen_classes_and_their_points_are_counted() -> None:
 def test_bad_input_is_named(targets: list, folds: list, task: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         problems(targets, folds, task)
+
+
+def test_a_buffer_keeps_neighbours_of_tested_points_out_of_training() -> None:
+    near = np.eye(6, dtype=bool)
+    near[0, 1] = near[1, 0] = True  # 0 and 1 are neighbours across the folds, 2 and 3 within one
+    near[2, 3] = near[3, 2] = True
+    folds = np.array([[0, 1, 1, 1, 0, 0]])
+    plain = problems(np.arange(6.0), folds, "regression")
+    buffered = problems(np.arange(6.0), BufferedFolds(folds, sparse.csr_array(near)), "regression")
+    np.testing.assert_array_equal(buffered.test, plain.test)
+    lost = plain.train & ~buffered.train
+    assert lost.tolist() == [
+        [False, True, False, False, False, False],  # 1 is near the tested 0
+        [True, False, False, False, False, False],
+    ]
+    assert not (buffered.train & ~plain.train).any()

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from selm.errors import InputError
 from selm.probes.folds import random_folds
-from selm.probes.practitioner import atlas_histograms, boosting, class_prior, colour_histogram, knn, target_mean
+from selm.probes.practitioner import (
+    atlas_histograms,
+    boosting,
+    class_prior,
+    colour_histogram,
+    forest,
+    knn,
+    target_mean,
+)
 
 
 def test_histogram_counts_by_hand() -> None:
@@ -117,6 +125,24 @@ def test_boosting_classifies_with_single_points_and_unseen_classes() -> None:
     assert result.scores["top5"][0, 0, 0] == 0.0
     assert result.values("top1")[0, 0] > 0.9
     assert result.notes["classes_present"] == 3
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_forest_equals_one_fit_at_a_time(task: str) -> None:
+    lat, lon, price = places()
+    targets = price if task == "regression" else (lat > 43).astype(np.int64)
+    x, folds = np.column_stack([lat, lon]).astype(np.float32), random_folds(80, [0], n_folds=2)
+    result = forest(x, targets, folds, task=task, trees=10, seed=3)
+    kind = ExtraTreesRegressor if task == "regression" else ExtraTreesClassifier
+    for fold in range(2):
+        train, test = folds[0] != fold, folds[0] == fold
+        model = kind(10, random_state=3).fit(x[train], targets[train])
+        if task == "regression":
+            np.testing.assert_allclose(result.predictions[0, 0, test], model.predict(x[test]), rtol=1e-5)
+        else:
+            hit = model.predict_proba(x[test]).argmax(axis=1) == targets[test]
+            assert (result.scores["top1"][0, 0, test] == hit).mean() > 0.97  # but for ties, which share
+    assert result.values("mse" if task == "regression" else "top1").shape == (1, 1)
 
 
 def test_class_prior_by_hand() -> None:

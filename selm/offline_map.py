@@ -28,18 +28,20 @@ _RANDOM_ID = re.compile(r"(?<=_)[0-9a-f]{32}\b")
 
 
 def image_layer(
-    image: np.ndarray, bbox: tuple[float, float, float, float], name: str
+    image: np.ndarray, bbox: tuple[float, float, float, float], name: str, attribution: str = ""
 ) -> folium.raster_layers.ImageOverlay:
     """A drawn image, uint8 (h, w, 3), as a map layer that fills `bbox` (west, south, east, north, degrees).
 
     The image must be in Web Mercator, as an Atlas's blocks are: the layer stretches it linearly between the corners.
+    The map shows `attribution` in its corner.
     """
     import folium
 
     west, south, east, north = bbox
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"image: expected uint8 (h, w, 3), got {image.dtype} {image.shape}")
-    return folium.raster_layers.ImageOverlay(_png_url(image), bounds=[[south, west], [north, east]], name=name)
+    corners = [[south, west], [north, east]]
+    return folium.raster_layers.ImageOverlay(_png_url(image), bounds=corners, name=name, attribution=attribution)
 
 
 def picture(image: np.ndarray, px: int) -> str:

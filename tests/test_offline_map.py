@@ -19,7 +19,7 @@ def example() -> folium.Map:
     figure = folium.Map((60.17, 24.94), tiles=None, zoom_start=15)
     image = np.zeros((8, 8, 3), np.uint8)
     image[2:4] = (200, 10, 30)
-    offline_map.image_layer(image, BBOX, "map").add_to(figure)
+    offline_map.image_layer(image, BBOX, "map", "© OpenStreetMap contributors").add_to(figure)
     text = offline_map.picture(image, 64) + '<a href="https://www.openstreetmap.org/copyright">OpenStreetMap</a>'
     folium.CircleMarker((60.17, 24.94), popup=text).add_to(figure)
     return figure
@@ -29,6 +29,7 @@ def test_document_loads_nothing() -> None:
     page = offline_map.document(example())
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=[\"']?(https?:)?//", page)
     assert "L.imageOverlay(" in page and "data:image/png;base64," in page
+    assert "\\u00a9 OpenStreetMap contributors" in page or "© OpenStreetMap contributors" in page
     assert "url(images/" not in page and "sourceMappingURL" not in page
     assert page.index("leaflet-pane") < page.index("L.map(")  # Leaflet comes before the map that needs it
 

@@ -57,6 +57,9 @@ PRACTITIONER = {
     "histogram_17+coordinates": "trees on colours, zoom 17, and coordinates",
     "histogram_17_14+coordinates": "trees on colours, zooms 17-14, and coordinates",
 }
+_LINEAR = ("frozen", "frozen-closed")
+_PLAIN = ("prior", "knn_coordinates")
+_FROM_SCRATCH = ("random_init", "raw_gps", "raw_gps_standardised")
 
 
 @dataclass(frozen=True)
@@ -93,23 +96,23 @@ def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> l
     """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
     if table not in TABLES:
         raise InputError(f"unknown table '{table}' (there are: {', '.join(TABLES)})")
-    targets = ("l01", "interpolated") if table == "table1" else ("area_type", "zone")
-    first = targets[0]
     out = []
-    for target in targets:
+    # the second target is an aside: no fine-tuning, no colours; the merged zones by the closed form alone
+    for target, settings, rows, tuned in (
+        (("l01", _LINEAR, tuple(PRACTITIONER), True), ("interpolated", _LINEAR, _PLAIN, False))
+        if table == "table1"
+        else (("area_type", _LINEAR, tuple(PRACTITIONER), True), ("zone", _LINEAR[1:], _PLAIN, False))
+    ):
         for split in SPLITS:
-            cell = lambda method, setting, seed=0: Cell(table, target, split, method, setting, seed)  # noqa: B023, E731
-            out += [cell("random_init", "frozen"), cell("random_init", "frozen-closed")]
-            if target == first:
-                out += [cell("random_init", "finetune"), cell("raw_gps", "finetune"),
-                        cell("raw_gps_standardised", "finetune")]  # fmt: skip
+            out += [Cell(table, target, split, "random_init", setting) for setting in settings]
+            if tuned:
+                out += [Cell(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
             for method in methods.PRETRAINED:
                 for seed in range(profile.seeds_of(method)):
-                    out += [cell(method, "frozen", seed), cell(method, "frozen-closed", seed)]
-                    if target == first and seed == 0 and methods.METHODS[method].in_paper:
-                        out.append(cell(method, "finetune"))
-            rows = PRACTITIONER if target == first else ("prior", "knn_coordinates")
-            out += [cell(method, "practitioner") for method in rows]
+                    out += [Cell(table, target, split, method, setting, seed) for setting in settings]
+                if tuned and methods.METHODS[method].in_paper:
+                    out.append(Cell(table, target, split, method, "finetune"))
+            out += [Cell(table, target, split, method, "practitioner") for method in rows]
     if table == "table1":
         out += [
             Cell(table, "interpolated-leaking", "random", method, setting)

@@ -182,7 +182,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         config = encoder.config
         plan = _Plan.make(lat[inside], lon[inside], config.zoom, config.image_px, config.tile_px, blocks.keys)
         mean, std = (torch.tensor(value, device=opened.device) for value in (config.pixel_mean, config.pixel_std))
-        colours = (torch.as_tensor(blocks.palette, device=opened.device).float() / 255 - mean) / std
+        colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=opened.device) / 255 - mean) / std
         cuda = opened.device.type == "cuda"
         precision = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
 

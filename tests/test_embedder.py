@@ -213,7 +213,7 @@ def test_bad_tables(encoder: MapEncoder, atlas: Atlas, x, message: str) -> None:
 def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path: Path) -> None:
     embedder = Embedder(encoder, made_up.atlas(tmp_path), "cpu")
     hint = embedder.describe_outside(np.array([24.0]), np.array([60.0]), np.array([True]))
-    assert "swapped" not in hint and "it covers" in hint
+    assert "are lat and lon" not in hint and "it covers" in hint
     embedder._open().blocks.keys = np.array([[4663, 2371]], np.int32)  # Helsinki: 60.17 N, 24.94 E
     hint = embedder.describe_outside(np.array([24.94]), np.array([60.17]), np.array([True]))
     assert hint.endswith("are lat and lon swapped?")

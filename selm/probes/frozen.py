@@ -257,6 +257,8 @@ def logistic(
     outputs = Collector(layout, (0,))
     mean, deviation = fold_statistics(x, layout.train)
     iterations = []
+    # folds share most points: a fit starts from the last one with the same classes and ends at its own minimum
+    starts: dict[bytes, tuple[Tensor, Tensor]] = {}
     for p in tqdm(range(len(layout.draw)), desc="logistic", disable=not progress, leave=False):
         train = torch.as_tensor(layout.train[p], device=x.device)
         test = torch.as_tensor(layout.test[p], device=x.device)
@@ -265,8 +267,10 @@ def logistic(
         seen, codes = np.unique(layout.targets[layout.draw[p], layout.train[p]], return_inverse=True)
         labels = torch.as_tensor(codes, device=x.device)
         weight, bias, n_iterations = _logistic(
-            standardised[train].float(), labels, len(seen), penalty, tolerance, max_iterations
-        )
+            standardised[train].float(), labels, len(seen), penalty, tolerance, max_iterations,
+            starts.get(seen.tobytes()),
+        )  # fmt: skip
+        starts[seen.tobytes()] = (weight, bias)
         scores = np.full((int(test.sum()), layout.n_classes), -np.inf)
         scores[:, seen] = (standardised[test].float() @ weight + bias).cpu().numpy()
         outputs.add(0, p, scores)
@@ -275,8 +279,9 @@ def logistic(
 
 
 def _logistic(
-    a: Tensor, labels: Tensor, n_classes: int, penalty: float, tolerance: float, max_iterations: int
-) -> tuple[Tensor, Tensor, int]:
+    a: Tensor, labels: Tensor, n_classes: int, penalty: float, tolerance: float, max_iterations: int,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, int]:  # fmt: skip
     """Weights (d, c), intercepts (c,) and the iterations taken; a: (n, d) centred features."""
     n, d = a.shape
     one_hot = torch.zeros(n, n_classes, dtype=a.dtype, device=a.device).scatter_(1, labels[:, None], 1.0)
@@ -284,7 +289,7 @@ def _logistic(
     bound = torch.linalg.cholesky(a.T @ a * (0.5 / n) + penalty * identity)
     # the training fold's mean is zero, so the intercept's block of the bound is ½ and stands alone
     weight = torch.zeros(d, n_classes, dtype=a.dtype, device=a.device)
-    bias = one_hot.mean(dim=0).log()
+    weight, bias = start or (weight, one_hot.mean(dim=0).log())
     before_w, before_b, momentum = weight, bias, 1.0
     for iteration in range(1, max_iterations + 1):
         following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2

@@ -162,7 +162,8 @@ def test_embedded_tables(tables):
     assert set(pretraining["split"]) == {"pretrain"}
     assert (pretraining["price"].mean(), pretraining["price"].std(ddof=0)) == pytest.approx((0, 1), abs=1e-5)
     assert sorted(pretraining["density_class"].unique()) == list(range(SMOKE.pretraining.density_classes))
-    assert probes["target_set"].value_counts().to_dict() == {"helsinki": 1200, "set-aside": 600}
+    n = SMOKE.probing.n_points
+    assert probes["target_set"].value_counts().to_dict() == {"helsinki": n, "set-aside": n // 2}
     for _, rows in probes.groupby("target_set"):
         assert (rows["price"].mean(), rows["price"].std(ddof=0)) == pytest.approx((0, 1), abs=1e-5)
 

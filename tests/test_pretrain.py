@@ -283,7 +283,7 @@ def test_it_learns_on_a_small_map_and_does_not_collapse(tmp_path):
     pretrain(trainer("gps_selm", settings), tmp_path, CONFIG, progress=False)
     rows = rows_of(tmp_path)
     assert [row["collapse"] for row in rows] == [""] * len(rows)
-    for key in ("loss", "price", "coordinates"):
+    for key in ("geo", "price", "coordinates"):
         assert float(rows[-1][key]) < 0.95 * float(rows[0][key]), key
     assert float(rows[-1]["feature_spread"]) > 0.1
     assert float(rows[-1]["mean_teacher_entropy"]) > 0.5 * math.log(SETTINGS.out_dim)

@@ -207,14 +207,16 @@ def test_the_code_for_this_file_is_portable() -> None:
             assert found is None, f"{name}: {found}"
 
 
-def test_every_import_is_declared() -> None:
-    """What `selm` imports is a dependency of ours, not only of some dependency."""
+@pytest.mark.parametrize(("folder", "extras"), [("selm", FOR_USERS), ("tests", ("cluster", "dev", *FOR_USERS))])
+def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
+    """What the code imports is a dependency of ours, not only of some dependency."""
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-    declared = {canonicalize_name(requirement.name) for requirement in requirements(*FOR_USERS)}
-    for path in (ROOT / "selm").rglob("*.py"):
+    declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
+    own = {"selm", "google", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
                 names = [node.module]
-            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"selm", "google"}:
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - own:
                 assert canonicalize_name(distributions.get(top, top)) in declared, f"{path.relative_to(ROOT)}: {top}"

@@ -139,7 +139,7 @@ def read_embeddings(path: str | Path) -> tuple[pd.DataFrame, NDArray[np.float32]
 
 
 def _embedding_columns(path: Path, columns: list[str]) -> list[str]:
-    names = []
+    names: list[str] = []
     while f"e{len(names)}" in columns:
         names.append(f"e{len(names)}")
     if not names or not {"lat", "lon"} <= set(columns):
@@ -175,7 +175,7 @@ def nearest_in_file(
     else:
         if row is None:
             assert like is not None
-            distance = np.where(index.found, haversine_m(*like, lat, lon), np.inf)
+            distance = np.where(index.found, haversine_m(like[0], like[1], lat, lon), np.inf)
             at = int(distance.argmin())
         else:
             at = row - 1
@@ -187,9 +187,9 @@ def nearest_in_file(
     place = like or (lat[at], lon[at])
     rows, similarity = (found[0] for found in index.query(vector, k + (row is not None)))
     if row is not None:
-        kept = (rows != row - 1)
+        kept = rows != row - 1
         rows, similarity = rows[kept][:k], similarity[kept][:k]
-    metres = haversine_m(*place, lat[rows], lon[rows])
+    metres = haversine_m(place[0], place[1], lat[rows], lon[rows])
     return pd.DataFrame(
         {"row": rows + 1, "lat": lat[rows], "lon": lon[rows], "similarity": similarity, "metres": metres.round(1)}
     )

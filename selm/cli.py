@@ -162,7 +162,8 @@ def table(
     results = experiments.table(chosen, f"table{number}")
     typer.echo(report.summarise(results).to_string(index=False))
     if publish:
-        experiments.publish(chosen)
+        for path in experiments.publish(chosen):
+            typer.echo(path)
 
 
 @app.command()

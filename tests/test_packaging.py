@@ -128,7 +128,7 @@ def test_committed_notebook_is_clean(path: Path) -> None:
     text = path.read_text()
     assert path.stat().st_size < 2 * 2**20, "too large to keep in git"
     for wrong in (
-        "papermill",
+        '"papermill":',
         "injected-parameters",
         "/home/",
         "/root/",

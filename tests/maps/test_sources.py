@@ -39,7 +39,7 @@ def to_pmtiles(mbtiles: Path, out: Path) -> Path:
         zooms = [z for z, *_ in rows]
         header = {
             "tile_type": TileType.MVT, "tile_compression": Compression.GZIP, "min_zoom": min(zooms),
-            "max_zoom": max(zooms), "min_lon_e7": 1397000000, "min_lat_e7": 357000000, "max_lon_e7": 1398000000,
+            "max_zoom": max(zooms), "min_lon_e7": 1397000000, "min_lat_e7": 356000000, "max_lon_e7": 1399000000,
             "max_lat_e7": 357500000, "center_zoom": 13, "center_lon_e7": 1397500000, "center_lat_e7": 357200000,
         }  # fmt: skip
         writer.finalize(header, json.loads(metadata["json"]))

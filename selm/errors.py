@@ -1,5 +1,8 @@
 """The one exception that users meet: bad input, said in one line."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Input that cannot be used.
@@ -7,3 +10,11 @@ class InputError(ValueError):
     Its message is one line that names the file, row or field at fault and, where there is one, the remedy.
     The command line prints it after ``selm: `` and exits with status 2; the Python API raises it.
     """
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """The error for a `name` that is not among `known` things of a `kind`, with the nearest one."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return InputError(f"unknown {kind} '{name}'{hint} (there are: {', '.join(known)})")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from selm.errors import InputError
+from selm.errors import InputError, unknown
 
 METRICS = ("cosine", "euclidean")
 _CHUNK_BYTES = 2**26  # of similarities that are computed together
@@ -22,9 +20,7 @@ class Nearest:
 
     def __init__(self, embeddings: ArrayLike, lat: ArrayLike, lon: ArrayLike, metric: str = "cosine") -> None:
         if metric not in METRICS:
-            near = difflib.get_close_matches(metric, METRICS, n=1)
-            hint = f"; did you mean '{near[0]}'?" if near else ""
-            raise InputError(f"unknown metric '{metric}'{hint} (there are: {', '.join(METRICS)})")
+            raise unknown("metric", metric, METRICS)
         self.embeddings = np.asarray(embeddings, np.float32)
         self.lat, self.lon = np.asarray(lat, np.float64), np.asarray(lon, np.float64)
         self.metric = metric

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from selm import checkpoints
-from selm.errors import InputError
+from selm.errors import InputError, unknown
 
 _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -31,9 +30,7 @@ def resnet(arch: str, width: float = 1.0) -> ResNet:
     Raises InputError for an unknown `arch` (the nearest name is given).
     """
     if arch not in _RESNETS:
-        near = difflib.get_close_matches(arch, _RESNETS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise InputError(f"unknown encoder '{arch}'{hint} (there are: {', '.join(_RESNETS)})")
+        raise unknown("encoder", arch, _RESNETS)
     block, depths = _RESNETS[arch]
     base = 64 * width
     if base != int(base) or base < 1:

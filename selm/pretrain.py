@@ -48,10 +48,12 @@ def provenance(device: torch.device | str) -> dict[str, str]:
 
 def commit() -> str:
     """The checkout's commit, with '+' after it where the library differs from it; 'unknown' outside a checkout."""
+
+    def run(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        run = lambda *words: subprocess.run(  # noqa: E731
-            ["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True
-        ).stdout.strip()
         return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "--", "selm") else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -8,10 +8,9 @@ source of each number: a page or equation of the paper (Bougie et al., ACML 2023
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from dataclasses import dataclass, field
 
-from selm.errors import InputError
+from selm.errors import unknown
 
 
 @dataclass(frozen=True)
@@ -248,6 +247,4 @@ def get_profile(name: str) -> Profile:
     """The profile called `name`; raises InputError with the nearest name if there is none."""
     if name in PROFILES:
         return PROFILES[name]
-    near = difflib.get_close_matches(name, PROFILES, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"unknown profile '{name}'{hint} (there are: {', '.join(PROFILES)})")
+    raise unknown("profile", name, PROFILES)

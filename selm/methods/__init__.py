@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from selm.errors import InputError
+from selm.errors import InputError, unknown
 from selm.methods.base import Method
 from selm.methods.gps_selm import GPSSELM, Terms
 from selm.networks import MapEncoder
@@ -57,9 +56,7 @@ def get_row(name: str) -> Row:
     """The row called `name`; raises InputError with the nearest name if there is none."""
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise InputError(f"unknown method '{name}'{hint} (there are: {', '.join(METHODS)})")
+    raise unknown("method", name, METHODS)
 
 
 def build(name: str, encoder: MapEncoder, settings: Pretraining, image_px: int) -> Method:

@@ -21,7 +21,7 @@ from scipy import sparse
 from sklearn.neighbors import BallTree
 from tqdm import tqdm
 
-from selm import checkpoints, locations, methods, paths, splits, stages
+from selm import checkpoints, locations, methods, splits, stages
 from selm.errors import InputError
 from selm.maps.mercator import EARTH_RADIUS_M
 from selm.networks import MapEncoder
@@ -326,34 +326,6 @@ def table2(profile: Profile, **options: Any) -> pd.DataFrame:
     return table(profile, "table2", **options)
 
 
-def curves(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, progress: bool = True) -> pd.DataFrame:
-    """Training curves: `metrics.csv` of each pretraining of the profile (or of some, as (method, seed)), with `method`
-    and `seed`; what is missing is trained."""
-    parts = []
-    for method, seed in _pretrainings(profile) if which is None else which:
-        folder = stages.pretrained(profile, method, seed, progress=progress)
-        parts.append(pd.read_csv(folder / "metrics.csv").assign(method=method, seed=seed))
-    return pd.concat(parts, ignore_index=True)
-
-
-def runs(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, progress: bool = True) -> pd.DataFrame:
-    """One row a pretraining (as in `curves`): what it took and where it comes from."""
-    rows = []
-    for method, seed in _pretrainings(profile) if which is None else which:
-        folder = stages.pretrained(profile, method, seed, progress=progress)
-        run = checkpoints.read_json(folder / "run.json")
-        last = pd.read_csv(folder / "metrics.csv").iloc[-1]
-        rows.append(
-            {
-                "profile": profile.name, "method": method, "seed": seed, "run_id": folder.name.rsplit("-", 1)[1],
-                **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
-                "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
-                "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",
-            }
-        )  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def finished(profile: Profile, name: str) -> pd.DataFrame:
     """The rows of a table's cells that are there already; computes nothing."""
     parts = [pd.read_csv(file) for cell in cells(profile, name) if (file := cell_files(profile, cell)[0]).exists()]
@@ -401,32 +373,3 @@ def claims(profile: Profile, name: str, *, target: str | None = None, split: str
         experiment=name, target=target, split=split, metric=metric, profile=profile.name,
         data=stages.points_key(profile)[:12], **provenance(stages.device()),
     )  # fmt: skip
-
-
-def publish(profile: Profile) -> list[Path]:
-    """Write what is finished to data/results/PROFILE/*.csv, for the book to show; computes no cell and no run."""
-    folder = paths.repository() / "data" / "results" / profile.name
-    out: dict[str, pd.DataFrame] = {}
-    done = [run for run in _pretrainings(profile) if _complete(profile, *run)]
-    if done:
-        out["curves"] = curves(profile, done)
-        out["runs"] = runs(profile, done)
-    for name in TABLES:
-        rows = finished(profile, name)
-        if len(rows):
-            out[name] = rows
-            out[f"claims-{name}"] = claims(profile, name)
-    written = []
-    for name, table in out.items():
-        checkpoints.write_text(folder / f"{name}.csv", table.round(6).to_csv(index=False, lineterminator="\n"))
-        written.append(folder / f"{name}.csv")
-    return written
-
-
-def _pretrainings(profile: Profile) -> list[tuple[str, int]]:
-    return [(method, seed) for method in methods.PRETRAINED for seed in range(profile.seeds_of(method))]
-
-
-def _complete(profile: Profile, method: str, seed: int) -> bool:
-    file = stages.pretraining_folder(profile, method, seed) / "run.json"
-    return file.exists() and bool(checkpoints.read_json(file).get("complete"))

@@ -14,7 +14,7 @@ import queue
 import re
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from selm import paths
 from selm.errors import InputError
-from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_path, block_px, decode_png
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, read_block
 from selm.maps.mercator import check_coordinates, to_tile
 from selm.networks import MapEncoder
 from selm.views import DeviceAtlas, colour
@@ -199,7 +199,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 yield inside[rows], embeddings[which]
 
     @staticmethod
-    def _images(plan: _Plan, opened: _Opened) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    def _images(plan: _Plan, opened: _Opened) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
         """(numbers of images, their palette indices on the device), from a thread that works ahead."""
         ready: queue.Queue[Any] = queue.Queue(_AHEAD)
         stop = threading.Event()
@@ -366,23 +366,13 @@ class _Blocks:
 
     def provide(
         self, groups: list[NDArray[np.int32]], zoom: int, stop: threading.Event
-    ) -> Iterator[_Group]:
+    ) -> Generator[_Group, None, None]:
         """The blocks of each group (n, 2), in their order, as soon as they are there; missing ones are being drawn."""
         wait = self._drawing(groups, stop) if self.draw and groups else lambda keys: None
         kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
-        side = block_px(zoom, self.tile_px)
 
         def read(key: tuple[int, int]) -> NDArray[np.uint8]:
-            file = block_path(self.folder, *key, zoom)
-            try:
-                image = decode_png(file.read_bytes())
-            except FileNotFoundError:
-                raise InputError(f"{file}: no such block in the atlas") from None
-            except ValueError as error:
-                raise InputError(f"{file}: damaged block ({error}); delete it and draw the atlas again") from None
-            if image.shape != (side, side):
-                raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
-            return image
+            return read_block(self.folder, *key, zoom, self.tile_px)
 
         with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2))) as pool:  # decoding leaves the lock
             for keys in groups:

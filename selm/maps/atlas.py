@@ -41,6 +41,20 @@ def block_path(folder: Path, x: int, y: int, zoom: int) -> Path:
     return folder / f"z{zoom}" / str(BLOCK_ZOOM) / str(x) / f"{y}.png"
 
 
+def read_block(folder: Path, x: int, y: int, zoom: int, tile_px: int) -> NDArray[np.uint8]:
+    """uint8 (S, S) palette indices of one block of the atlas in `folder`; InputError if it is missing or damaged."""
+    file, side = block_path(folder, x, y, zoom), block_px(zoom, tile_px)
+    try:
+        image = decode_png(file.read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such block in the atlas") from None
+    except ValueError as error:
+        raise InputError(f"{file}: damaged block ({error}); delete it and draw the atlas again") from None
+    if image.shape != (side, side):
+        raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
+    return image
+
+
 def fingerprint(description: dict[str, Any]) -> str:
     """sha256 of what decides an atlas's pixels: format, source, style, zooms, pixels a tile and the sorted blocks."""
     fields = {name: description[name] for name in _IDENTITY}
@@ -115,16 +129,7 @@ class Atlas:
             self._cache.move_to_end(key)
             return self._cache[key]
         self._check_zoom(zoom)
-        file = block_path(self.path, x, y, zoom)
-        try:
-            image = decode_png(file.read_bytes())
-        except FileNotFoundError:
-            raise InputError(f"{file}: no such block in the atlas") from None
-        except ValueError as error:
-            raise InputError(f"{file}: damaged block ({error}); delete it and draw the atlas again") from None
-        side = block_px(zoom, self.tile_px)
-        if image.shape != (side, side):
-            raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
+        image = read_block(self.path, x, y, zoom, self.tile_px)
         image.flags.writeable = False
         self._cache[key] = image
         self._cached_bytes += image.nbytes

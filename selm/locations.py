@@ -10,8 +10,7 @@ code into ``attrs["area_types"]``; `zone` int64 merged use district (-1); `land_
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -309,8 +308,8 @@ def interpolated_points(
     `points` are the test rows of `probe_points`. The coordinates are sampled uniformly on the map among those within
     2 km of a point; their images pass the entropy filter. Columns `lat lon region split cell entropy`; `nearest`, the
     row number in `points` of the nearest one, whose side of a split the coordinate takes; and `price_leaking`, from
-    all points before any split, for the one comparison that shows what leaking does. Prices for a split:
-    `interpolate_sides`.
+    all points before any split, for the one comparison that shows what leaking does. Prices that do not leak:
+    `prices_by_fold`.
     """
     (region,) = profile.regions_for("test")
     point_lat, point_lon = points["lat"].to_numpy(), points["lon"].to_numpy()
@@ -332,41 +331,12 @@ def interpolated_points(
     return table
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of a split of interpolated coordinates: int64 row numbers, and the float32 standardised prices there."""
-
-    rows: NDArray[np.int64]
-    price: NDArray[np.float32]
-
-
-def interpolate_sides(
-    coordinates: pd.DataFrame, points: pd.DataFrame, fold: ArrayLike, test_folds: Iterable[int], buffer_m: float
-) -> tuple[Side, Side]:
-    """(train, test) of `interpolated_points`: the points are split first, each side interpolates from its own only.
-
-    `fold` int (M,) of each of `points` (`splits.fold_of` of their cells, or a random draw); a coordinate takes the fold
-    of its nearest point. Training points within `buffer_m` metres of a test point are dropped, training
-    coordinates within it of a test coordinate, and coordinates left without a point of their side within 2 km.
-    """
-    fold, test_folds = np.asarray(fold), list(test_folds)
-    own = fold[coordinates["nearest"].to_numpy()]
-    sides = []
-    point_sides = splits.train_test(points, fold, test_folds, buffer_m)
-    for rows, known in zip(splits.train_test(coordinates, own, test_folds, buffer_m), point_sides, strict=True):
-        at, of = coordinates.iloc[rows], points.iloc[known]
-        price = inverse_distance_mean(at["lat"], at["lon"], of["lat"], of["lon"], of["price"]).astype(np.float32)
-        there = np.isfinite(price)
-        sides.append(Side(rows[there], price[there]))
-    return sides[0], sides[1]
-
-
 def prices_by_fold(coordinates: pd.DataFrame, points: pd.DataFrame, fold: ArrayLike) -> NDArray[np.float32]:
     """Standardised prices, float32 (N,), of `interpolated_points`, each from the points of its own fold only.
 
     One array serves every split of a draw into training and test folds without leaking: no official point reaches both
     sides. `fold` int (M,) of each of `points`; a coordinate takes the fold of its nearest point. NaN where that is
-    negative. Sparser than `interpolate_sides`, which lets the training folds share their points.
+    negative.
     """
     fold = np.asarray(fold)
     own = fold[coordinates["nearest"].to_numpy()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,13 +91,3 @@ def drawn_blocks(profile: Profile, region: Region) -> NDArray[np.int32] | None:
     drawn = open_region(region).blocks(region.bbox).astype(np.int64)
     kept = drawn[np.isin(drawn[:, 0] << _BLOCK_ZOOM | drawn[:, 1], wanted[:, 0] << _BLOCK_ZOOM | wanted[:, 1])]
     return kept.astype(np.int32)
-
-
-def label_fingerprint(profile: Profile) -> str:
-    """sha256 over the files that the profile's labels are read from and its fold file."""
-    from selm.splits import fold_file
-
-    state = hashlib.sha256()
-    for path in (*label_files(profile), fold_file(profile)):
-        state.update(path.read_bytes())
-    return state.hexdigest()

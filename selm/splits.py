@@ -11,6 +11,7 @@ and which fold a cell is in is drawn once, with a fixed seed, and committed in `
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import os
 import sys
@@ -24,10 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from selm import paths
 from selm.errors import InputError
-from selm.labels import neighbours
 from selm.maps.mercator import BBox, haversine_m
 from selm.profiles import Profile, get_profile
-from selm.regions import official_points, open_region
+from selm.regions import label_files, official_points, open_region
 
 DRAWS = 10
 FOLDS = 10
@@ -65,9 +65,7 @@ def _digits(cell_degrees: float) -> int:
     return len(text.split(".")[1])
 
 
-def metres_to_cells(
-    lat: ArrayLike, lon: ArrayLike, cells: Iterable[str], cell_degrees: float
-) -> NDArray[np.float64]:
+def metres_to_cells(lat: ArrayLike, lon: ArrayLike, cells: Iterable[str], cell_degrees: float) -> NDArray[np.float64]:
     """Metres from each of N coordinates to the nearest of `cells`, 0 inside; infinite if there are none."""
     lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
     out = np.full(len(lat), np.inf)
@@ -106,6 +104,14 @@ def _read_folds(path: Path) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path}: column {min(missing)} is missing")
     return folds
+
+
+def label_fingerprint(profile: Profile) -> str:
+    """sha256 over the files that the profile's labels are read from and its fold file."""
+    state = hashlib.sha256()
+    for path in (*label_files(profile), fold_file(profile)):
+        state.update(path.read_bytes())
+    return state.hexdigest()
 
 
 def make_folds(
@@ -164,23 +170,6 @@ def split_of(lat: ArrayLike, lon: ArrayLike, role: str, profile: Profile, folds:
     split[metres_to_cells(lat, lon, held_out, cell_degrees) <= profile.maps.buffer_m] = "buffer"
     split[np.isin(cell_of(lat, lon, cell_degrees), held_out)] = "set-aside"
     return split
-
-
-def train_test(
-    points: pd.DataFrame, fold: ArrayLike, test_folds: Iterable[int], buffer_m: float
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row numbers (train, test) of `points` (`lat lon`) for the given folds: the others train, but for a buffer.
-
-    `fold` int (N,) of each point (`fold_of`, or a random draw); points of a negative fold are in neither. Training
-    points within `buffer_m` metres of a test point are dropped; 0 drops none.
-    """
-    fold = np.asarray(fold)
-    test = np.flatnonzero(np.isin(fold, list(test_folds)))
-    train = np.flatnonzero((fold >= 0) & ~np.isin(fold, list(test_folds)))
-    if buffer_m > 0 and len(test) and len(train):
-        lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
-        train = train[~neighbours.within(lat[train], lon[train], lat[test], lon[test], buffer_m)]
-    return train, test
 
 
 # The command

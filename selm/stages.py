@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from selm import checkpoints, methods, paths
+from selm import checkpoints, methods, paths, splits
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 from selm.maps.entropy import priorities
@@ -97,11 +97,9 @@ def _cached_table(kind: str, label: str, parts: dict[str, Any], make: Any) -> pd
 
 
 def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
-    from selm.regions import label_fingerprint
-
     return {
         "maps": map_fingerprint(profile, role),
-        "labels": label_fingerprint(profile),
+        "labels": splits.label_fingerprint(profile),
         "regions": [dataclasses.asdict(region) for region in profile.regions],
         "settings": dataclasses.asdict(profile.maps),
         "version": VERSIONS["locations"],

@@ -226,9 +226,9 @@ class ViewSampler:
         self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
         self.centres = atlas.locate(lat, lon, zoom)
         self.parent_centres = None if parent_zoom is None else atlas.locate(lat, lon, parent_zoom)
-        self.price = torch.as_tensor(np.asarray(price), dtype=torch.float32, device=device)
-        self.density_class = torch.as_tensor(np.asarray(density_class), dtype=torch.int64, device=device)
-        self.coordinates = torch.as_tensor(np.asarray(coordinates), dtype=torch.float32, device=device)
+        self.price = torch.tensor(np.asarray(price), dtype=torch.float32, device=device)
+        self.density_class = torch.tensor(np.asarray(density_class), dtype=torch.int64, device=device)
+        self.coordinates = torch.tensor(np.asarray(coordinates), dtype=torch.float32, device=device)
         # eq. 1's probabilities as a distribution function: one search a draw, and no limit on the number of places
         self.cumulative = torch.as_tensor(np.cumsum(np.asarray(priorities, dtype=np.float64)), device=device)
         mean = torch.tensor(tuple(pixel_mean), device=device)

@@ -13,9 +13,11 @@ from selm import locations, splits
 from selm.errors import InputError
 from selm.labels import population
 from selm.labels.land_price import interpolate
+from selm.labels.neighbours import pairs_within
 from selm.maps import entropy, mercator
 from selm.maps.atlas import Atlas, block_path, encode_png
 from selm.maps.mercator import haversine_m
+from selm.probes.folds import BufferedFolds, problems
 from selm.profiles import get_profile
 
 SMOKE = get_profile("smoke")
@@ -182,9 +184,12 @@ def test_embedded_probes_keep_their_distance_from_pretraining(tables):
             numbers = fold[rows.index]
             assert set(numbers) == set(range(10)), name
             points = rows.reset_index(drop=True)
-            train, test = splits.train_test(points, numbers, (0, 1), SMOKE.maps.buffer_m)
             lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
-            assert len(train) > 0.5 * len(points)
+            near = pairs_within(lat, lon, SMOKE.maps.buffer_m)
+            buffered = BufferedFolds(numbers[None], near)
+            layout = problems(np.zeros(len(points)), buffered, "regression", test_folds=(0, 1))
+            train, test = layout.train[0], layout.test[0]
+            assert train.sum() > 0.5 * len(points)
             assert haversine_m(lat[test, None], lon[test, None], lat[train], lon[train]).min() > SMOKE.maps.buffer_m
 
 
@@ -210,34 +215,15 @@ def test_interpolation_of_a_split_does_not_leak(embedded, tables):
     all_m = haversine_m(coordinates["lat"].to_numpy()[:, None], coordinates["lon"].to_numpy()[:, None], lat, lon)
     assert np.array_equal(coordinates["nearest"], all_m.argmin(1))
     fold = splits.fold_of(points["cell"], splits.read_folds(SMOKE), 0)
-    tested = np.isin(fold, (0, 1))
-
-    def sides(points):
-        return locations.interpolate_sides(coordinates, points, fold, (0, 1), SMOKE.maps.buffer_m)
-
-    train, test = sides(points)
-    own = tested[coordinates["nearest"]]
-    assert own[test.rows].all()
-    assert not own[train.rows].any()
-    assert len(test.rows) == own.sum()
-    assert all_m[np.ix_(train.rows, np.flatnonzero(tested))].min() >= 0
-    a, b = coordinates.iloc[train.rows], coordinates.iloc[test.rows]
-    metres = haversine_m(a["lat"].to_numpy()[:, None], a["lon"].to_numpy()[:, None], b["lat"], b["lon"])
-    assert metres.min() > SMOKE.maps.buffer_m
-    other_train, same_test = sides(points.assign(price=np.where(tested, points["price"], 99.0)))
-    same_train, other_test = sides(points.assign(price=np.where(tested, 99.0, points["price"])))
-    assert np.array_equal(same_test.price, test.price)
-    assert np.array_equal(same_train.price, train.price)
-    assert (other_train.price == 99).all()
-    assert (other_test.price == 99).all()
     by_fold = locations.prices_by_fold(coordinates, points, fold)
     for number in range(10):
         changed = points.assign(price=np.where(fold == number, points["price"], 99.0))
         again = locations.prices_by_fold(coordinates, changed, fold)
         mine = fold[coordinates["nearest"]] == number
         assert np.array_equal(again[mine], by_fold[mine])
+        assert (again[~mine & (fold[coordinates["nearest"]] >= 0)] == 99).all()
     leaking = coordinates["price_leaking"].to_numpy()
-    assert not np.allclose(leaking[test.rows], test.price)
+    assert not np.allclose(leaking, by_fold)
 
 
 # The tables, on the real data

@@ -8,7 +8,9 @@ import pytest
 
 from selm import splits
 from selm.errors import InputError
+from selm.labels.neighbours import pairs_within
 from selm.maps.mercator import haversine_m
+from selm.probes.folds import BufferedFolds, problems
 from selm.profiles import get_profile
 from selm.regions import official_points
 
@@ -174,13 +176,13 @@ def test_official_points_keep_their_distance(real):
     assert hokkaido["address"].str.startswith("北海道").all()  # seven on that map are in Aomori
     cells = splits.cell_of(hokkaido["lat"], hokkaido["lon"], 0.25)
     lat, lon = hokkaido["lat"].to_numpy(), hokkaido["lon"].to_numpy()
-    fold = splits.fold_of(cells, folds, 0)
-    tested = []
-    for number in range(10):
-        train, test = splits.train_test(hokkaido, fold, [number], JAPAN.maps.buffer_m)
+    fold = np.stack([splits.fold_of(cells, folds, draw) for draw in range(10)])
+    layout = problems(
+        np.zeros(1371), BufferedFolds(fold, pairs_within(lat, lon, JAPAN.maps.buffer_m)), "regression"
+    )
+    for train, test in zip(layout.train, layout.test, strict=True):
         assert _nearest_m(lat[test], lon[test], lat[train], lon[train]).min() > 1000
-        tested.append(test)
-    assert sorted(np.concatenate(tested)) == list(range(1371))
+    assert (layout.test.sum(axis=0) == 10).all()
     pretrained = points[points["region"].isin(["kanto", "nagoya", "kansai"])]
     split = splits.split_of(pretrained["lat"], pretrained["lon"], "pretrain", JAPAN, folds)
     trained, held_out = pretrained[split == "pretrain"], pretrained[split == "set-aside"]
@@ -188,17 +190,3 @@ def test_official_points_keep_their_distance(real):
     for region in ("kanto", "nagoya", "kansai"):  # hundreds of kilometres apart
         a, b = (table[table["region"] == region] for table in (held_out, trained))
         assert _nearest_m(a["lat"], a["lon"], b["lat"], b["lon"]).min() > 1000
-
-
-def test_train_test_drops_what_is_near_and_nothing_else():
-    rng = np.random.default_rng(3)
-    points = pd.DataFrame({"lat": 43 + rng.random(400) * 0.2, "lon": 141 + rng.random(400) * 0.2})
-    fold = rng.integers(-1, 10, 400)
-    train, test = splits.train_test(points, fold, (0, 1), 700.0)
-    lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
-    assert set(fold[test]) == {0, 1}
-    candidates = np.flatnonzero(fold >= 2)
-    metres = _nearest_m(lat[candidates], lon[candidates], lat[test], lon[test])
-    assert 0 < (metres <= 700).sum() < len(candidates)
-    assert np.array_equal(train, candidates[metres > 700])
-    assert np.array_equal(splits.train_test(points, fold, (0, 1), 0.0)[0], candidates)

@@ -17,13 +17,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy import sparse
-from sklearn.neighbors import BallTree
 from tqdm import tqdm
 
 from selm import checkpoints, locations, methods, splits, stages
 from selm.errors import InputError
-from selm.maps.mercator import EARTH_RADIUS_M
+from selm.labels.neighbours import pairs_within
 from selm.networks import MapEncoder
 from selm.pretrain import provenance
 from selm.probes import practitioner
@@ -149,20 +147,8 @@ class Task:
         )  # fmt: skip
 
 
-def neighbours_within(table: pd.DataFrame, metres: float) -> sparse.csr_array:
-    """Which of N places lie within `metres` of each other: sparse bool (N, N), symmetric."""
-    n = len(table)
-    if metres <= 0:
-        return sparse.csr_array((n, n), dtype=bool)
-    radians = np.radians(table[["lat", "lon"]].to_numpy())
-    rows = BallTree(radians, metric="haversine").query_radius(radians, metres / EARTH_RADIUS_M)
-    starts = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    columns = np.concatenate(rows)
-    return sparse.csr_array((np.ones(len(columns), dtype=bool), columns, starts), shape=(n, n))
-
-
 def task(profile: Profile, table: str, target: str, split: str) -> Task:
-    """Places, targets and folds; METHODS of splitting: plain shuffled folds, or whole cells with a buffer."""
+    """Places, targets and folds: plain shuffled folds (``random``), or whole cells with a buffer (``blocks``)."""
     points = stages.points(profile)
     region = profile.regions_for("test")[0].name
     chosen = points[points["target_set"] == (region if table == "table1" else "set-aside")].reset_index(drop=True)
@@ -175,20 +161,20 @@ def task(profile: Profile, table: str, target: str, split: str) -> Task:
         return np.stack([splits.fold_of(of["cell"].to_numpy(), table_of_folds, draw) for draw in draws])
 
     buffer = profile.maps.buffer_m if split == "blocks" else 0.0
+    def buffered(fold: NDArray[np.int64], of: pd.DataFrame) -> BufferedFolds:
+        return BufferedFolds(fold, pairs_within(of["lat"], of["lon"], buffer))
+
     if table == "table2":
-        codes = chosen[target].to_numpy(np.int64)
-        return Task("classification", chosen, codes, BufferedFolds(fold(chosen), neighbours_within(chosen, buffer)))
+        return Task("classification", chosen, chosen[target].to_numpy(np.int64), buffered(fold(chosen), chosen))
     if target == "l01":
-        return Task("regression", chosen, chosen["price"].to_numpy(float),
-                    BufferedFolds(fold(chosen), neighbours_within(chosen, buffer)))  # fmt: skip
+        return Task("regression", chosen, chosen["price"].to_numpy(float), buffered(fold(chosen), chosen))
     places = stages.interpolated(profile)
-    near = neighbours_within(places, buffer)
     if target == "interpolated-leaking":
         folds = random_folds(len(places), draws)
-        return Task("regression", places, places["price_leaking"].to_numpy(float), BufferedFolds(folds, near))
+        return Task("regression", places, places["price_leaking"].to_numpy(float), buffered(folds, places))
     of_points = fold(chosen)
     prices = np.stack([locations.prices_by_fold(places, chosen, row) for row in of_points]).astype(float)
-    return Task("regression", places, prices, BufferedFolds(of_points[:, places["nearest"].to_numpy()], near))
+    return Task("regression", places, prices, buffered(of_points[:, places["nearest"].to_numpy()], places))
 
 
 def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold:

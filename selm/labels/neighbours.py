@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
 from scipy.spatial import cKDTree
 
 from selm.maps.mercator import EARTH_RADIUS_M
@@ -42,3 +43,15 @@ def within(lat: ArrayLike, lon: ArrayLike, of_lat: ArrayLike, of_lon: ArrayLike,
         return np.zeros(np.size(np.asarray(lat)), np.bool_)
     distance, _ = nearest(lat, lon, of_lat, of_lon, radius_m=metres)
     return np.asarray(distance[:, 0] <= metres)
+
+
+def pairs_within(lat: ArrayLike, lon: ArrayLike, metres: float) -> sparse.csr_array:
+    """Which of N places lie within `metres` of each other: sparse bool (N, N), symmetric; none where that is 0."""
+    places = _unit_vectors(lat, lon)
+    n = len(places)
+    if metres <= 0 or n == 0:
+        return sparse.csr_array((n, n), dtype=bool)
+    chord = 2 * np.sin(metres / EARTH_RADIUS_M / 2)
+    first, second = cKDTree(places).query_pairs(chord, output_type="ndarray").T
+    both = np.concatenate([first, second]), np.concatenate([second, first])
+    return sparse.csr_array((np.ones(len(both[0]), dtype=bool), both), shape=(n, n))

@@ -30,3 +30,16 @@ def test_within_is_about_true_metres_at_any_latitude():
     # 0.01 degrees of longitude: 1112 m at the equator, 556 m at 60 degrees
     assert neighbours.within([0.0, 60.0], [0.0, 0.0], [0.0, 60.0], [0.01, 0.01], 1000).tolist() == [False, True]
     assert neighbours.within([0.0], [0.0], [], [], 1000).tolist() == [False]
+
+
+@pytest.mark.parametrize("metres", [0.0, 300.0, 5_000.0])
+def test_pairs_within_agree_with_all_distances(metres):
+    rng = np.random.default_rng(1)
+    lat, lon = 43 + 0.1 * rng.random(60), 141 + 0.1 * rng.random(60)
+    lat[1], lon[1] = lat[0], lon[0]
+    expected = haversine_m(lat[:, None], lon[:, None], lat, lon) <= metres
+    np.fill_diagonal(expected, False)
+    if metres == 0:
+        expected[:] = False
+    assert np.array_equal(neighbours.pairs_within(lat, lon, metres).toarray(), expected)
+    assert neighbours.pairs_within([], [], metres).shape == (0, 0)

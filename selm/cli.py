@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selm.errors import InputError
+from selm.errors import DISK_FULL, InputError
 
 app = typer.Typer(
     name="selm",
@@ -223,8 +223,6 @@ def _run(arguments: list[str] | None) -> Any:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from selm.output import DISK_FULL
-
         if error.errno not in DISK_FULL:
             raise
         _say("the disk is full" + (f": {error.filename}" if error.filename else ""))

@@ -1,7 +1,10 @@
 """The one exception that users meet: bad input, said in one line."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno where a file has no more room
 
 
 class InputError(ValueError):

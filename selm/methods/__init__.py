@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from selm.errors import InputError, unknown
 from selm.methods.base import Method
@@ -13,15 +15,22 @@ from selm.profiles import Pretraining
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: its title, and for pretrained methods the losses that are on.
+    """A row of the tables: its title, and for pretrained methods who builds it from which settings.
 
-    `version` is part of a run's address: raise it when the method's numbers change.
+    `builder(encoder, pretraining, settings, image_px)` makes the method. `version` is part of a run's address: raise
+    it when the method's numbers change.
     """
 
     title: str
-    terms: Terms | None = None
+    builder: Callable[[MapEncoder, Pretraining, Any, int], Method] | None = None
+    settings: Any = None
     version: int = 1
     in_paper: bool = True
+
+    @property
+    def terms(self) -> Terms | None:
+        """Which of eq. 13's losses are on, in a row of GPS-SELM's."""
+        return self.settings if isinstance(self.settings, Terms) else None
 
 
 _GEO = Terms(price=True, density=True, coordinates=True)
@@ -29,27 +38,32 @@ _GEO = Terms(price=True, density=True, coordinates=True)
 METHODS: dict[str, Row] = {
     "random_init": Row("Random Init"),
     "raw_gps": Row("raw GPS"),
-    "dino": Row("DINO", Terms()),
-    "gps_selm_geo": Row("GPS-SELM (geo)", _GEO),
+    "dino": Row("DINO", GPSSELM, Terms()),
+    "gps_selm_geo": Row("GPS-SELM (geo)", GPSSELM, _GEO),
     "gps_selm_geo_rec": Row(
-        "GPS-SELM (geo+rec)", Terms(price=True, density=True, coordinates=True, reconstruction=True)
+        "GPS-SELM (geo+rec)", GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)
     ),
     "gps_selm": Row(
         "GPS-SELM (geo+rec+int)",
+        GPSSELM,
         Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True),
     ),
     # controls of our own: does supervision alone explain the result, and what is left without prices?
     "geo_only": Row(
-        "geo losses alone", Terms(distillation=False, price=True, density=True, coordinates=True), in_paper=False
+        "geo losses alone",
+        GPSSELM,
+        Terms(distillation=False, price=True, density=True, coordinates=True),
+        in_paper=False,
     ),
     "gps_selm_no_price": Row(
         "GPS-SELM without land price",
+        GPSSELM,
         Terms(density=True, coordinates=True, reconstruction=True, clustering=True),
         in_paper=False,
     ),
 }
 
-PRETRAINED = tuple(name for name, row in METHODS.items() if row.terms is not None)
+PRETRAINED = tuple(name for name, row in METHODS.items() if row.builder is not None)
 
 
 def get_row(name: str) -> Row:
@@ -62,6 +76,6 @@ def get_row(name: str) -> Row:
 def build(name: str, encoder: MapEncoder, settings: Pretraining, image_px: int) -> Method:
     """The method `name` around `encoder`; raises InputError for a row that is not pretrained."""
     row = get_row(name)
-    if row.terms is None:
+    if row.builder is None:
         raise InputError(f"'{name}' is not pretrained (pretrained: {', '.join(PRETRAINED)})")
-    return GPSSELM(encoder, settings, row.terms, image_px)
+    return row.builder(encoder, settings, row.settings, image_px)

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selm import losses
+from selm import distributed, losses
 from selm.methods.base import Method
 from selm.networks import MapEncoder, ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
+from selm.optimisation import Optimisation
 from selm.profiles import Pretraining
 from selm.schedules import cosine, linear_warmup
 from selm.views import Batch
@@ -77,6 +78,14 @@ class GPSSELM(Method):
         if terms.distillation or terms.clustering:
             self.teacher_encoder = _frozen_copy(encoder)
 
+    def optimisation(self) -> Optimisation:
+        """AdamW with DINO's schedules (section 4)."""
+        s = self.settings
+        return Optimisation(
+            "adamw", lr=s.lr * s.batch / 256, lr_min=s.lr_min, lr_warmup=s.lr_warmup, weight_decay=s.weight_decay,
+            clip=s.clip,
+        )  # fmt: skip
+
     def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """See `Method.loss`.
 
@@ -105,7 +114,7 @@ class GPSSELM(Method):
         out["loss"] = losses.total(cl, geo, rec, clust, s.alpha, s.beta, s.gamma)
         with torch.no_grad():
             # the spread of unit features: 1 for features in all directions, 0 when they are all the same
-            unit = F.normalize(wide.float(), dim=-1)
+            unit = distributed.gather(F.normalize(wide.float(), dim=-1))
             out["feature_spread"] = (unit.var(dim=0).sum()).sqrt()
         return out
 
@@ -119,7 +128,7 @@ class GPSSELM(Method):
                 logits, temperature, self.centre if s.centre_momentum is not None else None
             )
             self._next_centre = logits
-            mean = teacher.mean(dim=(0, 1))
+            mean = distributed.mean(teacher.mean(dim=(0, 1)))
             out["teacher_entropy"] = losses.cross_entropy(teacher, teacher.clamp(min=1e-12).log()).mean()
             out["mean_teacher_entropy"] = losses.cross_entropy(mean, mean.clamp(min=1e-12).log())
         out["cl"] = losses.distillation(student, teacher, s.student_temp)
@@ -129,9 +138,13 @@ class GPSSELM(Method):
         zero = wide.new_zeros((), dtype=torch.float32)
         price = density = coordinates = zero
         if self.terms.price:
-            price = out["price"] = losses.land_price(self.price_head(wide)[:, 0].float(), batch.price.repeat(2))
+            target = batch.price.repeat(2)
+            price = losses.land_price(self.price_head(wide)[:, 0].float(), target)
+            price = out["price"] = price * distributed.masked_share(target.isfinite())
         if self.terms.density:
-            density = out["density"] = losses.density(self.density_head(wide), batch.density_class.repeat(2))
+            classes = batch.density_class.repeat(2)
+            density = losses.density(self.density_head(wide), classes)
+            density = out["density"] = density * distributed.masked_share(classes >= 0)
         if self.terms.coordinates:
             predicted = self.coordinate_head(wide).float()
             coordinates = out["coordinates"] = losses.coordinates(predicted, batch.coordinates.repeat(2, 1))
@@ -155,7 +168,7 @@ class GPSSELM(Method):
             logits = losses.cluster_logits(projected, self.cluster_prototypes, self.p_div)
             teacher = losses.soft_assignment(logits, temperature).view(2, size, -1)
             self._next_p_div = projected
-            mean = teacher.mean(dim=(0, 1))
+            mean = distributed.mean(teacher.mean(dim=(0, 1)))
             out["mean_cluster_entropy"] = losses.cross_entropy(mean, mean.clamp(min=1e-12).log())
         out["clust"] = losses.distillation(student.view(-1, size, s.prototypes), teacher, s.cluster_student_temp)
         return out["clust"]
@@ -174,9 +187,11 @@ class GPSSELM(Method):
         if pairs:
             torch._foreach_lerp_([t for t, _ in pairs], [p for _, p in pairs], 1 - keep)
         if self.terms.distillation and s.centre_momentum is not None:
-            self.centre.copy_(losses.moving_average(self.centre, self._next_centre, s.centre_momentum))
+            logits = distributed.batch_mean(self._next_centre)
+            self.centre.copy_(losses.moving_average(self.centre, logits, s.centre_momentum))
         if self.terms.clustering:
-            self.p_div.copy_(losses.moving_average(self.p_div, self._next_p_div, s.cluster_eta))
+            projected = distributed.batch_mean(self._next_p_div)
+            self.p_div.copy_(losses.moving_average(self.p_div, projected, s.cluster_eta))
 
     def _teacher_pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
         for teacher, student in (

@@ -345,7 +345,7 @@ def test_gps_selm_without_its_auxiliary_terms_is_dino_to_the_last_bit(monkeypatc
     off = dict.fromkeys(("price", "density", "coordinates", "reconstruction", "clustering"), False)
     row = methods.METHODS["gps_selm"]
     monkeypatch.setitem(
-        methods.METHODS, "gps_selm", dataclasses.replace(row, terms=dataclasses.replace(row.terms, **off))
+        methods.METHODS, "gps_selm", dataclasses.replace(row, settings=dataclasses.replace(row.terms, **off))
     )
     plain = trainer("gps_selm")
     for _ in range(4):

@@ -1,0 +1,45 @@
+"""Which optimizer a method wants, and its learning rate and weight decay over a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.optim import Optimizer
+
+from selm.schedules import cosine, learning_rate
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """An optimizer and its schedules.
+
+    The learning rate rises linearly to `lr` in the first `lr_warmup` (a share of the run), then follows a cosine to
+    `lr_min`; the two equal make it constant. Weight decay follows a cosine between its two values. `momentum` is SGD's
+    one number or Adam's two betas. `clip` is the longest norm a parameter tensor's gradient may have, or None.
+    """
+
+    optimizer: Literal["adamw", "adam", "sgd"]
+    lr: float
+    lr_min: float = 0.0
+    lr_warmup: float = 0.0
+    weight_decay: tuple[float, float] = (0.0, 0.0)
+    decay_all: bool = False  # biases and other 1-d parameters decay too
+    momentum: tuple[float, ...] = (0.9, 0.999)
+    clip: float | None = None
+
+    def make(self, groups: list[dict[str, Any]], device: torch.device) -> Optimizer:
+        """The optimizer over parameter groups; `schedule` sets its rates before every step."""
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=0.0, momentum=self.momentum[0])
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        first, second = self.momentum
+        return kind(groups, lr=0.0, betas=(first, second), fused=device.type in ("cuda", "cpu"))
+
+    def schedule(self, optimizer: Optimizer, progress: float) -> None:
+        """Set learning rate and weight decay for a step at `progress` (0 … 1) of the run."""
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(self.lr, self.lr_min, progress, self.lr_warmup)
+            if group["decays"] or self.decay_all:
+                group["weight_decay"] = cosine(*self.weight_decay, progress)

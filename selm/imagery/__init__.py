@@ -1,0 +1,1 @@
+"""Other people's images in their official formats."""

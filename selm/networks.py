@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,17 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         std = images.new_tensor(self.config.pixel_std)[:, None, None]
         return (images - mean) / std
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MapEncoder:
+        """The encoder in a folder, or of a Hub id (owner/name), in evaluation mode; `options` as the Hub's.
+
+        Raises InputError where there is neither, or what is there is cut short, altered or of another version.
+        """
+        name = str(pretrained_model_name_or_path)
+        if not Path(name).is_dir() and (name.startswith(".") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
+            raise InputError(f"{name}: no such folder, nor a Hub id (owner/name)")
+        return super().from_pretrained(name, **options)
+
     def _save_pretrained(self, save_directory: Path) -> None:
         checkpoints.save_tensors(save_directory / "model.safetensors", self.state_dict())
         checkpoints.write_json(save_directory / "config.json", dataclasses.asdict(self.config))
@@ -151,6 +163,38 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         hidden = F.normalize(self.mlp(features), dim=-1, eps=1e-6)
         return F.linear(hidden, F.normalize(self.prototypes, dim=-1))
+
+
+class SplitBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm whose training batch is normalised in groups of about `group` images, as several GPUs would do it.
+
+    There are always two groups at least. In eval mode it is a plain BatchNorm, with the same state.
+    """
+
+    group: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(images)
+        parts = images.chunk(max(2, len(images) // self.group))
+        return torch.cat([super(SplitBatchNorm2d, self).forward(part) for part in parts])
+
+
+def split_batchnorm(encoder: MapEncoder, group: int) -> MapEncoder:
+    """Replace the encoder's BatchNorms by split ones, in place; parameters and names stay. Returns the encoder."""
+    for parent in list(encoder.modules()):
+        for name, child in parent.named_children():
+            if type(child) is nn.BatchNorm2d:
+                split = SplitBatchNorm2d(child.num_features, child.eps, child.momentum)
+                split.load_state_dict(child.state_dict())
+                split.group = group
+                setattr(parent, name, split)
+    return encoder
+
+
+def contrastive_head(in_dim: int, out_dim: int) -> nn.Sequential:
+    """MoCo-v2's head: as wide as the feature, ReLU, then `out_dim`."""
+    return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
 
 
 def geo_head(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:

@@ -123,6 +123,13 @@ def test_saving_again_replaces_what_was_there(small, tmp_path):
     assert MapEncoder.from_pretrained(str(tmp_path)).config.arch == "resnet34"
 
 
+@pytest.mark.parametrize("name", ["/no/such/folder", "./no/folder", "nothing", "a/b/c"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(name, monkeypatch):
+    monkeypatch.setattr("selm.networks.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub"))
+    with pytest.raises(InputError, match=f"{name}: no such folder, nor a Hub id"):
+        MapEncoder.from_pretrained(name)
+
+
 def one_line(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
         MapEncoder.load(folder / "config.json", folder / "model.safetensors")

@@ -287,3 +287,24 @@ def test_it_learns_on_a_small_map_and_does_not_collapse(tmp_path):
         assert float(rows[-1][key]) < 0.95 * float(rows[0][key]), key
     assert float(rows[-1]["feature_spread"]) > 0.1
     assert float(rows[-1]["mean_teacher_entropy"]) > 0.5 * math.log(SETTINGS.out_dim)
+
+
+@pytest.mark.parametrize("name", ["dino", "gps_selm_geo_rec", "gps_selm"])
+def test_the_whole_loss_falls_when_the_teacher_stands_still(name):
+    """A teacher that moves makes its own task harder and the total may rise; one that stands still must be learned."""
+    settings = dataclasses.replace(
+        SETTINGS, images=40 * 16, batch=16, lr=16e-3, lr_warmup=0.05, freeze_last_layer=0.0, teacher_momentum=(1.0, 1.0),
+        centre_momentum=None, cluster_eta=1.0, teacher_temp=(0.07, 0.07), cluster_teacher_temp=(0.07, 0.07),
+    )  # fmt: skip
+    run = trainer(name, settings)
+    rows = [{key: value.item() for key, value in run.train_step().items()} for _ in range(40)]
+
+    def fall(key: str) -> float:
+        first, last = (sum(row[key] for row in part) / 8 for part in (rows[:8], rows[-8:]))
+        return last / first
+
+    assert rows[0]["cl"] > 0.95 * math.log(settings.out_dim)  # at first it knows nothing
+    assert fall("loss") < 0.88
+    for key in {"cl", "rec", "clust", "price", "coordinates"} & rows[0].keys():
+        assert fall(key) < 0.97, key  # noise can hardly be reconstructed
+    assert rows[-1]["teacher_entropy"] < rows[-1]["cl"]  # what no student can go below

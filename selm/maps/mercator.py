@@ -56,8 +56,9 @@ def haversine_m(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLi
 def check_coordinates(lat: ArrayLike, lon: ArrayLike, where: str = "") -> None:
     """Raise InputError for the first coordinate that is not a number, out of range, or seems swapped.
 
-    `where` (a file name, say) opens the message. Rows count from 0.
+    `where` (a file name, say) opens the message. Rows count from 0; a single coordinate (two scalars) has none.
     """
+    single = np.ndim(lat) == 0 and np.ndim(lon) == 0
     lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
     if lat.shape != lon.shape:
         raise InputError(f"{where + ': ' if where else ''}{lat.size} latitudes but {lon.size} longitudes")
@@ -66,7 +67,7 @@ def check_coordinates(lat: ArrayLike, lon: ArrayLike, where: str = "") -> None:
         return
     row = int(np.flatnonzero(~good.ravel())[0])
     a, o = float(lat.ravel()[row]), float(lon.ravel()[row])
-    at = f"{where + ': ' if where else ''}row {row}: "
+    at = (f"{where}: " if where else "") + ("" if single else f"row {row}: ")
     if not (np.isfinite(a) and np.isfinite(o)):
         raise InputError(f"{at}lat {a}, lon {o} is not a coordinate")
     if abs(a) > 90 and abs(a) <= 180 and abs(o) <= 90:

@@ -110,6 +110,11 @@ def test_bad_coordinates_name_the_row(lat: list[float], lon: list[float], messag
         mercator.check_coordinates(lat, lon, "x.csv")
 
 
+def test_a_single_bad_coordinate_has_no_row() -> None:
+    with pytest.raises(InputError, match=r"^lat 139\.7, lon 35\.6 is out of range; are lat and lon swapped\?$"):
+        mercator.check_coordinates(139.7, 35.6)
+
+
 def test_good_coordinates_pass() -> None:
     mercator.check_coordinates([90, -90, 0], [180, -180, 0])
     mercator.check_coordinates(35.7, 139.7)

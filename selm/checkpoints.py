@@ -12,6 +12,7 @@ import json
 import os
 import struct
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,52 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
     except (OSError, SafetensorError) as error:
         _discard(temporary)
         raise InputError(f"cannot write {path}: {error}") from error
+
+
+class Writer:
+    """Writes checkpoints one after the other in a thread, while training goes on.
+
+    `save` copies the tensors (from a GPU into pinned memory, without waiting for it) and returns; an error of the
+    writing is raised by the next `save`, or when the ``with`` block ends.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="selm-checkpoint")
+        self._pending: Future[None] | None = None
+        self._host: dict[str, Tensor] = {}
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            self._finish()
+
+    def save(self, path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
+        """As `save_tensors`, of the tensors as they are now."""
+        self._finish()  # also: the copies may be overwritten
+        copies = {name: self._copy(name, tensor.detach()) for name, tensor in tensors.items()}
+        copied = torch.cuda.current_stream().record_event() if torch.cuda.is_initialized() else None
+
+        def write() -> None:
+            if copied is not None:
+                copied.synchronize()
+            save_tensors(path, copies, meta)
+
+        self._pending = self._thread.submit(write)
+
+    def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        held = self._host.get(name)
+        if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
+            held = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            self._host[name] = held
+        return held.copy_(tensor, non_blocking=True)
+
+    def _finish(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
 
 def read_meta(path: str | Path) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Training with one global batch split among several processes, one for each GPU (or CPU).
 
-`torchrun --nproc-per-node N -m selm pretrain …` starts the processes; `joined` makes them find each other. The rules that
-make N processes compute what one would: every process draws the same places and the same windows for the whole batch
-and takes its own rows of them; whatever is a statistic of the batch (BatchNorm, the centres, the spread of features,
-the number of known prices) is one of the whole batch; gradients are averaged. What is left is rounding.
+`torchrun --nproc-per-node N -m selm pretrain …` starts the processes; `joined` makes them find each other. The rules
+that make N processes compute what one would: every process draws the same places and the same windows for the whole
+batch and takes its own rows of them; whatever is a statistic of the batch (BatchNorm, the centres, the spread of
+features, the number of known prices) is one of the whole batch; gradients are averaged. What is left is rounding.
 
 In a single process every function here returns what it was given.
 """

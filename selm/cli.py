@@ -140,13 +140,20 @@ def pretrain(
     profile: ProfileName,
     method: Annotated[str, typer.Option("--method", "-m", help="see `selm methods`")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
 ) -> None:
-    """Pretrain a method, or go on where it was stopped; prints the run's folder."""
-    from selm import methods, stages
+    """Pretrain a method, or go on where it was stopped; prints the run's folder.
+
+    On several GPUs: torchrun --nproc-per-node N -m selm pretrain …
+    """
+    from selm import distributed, methods, stages
 
     chosen = _profile(profile)
     methods.get_row(method)
-    typer.echo(stages.pretrained(chosen, method, seed))
+    with distributed.joined():
+        folder = stages.pretrained(chosen, method, seed, compiled=compiled)
+        if distributed.is_main():
+            typer.echo(folder)
 
 
 @app.command()

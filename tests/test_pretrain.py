@@ -50,7 +50,7 @@ def test_a_run_stopped_anywhere_ends_as_if_it_had_not_been(tmp_path, name):
 
 
 KILLED = """
-import sys
+import sys, time
 from pathlib import Path
 import synthetic, torch
 from selm.pretrain import pretrain
@@ -59,6 +59,8 @@ run = synthetic.trainer("gps_selm")
 step, counted = run.train_step, 0
 def told():
     out = step()
+    while run.step == 7 and not (Path(sys.argv[1]) / "state" / "last.safetensors").exists():
+        time.sleep(0.01)  # checkpoints are written by a thread
     print(run.step, flush=True)
     if run.step == 7:
         sys.stdin.read()  # wait here for the end

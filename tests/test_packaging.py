@@ -25,7 +25,7 @@ from selm.profiles import Profile
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-FOR_USERS = ("maps", "plots", "book")  # the extras that environment.yml installs
+FOR_USERS = ("maps", "plots", "book")  # the extras that the library itself may import
 
 PLATFORMS = [
     {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.7"},
@@ -51,7 +51,7 @@ def test_environment_lists_the_same_packages_with_the_same_bounds() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
     assert pip[-1] == "-e ."
-    assert {str(Requirement(line)) for line in pip[:-1]} == {str(line) for line in requirements(*FOR_USERS)}
+    assert {str(Requirement(line)) for line in pip[:-1]} == {str(line) for line in requirements(*FOR_USERS, "test")}
     python = next(entry for entry in environment["dependencies"] if str(entry).startswith("python"))
     bounds = SpecifierSet(python.removeprefix("python"))
     assert "3.11" in bounds and "3.10" not in bounds and SpecifierSet(PROJECT["requires-python"]).contains("3.11")
@@ -207,7 +207,7 @@ def test_the_code_for_this_file_is_portable() -> None:
             assert found is None, f"{name}: {found}"
 
 
-@pytest.mark.parametrize(("folder", "extras"), [("selm", FOR_USERS), ("tests", ("cluster", "dev", *FOR_USERS))])
+@pytest.mark.parametrize(("folder", "extras"), [("selm", FOR_USERS), ("tests", ("cluster", "test", *FOR_USERS))])
 def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     """What the code imports is a dependency of ours, not only of some dependency."""
     distributions = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}

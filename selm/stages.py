@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from selm import checkpoints, methods, paths, splits
+from selm import checkpoints, distributed, methods, paths, splits
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 from selm.maps.entropy import priorities

@@ -1,0 +1,218 @@
+"""Table 3: land cover from map images, with and without the fills that show it, and from photographs.
+
+A cell is one method, setting, target and way to split, kept as `selm.experiments.cached` keeps them. Targets: ``osm``
+and ``osm_no_fills``, the 13 classes of `osm_land_cover` on images in full style and without land use, land cover and
+water fills, and the photographs of `profile.land_cover.imagery`. The encoders were pretrained on images in full
+style: without fills they see images unlike any of their training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from tqdm import tqdm
+
+from selm import checkpoints, methods, paths, splits, stages
+from selm.errors import InputError
+from selm.experiments import imagery, osm_land_cover
+from selm.experiments.cached import cell_base, cell_rows, encoder_key, is_finished
+from selm.labels.neighbours import pairs_within
+from selm.probes import practitioner
+from selm.probes.folds import BufferedFolds, random_folds
+from selm.probes.frozen import frozen, logistic
+from selm.probes.outcome import OutOfFold
+from selm.probes.raw_gps import raw_gps
+from selm.profiles import Profile
+
+VERSION = 1  # raise it when the numbers change for the same settings and data
+EXPERIMENT = "table3"
+OSM = {"osm": "selm", "osm_no_fills": osm_land_cover.NO_FILLS}  # target → map style
+SETTINGS = ("frozen", "frozen-closed")
+_COORDINATES = ("raw_gps", "raw_gps_standardised", "knn_coordinates", "prior")  # rows that see no image
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the grid; fields as in `selm.experiments.grid.Cell`."""
+
+    target: str
+    split: str
+    method: str
+    setting: str
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"{EXPERIMENT}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
+
+
+def cells(
+    profile: Profile, which: Iterable[str] | None = None, photographs: tuple[str, ...] | None = None
+) -> list[Cell]:
+    """The grid in reading order. `which` keeps some methods; `photographs` names other data sets than the profile's."""
+    out: list[Cell] = []
+    targets = [(target, split) for target in OSM for split in ("random", "blocks")]
+    targets += [(name, "random") for name in (profile.land_cover.imagery if photographs is None else photographs)]
+    for target, split in targets:
+        on_map = target in OSM
+        out += [Cell(target, split, "random_init", setting) for setting in SETTINGS]
+        if on_map:
+            out += [Cell(target, split, name, "finetune") for name in ("raw_gps", "raw_gps_standardised")]
+        for method in methods.PRETRAINED:
+            for seed in range(profile.seeds_of(method)):
+                out += [Cell(target, split, method, setting, seed) for setting in SETTINGS]
+        rows = ("prior", "knn_coordinates", "histogram_17") if on_map else ("prior", "histogram")
+        out += [Cell(target, split, method, "practitioner") for method in rows]
+    return [cell for cell in out if which is None or cell.method in set(which)]
+
+
+def data_key(profile: Profile, target: str) -> str:
+    """Hash (hex) of a target's images and labels."""
+    return osm_land_cover.key(profile) if target in OSM else imagery.read(profile, target).fingerprint
+
+
+def labels(profile: Profile, target: str) -> NDArray[np.int64]:
+    """Class codes (N,) of a target's images."""
+    if target in OSM:
+        return osm_land_cover.places(profile)["land_cover"].to_numpy(np.int64)
+    codes = imagery.read(profile, target).labels
+    if codes is None:
+        raise InputError(f"imagery '{target}' has no classes, so it cannot be a target of Table 3")
+    return codes
+
+
+@lru_cache(maxsize=4)
+def _folds(root: Path, profile: Profile, on_map: bool, split: str, n: int) -> BufferedFolds:
+    draws = range(profile.land_cover.n_trials)
+    if not on_map or split == "random":
+        return BufferedFolds(random_folds(n, draws), sparse.eye_array(n, dtype=bool, format="csr"))
+    places, table = osm_land_cover.places(profile), splits.read_folds(profile)
+    fold = np.stack([splits.fold_of(places["cell"].to_numpy(), table, draw) for draw in draws])
+    return BufferedFolds(fold, pairs_within(places["lat"], places["lon"], profile.maps.buffer_m))
+
+
+def folds(profile: Profile, target: str, split: str) -> BufferedFolds:
+    """Ten folds a trial: shuffled (``random``), or the committed ones of whole cells with a buffer (``blocks``)."""
+    return _folds(paths.runs(), profile, target in OSM, split, len(labels(profile, target)))
+
+
+def features(profile: Profile, target: str, method: str, seed: int) -> NDArray[np.float32]:
+    """(N, dim) frozen features of a target's images, computed once."""
+    if target not in OSM:
+        return imagery.features(profile, method, seed, target)
+    if OSM[target] == profile.maps.style:
+        return stages.features(profile, method, seed, osm_land_cover.places(profile), EXPERIMENT)
+    network = stages.encoder(profile, method, seed)
+    parts = {**encoder_key(profile, method, seed), "images": osm_land_cover.key(profile), "style": OSM[target],
+             "version": VERSION}  # fmt: skip
+    label = f"{profile.name}-{method}-s{seed}-{EXPERIMENT}-{target}"
+    file = stages.address("features", label, parts).with_suffix(".safetensors")
+    if not file.exists():
+        out = stages.encode(network, *osm_land_cover.images(profile, OSM[target]))
+        checkpoints.save_tensors(file, {"features": out})
+    return checkpoints.load_tensors(file)[0]["features"].numpy()
+
+
+def _histograms(profile: Profile, target: str) -> NDArray[np.float32]:
+    if target not in OSM:
+        return imagery.histograms(profile, target)
+    indices, _ = osm_land_cover.images(profile, OSM[target])
+    return practitioner.colour_histogram(indices.numpy(), osm_land_cover.atlas(profile, OSM[target]).palette)
+
+
+def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold:
+    """Run one cell, scored out of fold."""
+    probing, settings = profile.probing, profile.land_cover
+    codes, split = labels(profile, cell.target), folds(profile, cell.target, cell.split)
+    if cell.setting in SETTINGS:
+        x = features(profile, cell.target, cell.method, cell.seed)
+        if cell.setting == "frozen-closed":
+            return logistic(x, codes, split)
+        return frozen(x, codes, split, task="classification", epochs=probing.epochs, batch=probing.batch,
+                      lr=probing.frozen_lr, progress=progress)  # fmt: skip
+    if cell.method == "prior":
+        return practitioner.class_prior(codes, split)
+    if cell.method.startswith("histogram"):
+        fewer = BufferedFolds(split.fold[: settings.n_trees], split.near)
+        return practitioner.forest(_histograms(profile, cell.target), codes, fewer, task="classification")
+    places = osm_land_cover.places(profile)
+    lat, lon = places["lat"].to_numpy(), places["lon"].to_numpy()
+    if cell.method == "knn_coordinates":
+        return practitioner.knn(lat, lon, codes, split, task="classification")
+    inputs = "standardised" if cell.method.endswith("standardised") else "raw"
+    return raw_gps(lat, lon, codes, split, task="classification", inputs=inputs, epochs=probing.epochs,
+                   batch=probing.batch, progress=progress)  # fmt: skip
+
+
+def cell_at(profile: Profile, cell: Cell) -> Path:
+    """Where a cell is kept (without suffix), whether or not it has been computed."""
+    if cell.method in _COORDINATES and cell.target in OSM:  # the same numbers whatever the image
+        cell = dataclasses.replace(cell, target="osm")
+    parts = {
+        "cell": dataclasses.asdict(cell),
+        "data": data_key(profile, cell.target),
+        "folds": [profile.land_cover.n_trials, profile.land_cover.n_trees],
+        "probing": dataclasses.asdict(profile.probing),
+        "version": VERSION,
+    }
+    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+
+
+def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
+    """The rows of a cell in the results table, computed where they are not there yet."""
+
+    def make() -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+        done = compute(profile, cell, progress=progress)
+        rows = done.rows(experiment=EXPERIMENT, target=cell.target, split=cell.split, setting=cell.setting)
+        scores = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
+        return rows, {**scores, "predictions": torch.from_numpy(done.predictions)}
+
+    stand_in = profile.stand_ins if cell.target in OSM else imagery.is_stand_in(profile, cell.target)
+    rows = cell_rows(profile, cell_at(profile, cell), cell.method, cell.seed, make,
+                     data=data_key(profile, cell.target), stand_in=stand_in)  # fmt: skip
+    return rows.assign(target=cell.target)
+
+
+def table3(
+    profile: Profile, which: Iterable[str] | None = None, *, photographs: tuple[str, ...] | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Land cover (Table 3): tidy results, one row a trial; computes the cells that are missing."""
+    parts = []
+    with tqdm(cells(profile, which, photographs), desc=f"{EXPERIMENT} ({profile.name})", unit="cell",
+              disable=not progress) as bar:  # fmt: skip
+        for cell in bar:
+            bar.set_postfix_str(cell.label)
+            parts.append(run_cell(profile, cell, progress=progress))
+    return pd.concat(parts, ignore_index=True)
+
+
+def finished(profile: Profile) -> pd.DataFrame:
+    """The rows of the cells that are there already; computes nothing."""
+    if not osm_land_cover.is_there(profile):
+        return pd.DataFrame()
+    done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
+    return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()
+
+
+def point_scores(
+    profile: Profile, cell: Cell, metric: str = "top1", epochs: int = 0
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Each image's score (N,), averaged over the trials that tested it, and the block that it lies in ('' for none)."""
+    rows = run_cell(profile, cell)
+    evaluations = list(dict.fromkeys(rows["epochs"]))
+    file = cell_at(profile, cell).with_suffix(".safetensors")
+    values = checkpoints.load_tensors(file)[0][metric][evaluations.index(epochs)].double()
+    if cell.target in OSM:
+        return values.nanmean(dim=0).numpy(), osm_land_cover.places(profile)["cell"].to_numpy(str)
+    return values.nanmean(dim=0).numpy(), np.full(values.shape[1], "", dtype=np.str_)

@@ -174,6 +174,24 @@ def table(
 
 
 @app.command()
+def figure(
+    number: Annotated[int, typer.Argument(help="of the paper: 2, 3, …")],
+    profile: ProfileName,
+    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+) -> None:
+    """Compute what is missing of a figure and print its numbers."""
+    from selm import experiments
+
+    chosen = _profile(profile)
+    results = experiments.figure(chosen, number)
+    shown = [column for column in results if column not in experiments.PROVENANCE]
+    typer.echo(results[shown].to_string(index=False))
+    if publish:
+        for path in experiments.publish(chosen):
+            typer.echo(path)
+
+
+@app.command()
 def profiles() -> None:
     """List the profiles: how much of the reproduction is run."""
     from selm.profiles import PROFILES

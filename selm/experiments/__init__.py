@@ -1,10 +1,11 @@
 """What each table and figure needs, computed where it is missing and reused where it is there."""
 
+from selm.experiments.figures import FIGURES, PROVENANCE, figure
 from selm.experiments.grid import Cell, cell_files, cells, claims, finished, run_cell, table, table1, table2, title
 from selm.experiments.publish import publish
 from selm.experiments.runs import complete, curves, pretrainings, runs
 
 __all__ = [
-    "Cell", "cell_files", "cells", "claims", "complete", "curves", "finished", "pretrainings", "publish", "run_cell",
-    "runs", "table", "table1", "table2", "title",
+    "FIGURES", "PROVENANCE", "Cell", "cell_files", "cells", "claims", "complete", "curves", "figure", "finished",
+    "pretrainings", "publish", "run_cell", "runs", "table", "table1", "table2", "title",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Finished results → data/results/PROFILE/*.csv, for the book to show."""
+"""Finished results → data/results/PROFILE/, for the book to show: CSV, and sheets of small map images as PNG."""
 
 from __future__ import annotations
 
@@ -8,25 +8,31 @@ import pandas as pd
 
 from selm import checkpoints, paths
 from selm.experiments import grid
+from selm.experiments.figures import FINISHED
 from selm.experiments.runs import complete, curves, pretrainings, runs
+from selm.output import written
 from selm.profiles import Profile
 
 
 def publish(profile: Profile) -> list[Path]:
-    """Write what is finished to data/results/PROFILE/*.csv, for the book to show; computes no cell and no run."""
+    """Write what is finished to data/results/PROFILE/, for the book to show; computes no cell and no run."""
     folder = paths.repository() / "data" / "results" / profile.name
-    out: dict[str, pd.DataFrame] = {}
+    out: dict[str, pd.DataFrame | bytes] = {}
     done = [run for run in pretrainings(profile) if complete(profile, *run)]
     if done:
-        out["curves"] = curves(profile, done)
-        out["runs"] = runs(profile, done)
+        out["curves.csv"] = curves(profile, done)
+        out["runs.csv"] = runs(profile, done)
     for name in grid.TABLES:
         rows = grid.finished(profile, name)
         if len(rows):
-            out[name] = rows
-            out[f"claims-{name}"] = grid.claims(profile, name)
-    written = []
-    for name, table in out.items():
-        checkpoints.write_text(folder / f"{name}.csv", table.round(6).to_csv(index=False, lineterminator="\n"))
-        written.append(folder / f"{name}.csv")
-    return written
+            out[f"{name}.csv"] = rows
+            out[f"claims-{name}.csv"] = grid.claims(profile, name)
+    for finished in FINISHED.values():
+        out |= finished(profile)
+    for name, content in out.items():
+        if isinstance(content, bytes):
+            with written(folder / name) as temporary:
+                temporary.write_bytes(content)
+        else:
+            checkpoints.write_text(folder / name, content.round(6).to_csv(index=False, lineterminator="\n"))
+    return [folder / name for name in out]

@@ -1,0 +1,32 @@
+"""The figures by number: what computes each one's numbers, and what there is of it to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from selm.errors import InputError
+from selm.experiments import interpolation, recall, tsne
+from selm.profiles import Profile
+
+PROVENANCE = ("profile", "run_id", "data", "commit", "device", "torch", "date")  # columns of every table of results
+# What a figure shows as a table, computed where it is missing: `selm figure N`.
+FIGURES: dict[int, Callable[[Profile], pd.DataFrame]] = {
+    2: tsne.figure2,
+    3: interpolation.figure3,
+    5: recall.figure5,
+}
+# What is there of it, as file name → table or the bytes of a picture; computes no result.
+FINISHED: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]] = {
+    2: tsne.finished,
+    3: interpolation.finished,
+    5: recall.finished,
+}
+
+
+def figure(profile: Profile, number: int) -> pd.DataFrame:
+    """The numbers of a figure; raises InputError for a figure that is not computed."""
+    if number not in FIGURES:
+        raise InputError(f"no figure {number} (there are: {', '.join(map(str, sorted(FIGURES)))})")
+    return FIGURES[number](profile)

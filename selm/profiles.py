@@ -188,8 +188,7 @@ class Retrieval:
     )  # fmt: skip
     queries: tuple[Query, ...] = (
         _turned(0.0), _turned(25.0), _turned(50.0), _turned(100.0),
-        Query("rotated", rotation_degrees=180.0), Query("zoomed", zoom=1.25), Query("shifted", shift_m=25.0),
-        Query("redrawn", style="selm_no_fills"),
+        Query("shifted", shift_m=25.0), Query("redrawn", style="selm_no_fills"),
     )  # fmt: skip
     shares: tuple[float, ...] = (0.1, 0.2, 0.5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 20, 30, 50, 75, 100)  # k, in % of gallery
     seed: int = 0

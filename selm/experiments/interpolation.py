@@ -23,7 +23,6 @@ from selm.probes.interpolation import along, interpolate
 from selm.profiles import Profile
 
 VERSION = 1  # raise it when the numbers change
-NEAR_M = 1000.0  # "contiguous" (section 4.4): so near that the images are of one neighbourhood
 DRAWN = ("gps_selm", "dino")  # whose pairs are shown as images
 
 
@@ -79,7 +78,7 @@ def files(profile: Profile, method: str, seed: int, kind: str) -> tuple[Path, Pa
         | held_out.settings(
             profile, "steps", "shown", "field_classes", "city_classes", "extreme", "pairs", "pairs_drawn", "seed"
         )
-        | {"kind": kind, "version": VERSION}
+        | {"kind": kind, "near": profile.maps.buffer_m, "version": VERSION}
     )
     base = stages.address("figure3", f"{profile.name}-{method}-s{seed}-{kind}", parts)
     return base.with_suffix(".csv"), base.with_name(base.name + "-ways.csv")
@@ -90,14 +89,15 @@ def compute(profile: Profile, method: str, seed: int, kind: str = "linear") -> p
 
     ``progression``: Spearman's correlation of the step with the share of `city_classes` in the images found, 1 where
     they only become more built up. ``contiguous``: of the pairs of different places found at a step or at two in turn,
-    the share within a kilometre; ``contiguous, at random``: that of all pairs of held-out places. ``distinct``: share
-    of different places among all that a way finds.
+    the share that lie within the profile's buffer (1 km) of each other; ``contiguous, at random``: that of all pairs
+    of held-out places. ``distinct``: share of different places among all that a way finds.
     """
     numbers, ways = files(profile, method, seed, kind)
     if not (numbers.exists() and ways.exists()):
         figures, table = profile.figures, held_out.places(profile)
         x, pairs = tsne.vectors(profile, method, seed), endpoints(profile)
-        built, near = classes_share(table, figures.city_classes), pairs_within(table["lat"], table["lon"], NEAR_M)
+        built = classes_share(table, figures.city_classes)
+        near = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
         found = [way(x, table, pair, figures.steps, figures.shown, kind) for pair in pairs]
         measured = {
             "progression": [along(built[one.rows].mean(axis=1)) for one in found],
@@ -125,7 +125,7 @@ def compute(profile: Profile, method: str, seed: int, kind: str = "linear") -> p
 
 
 def _contiguous(rows: NDArray[np.int64], near: Any) -> float:
-    """Of the pairs of a place found at a step and another found there or at the step before: share within `NEAR_M`."""
+    """Of the pairs of a place found at a step and another found there or at the step before: share of `near`."""
     hits = total = 0
     for step in range(1, len(rows)):
         for row in rows[step]:

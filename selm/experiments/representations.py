@@ -21,6 +21,7 @@ from selm.profiles import Profile
 
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
 ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete
+PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
 _BATCH = 256
 
 
@@ -82,7 +83,7 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
     """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
 
     images: batches (B, 3, h, w) float in [0, 1].  Embeddings have length one, so that the order of distances is that of
-    cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at half size.
+    cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
     """
     on = stages.device()
     encoder = None if method in BASELINES else stages.encoder(profile, method, seed).to(on).eval()
@@ -92,7 +93,7 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
         if method == "histogram":
             out.append(np.sqrt(_histograms(profile, image)))
         elif encoder is None:
-            out.append(F.avg_pool2d(like.standardise(image.cpu()), 2).flatten(1).numpy())
+            out.append(F.adaptive_avg_pool2d(like.standardise(image.cpu()), PIXELS).flatten(1).numpy())
         else:
             out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
     return np.concatenate(out)

@@ -1,0 +1,129 @@
+"""Coordinates a second from `selm embed`, its memory, and how much of its time the encoder takes.
+
+    python -m benchmarks.embedding --model RUN --map SOURCE [--minutes 10] [--most 1000000]
+
+Random coordinates inside the map: 1, 1,000, and on by tens to `--most` as far as the minutes allow. Each row is one
+call of the command line in a process of its own, start-up and writing included; where the map is a source and not an
+atlas, it is drawn from nothing in the same call. The last row repeats the work inside one process in rounds, the whole
+and the encoder alone on images that are cut already: the ratio of the two is the encoder's share of the time. Writes
+embedding.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from benchmarks import measure
+from selm.embedder import Embedder
+from selm.maps.atlas import BLOCK_ZOOM
+from selm.maps.mercator import from_tile
+from selm.views import colour
+
+
+def coordinates(keys: NDArray[np.int32], n: int, seed: int) -> pd.DataFrame:
+    """n random places, uniform over the map's blocks."""
+    rng = np.random.default_rng(seed)
+    at = keys[rng.integers(0, len(keys), n)] + rng.random((n, 2))
+    lat, lon = from_tile(at[:, 0], at[:, 1], BLOCK_ZOOM)
+    return pd.DataFrame({"lat": lat, "lon": lon})
+
+
+def called(model: Path, map_: Path, table: pd.DataFrame, batch: int) -> dict[str, Any]:
+    """One `selm embed` in a process of its own, with runs of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        table.to_parquet(folder / "places.parquet")
+        words = ["embed", str(folder / "places.parquet"), "--model", str(model), "--map", str(map_)]
+        with mock.patch.dict(os.environ, {"SELM_RUNS": str(folder / "runs")}):
+            used = measure.in_child("selm", *words, "--out", str(folder / "out.parquet"), "--batch", str(batch))
+        size = (folder / "out.parquet").stat().st_size
+    return {"places": len(table), **used, "places_per_s": len(table) / used["seconds"],
+            "places_per_cpu_s": len(table) / used["cpu_seconds"], "output_mib": size / 2**20}  # fmt: skip
+
+
+def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, measure.Rate]:
+    """Rates of the whole in this process and of the encoder alone, on images that are cut already."""
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+    opened = embedder._open()
+    config = opened.encoder.config
+    gpu = opened.device.type == "cuda"
+    palette = torch.tensor(opened.blocks.palette, dtype=torch.float32, device=opened.device) / 255
+    images = torch.zeros(embedder.batch, config.image_px, config.image_px, dtype=torch.uint8, device=opened.device)
+
+    def whole() -> float:
+        return float(sum(len(rows) for rows, _ in embedder.stream(lat, lon)))
+
+    @torch.inference_mode()
+    def alone() -> float:
+        for start in range(0, len(table), embedder.batch):
+            n = min(embedder.batch, len(table) - start)
+            with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+                opened.encoder(colour(images[:n], palette)).float().cpu()
+        return float(len(table))
+
+    return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="RUN")
+    parser.add_argument("--map", type=Path, required=True, metavar="SOURCE", help="an atlas's folder, or a source")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for one call")
+    parser.add_argument("--most", type=int, default=1_000_000)
+    parser.add_argument("--in-process", type=int, default=2_000, help="places in the rounds of the last row")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    measure.options(parser)
+    chosen = parser.parse_args()
+    embedder = Embedder(str(chosen.model), str(chosen.map), batch=chosen.batch)
+    blocks = embedder._open().blocks
+    ready = "drawn in the call" if blocks.draw else "ready"
+    sizes = [1, 1_000]
+    while sizes[-1] < chosen.most:
+        sizes.append(10 * sizes[-1])
+    rows: list[dict[str, Any]] = []
+    each = 0.0  # seconds a place, from the last two calls
+    for n in sizes:
+        n = min(n, chosen.most)
+        if each and n * each > 60 * chosen.minutes:
+            n = int(60 * chosen.minutes / each)
+            if n <= 2 * rows[-1]["places"]:
+                break
+        print(f"{n} places", file=sys.stderr, flush=True)
+        places = coordinates(blocks.keys, n, chosen.seed)
+        rows.append({"what": "selm embed", "map": ready, **called(chosen.model, chosen.map, places, chosen.batch)})
+        if len(rows) > 1:
+            more = rows[-1]["places"] - rows[-2]["places"]
+            each = max(0.0, rows[-1]["seconds"] - rows[-2]["seconds"]) / more
+        if n < 10 * rows[max(0, len(rows) - 2)]["places"] and len(rows) > 2:
+            break
+    table = coordinates(blocks.keys, chosen.in_process, chosen.seed + 1)
+    start = time.perf_counter()
+    rates = shares(embedder, table, chosen.rounds)
+    spent = time.perf_counter() - start
+    gpu = embedder._open().device.type == "cuda"
+    whole, alone = rates["whole"], rates["encoder alone"]
+    rows.append({
+        "what": "in one process", "map": "ready", "places": len(table), "seconds": spent, "places_per_s": whole.wall,
+        "places_per_cpu_s": whole.cpu, "encoder_share": 1 / (alone.wall_ratio if gpu else alone.cpu_ratio),
+    })  # fmt: skip
+    config = embedder.encoder.config
+    measure.report("embedding", rows, chosen, encoder=f"{config.arch} x{config.width:g}", px=config.image_px,
+                   source=blocks.name, batch=chosen.batch)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,17 @@
-# The grid of one profile: pretrainings, the tables' probes, the book.
+# The grid of one profile: pretrainings, the tables' and figures' probes, the book.
 #
-#   snakemake -j 4 --config profile=japan-cpu                                     one machine
+#   snakemake -j 4 --config profile=japan-cpu gpus=0                              one machine
 #   snakemake -j 4 --config profile=japan --resources gpu=1                       one machine with one GPU
-#   snakemake -j 32 --config profile=japan --executor slurm --default-resources slurm_partition=gpu
+#   snakemake -j 32 --config profile=japan gpus=4 --executor slurm --default-resources slurm_partition=gpu
+#
+# `gpus` is the number of GPUs of one pretraining (4: torchrun starts four processes that share its batch). `minutes` is
+# the time asked for a pretraining, three times as much on the third try; a job that was killed or ran out of time is
+# tried again and goes on from its last checkpoint. `python -m benchmarks.cost` says what a profile will take.
 #
 # What a job computes, and whether it must be computed at all, is the library's business: every command below asks the
 # same cache that the notebooks ask (`runs/`, addressed by configuration and data), so a job whose result is there ends
 # at once. The files in build/grid only tell Snakemake's jobs what came before them.
+from selm.experiments import FIGURES
 from selm.methods import METHODS, PRETRAINED
 from selm.notebooks import library_hash
 from selm.profiles import get_profile
@@ -16,6 +21,14 @@ GRID = f"build/grid/{PROFILE.name}"
 LIBRARY = library_hash()  # jobs ask the cache again when the package or the committed data changed
 ROWS = [name for name in PRETRAINED if METHODS[name].in_paper or config.get("controls", True)]
 PRETRAININGS = [f"{name}-{seed}" for name in ROWS for seed in range(PROFILE.seeds_of(name))]
+GPUS = int(config.get("gpus", 1))
+MINUTES = int(config.get("minutes", 240))
+SELM = "selm" if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS} -m selm"
+
+
+def longer(minutes):
+    """Minutes for a job, more with every try."""
+    return lambda wildcards, attempt: minutes * attempt
 
 
 wildcard_constraints:
@@ -38,6 +51,11 @@ rule locations:
         touch(f"{GRID}/locations.done"),
     params:
         library=LIBRARY,
+    retries: 2
+    threads: 8
+    resources:
+        runtime=longer(120),
+        mem_mb=16000,
     shell:
         "selm locations --profile {PROFILE.name}"
 
@@ -49,10 +67,14 @@ rule pretrain:
         touch(f"{GRID}/pretrain/{{method}}-{{seed}}.done"),
     params:
         library=LIBRARY,
+    retries: 3
+    threads: 4
     resources:
-        gpu=1,
+        gpu=GPUS,
+        runtime=longer(MINUTES),
+        mem_mb=32000,
     shell:
-        "selm pretrain --profile {PROFILE.name} --method {wildcards.method} --seed {wildcards.seed}"
+        "{SELM} pretrain --profile {PROFILE.name} --method {wildcards.method} --seed {wildcards.seed}"
 
 
 rule table:
@@ -62,15 +84,37 @@ rule table:
         touch(f"{GRID}/table{{number}}.done"),
     params:
         library=LIBRARY,
+    retries: 2
+    threads: 4
     resources:
-        gpu=1,
+        gpu=min(GPUS, 1),
+        runtime=longer(MINUTES),
+        mem_mb=32000,
     shell:
         "selm table {wildcards.number} --profile {PROFILE.name}"
+
+
+rule figure:
+    input:
+        expand(f"{GRID}/pretrain/{{run}}.done", run=PRETRAININGS),
+    output:
+        touch(f"{GRID}/figure{{number}}.done"),
+    params:
+        library=LIBRARY,
+    retries: 2
+    threads: 4
+    resources:
+        gpu=min(GPUS, 1),
+        runtime=longer(MINUTES),
+        mem_mb=32000,
+    shell:
+        "selm figure {wildcards.number} --profile {PROFILE.name}"
 
 
 rule book:
     input:
         expand(f"{GRID}/table{{number}}.done", number=[1, 2]),
+        expand(f"{GRID}/figure{{number}}.done", number=list(FIGURES)),
     output:
         touch(f"{GRID}/book.done"),
     params:

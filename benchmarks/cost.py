@@ -1,0 +1,128 @@
+"""What a profile will take: GPU-hours, storage and energy, computed from the rates that were measured.
+
+    python -m benchmarks.cost [--profile paper] [--rates data/results/benchmarks/pretraining.csv] [--watts 700]
+
+The rate of pretraining comes from pretraining.csv: the measured share of the arithmetic limit and the measured limit
+carry over to the profile's own encoder, views and batch, whose operations are counted from its networks. So a rate that
+was measured on a CPU gives CPU-hours. Storage is counted from the drawn maps that are here (bytes a block) and from the
+sizes of checkpoints and features. Every assumption is a row of the table. Writes cost.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import measure
+from selm import methods, paths
+from selm.errors import InputError
+from selm.methods import METHODS, PRETRAINED
+from selm.networks import EncoderConfig, MapEncoder
+from selm.profiles import Profile, get_profile
+from selm.views import Batch
+
+PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)
+
+
+def arithmetic(profile: Profile, method: str) -> tuple[float, int]:
+    """(floating-point operations a place: forward, backward and teacher; number of parameters), counted by torch.
+
+    The networks live on the meta device: nothing is computed, whatever their size.
+    """
+    v, s, n = profile.views, profile.pretraining, 2
+    with torch.device("meta"):
+        encoder = MapEncoder(EncoderConfig(profile.encoder.arch, profile.encoder.width, image_px=v.global_px))
+        made = methods.build(method, encoder, dataclasses.replace(s, batch=n), v.global_px)
+        wide = torch.zeros(2 * n, 3, v.global_px, v.global_px)
+        batch = Batch(
+            size=n, rows=torch.zeros(n, dtype=torch.int64), global_views=wide, parents=wide,
+            local_views=torch.zeros(v.n_local * n, 3, v.local_px, v.local_px), price=torch.zeros(n),
+            density_class=torch.zeros(n, dtype=torch.int64), coordinates=torch.zeros(n, 2),
+        )  # fmt: skip
+        with FlopCounterMode(display=False) as counter:
+            made.loss(batch, 0.5)["loss"].backward()
+    return counter.get_total_flops() / n, sum(p.numel() for p in made.parameters())
+
+
+def block_bytes() -> dict[int, float]:
+    """Mean bytes of a drawn block by zoom, over the drawn maps of 128 pixels a tile that are here."""
+    out: dict[int, float] = {}
+    for zoom in (17, 16, 15, 14):
+        sizes = [f.stat().st_size for f in paths.runs().glob(f"atlases/*-128px-*/z{zoom}/13/*/*.png")]
+        if sizes:
+            out[zoom] = sum(sizes) / len(sizes)
+    return out
+
+
+def estimate(profile: Profile, rates: pd.DataFrame, watts: float) -> list[dict[str, Any]]:
+    """The rows of the table."""
+    measured = rates[rates["way"].str.startswith("ours")].sort_values("share_of_limit").iloc[-1]
+    limit = float(measured["matrix_gflops"]) * 1e9
+    share = float(measured["share_of_limit"])
+    gpu = "cpu" not in str(measured["device"]).lower() and "x86" not in str(measured["device"])
+    unit = "GPU-hours" if gpu else "core-hours"
+    rows: list[dict[str, Any]] = []
+
+    def row(item: str, value: float, unit: str, how: str) -> float:
+        rows.append({"item": item, "value": value, "unit": unit, "how": how})
+        return value
+
+    row("arithmetic limit", limit / 1e12, "TFLOP/s", f"large matrix products on {measured['device']}")
+    row("share of it reached", share, "", f"{measured['way']}, {measured['encoder']}, {measured['px']} px")
+    images, hours, parameters = profile.pretraining.images, 0.0, 0
+    for method in PRETRAINED:
+        if not METHODS[method].in_paper:
+            continue
+        flops, parameters_ = arithmetic(profile, method)
+        parameters = max(parameters, parameters_)
+        seeds = profile.seeds_of(method)
+        rate = share * limit / flops
+        hours += row(
+            f"pretraining {method}", seeds * images / rate / 3600, unit,
+            f"{seeds} seed{'s' * (seeds > 1)} x {images:,} images at {rate:,.0f}/s ({flops / 1e9:.1f} GFLOP an image)",
+        )  # fmt: skip
+    row("pretraining, all", hours, unit, "sum of the rows above")
+    row("energy", hours * watts * PUE / 1000, "kWh", f"{watts:g} W a {unit.split('-')[0]}, PUE {PUE} (assumed)")
+    tiles = profile.pretraining.n_locations / 0.7  # 70 % of the places are pretrained on (section 4)
+    sizes = block_bytes()
+    if sizes:
+        blocks = math.ceil(tiles / 256)
+        each = ", ".join(f"zoom {zoom}: {size / 1000:,.0f} kB" for zoom, size in sizes.items())
+        how = f"at least {blocks:,} blocks of 256 places, as drawn here ({each} a block)"
+        row("maps", blocks * sum(sizes.values()) / 2**30, "GiB", how)
+        row("maps on a GPU", blocks * (2048**2 + 1024**2) / 2**30, "GiB", "uint8 blocks of zooms 17 and 16")
+    runs = sum(profile.seeds_of(m) for m in PRETRAINED if METHODS[m].in_paper)
+    how = f"{runs} runs: weights, their mean, and AdamW's two moments in float32"
+    row("checkpoints", runs * parameters * 4 * 4 / 2**30, "GiB", how)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--rates", type=Path, default=measure.RESULTS / "pretraining.csv")
+    parser.add_argument("--watts", type=float, help="of one GPU (700: H200's limit) or core; by default 700 or 10")
+    measure.options(parser)
+    chosen = parser.parse_args()
+    try:
+        if not chosen.rates.exists():
+            raise InputError(f"{chosen.rates}: no such file; python -m benchmarks.pretraining makes it")
+        rates = pd.read_csv(chosen.rates)
+        watts = chosen.watts or (10.0 if "x86" in str(rates["device"].iloc[0]) else 700.0)
+        rows = estimate(get_profile(chosen.profile), rates, watts)
+    except InputError as error:
+        print(f"cost: {error}")
+        return 2
+    measure.report("cost", rows, chosen, profile=chosen.profile, rates=chosen.rates.name)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -135,11 +135,17 @@ class Task:
             self, targets=targets, folds=dataclasses.replace(self.folds, fold=self.folds.fold[:trials])
         )
 
+    def rows_of(self, n: int) -> NDArray[np.int64]:
+        """At most `n` rows, drawn with a fixed seed."""
+        if len(self.places) <= n:
+            return np.arange(len(self.places))
+        return np.sort(np.random.default_rng(0).choice(len(self.places), n, replace=False))
+
     def some(self, n: int) -> Task:
-        """The same on at most `n` places, drawn with a fixed seed."""
+        """The same on the places `rows_of` n."""
         if len(self.places) <= n:
             return self
-        rows = np.sort(np.random.default_rng(0).choice(len(self.places), n, replace=False))
+        rows = self.rows_of(n)
         near = self.folds.near[rows][:, rows]
         return dataclasses.replace(
             self, places=self.places.iloc[rows].reset_index(drop=True), targets=self.targets[..., rows],
@@ -281,14 +287,19 @@ def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataF
 def point_scores(
     profile: Profile, cell: Cell, metric: str, epochs: int
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Each point's score (N,) averaged over the trials that tested it, NaN where none did, and its cell's name."""
+    """Each point's score (N,), averaged over the trials that tested it, NaN where none did, and its cell's name.
+
+    N are all points of the target, also where a cell was computed on some of them.
+    """
     run_cell(profile, cell)
     file, scores = cell_files(profile, cell)
-    rows = pd.read_csv(file)
-    evaluations = list(dict.fromkeys(rows["epochs"]))
-    values = checkpoints.load_tensors(scores)[0][metric][evaluations.index(epochs)].double()
-    names = task(profile, cell.table, cell.target, cell.split).places["cell"].to_numpy(str)
-    return values.nanmean(dim=0).numpy(), names
+    evaluations = list(dict.fromkeys(pd.read_csv(file)["epochs"]))
+    values = checkpoints.load_tensors(scores)[0][metric][evaluations.index(epochs)].double().nanmean(dim=0).numpy()
+    todo = task(profile, cell.table, cell.target, cell.split)
+    out = np.full(len(todo.places), np.nan)
+    some = cell.setting == "finetune" and not cell.method.startswith("raw_gps")
+    out[todo.rows_of(profile.probing.max_finetune) if some else slice(None)] = values
+    return out, todo.places["cell"].to_numpy(str)
 
 
 def table(profile: Profile, name: str, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
@@ -318,7 +329,8 @@ def finished(profile: Profile, name: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-# What the paper's text and bold figures claim, as (better, worse), and what a practitioner asks.
+# Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks. The
+# paper's own claims are in data/paper/claims.csv (`selm.experiments.claims`).
 CLAIMS = (
     ("gps_selm", "dino"),
     ("gps_selm_geo", "dino"),
@@ -336,7 +348,7 @@ CLAIMS = (
 
 def claims(profile: Profile, name: str, *, target: str | None = None, split: str = "blocks") -> pd.DataFrame:
     """A verdict on each of `CLAIMS` from the closed-form probes of a table, by paired bootstrap over blocks with Holm's
-    correction (`selm.probes.claims`); rows that are not computed yet are said to be ``not run``."""
+    correction for all of them (`selm.probes.claims`); those that are not computed yet are said to be ``not run``."""
     target = target or ("l01" if name == "table1" else "area_type")
     metric = "mse" if name == "table1" else "top1"
     grid = [

@@ -173,7 +173,7 @@ def figure3(
     """The numbers of all representations at hand (`representations.available`); computes what is missing."""
     todo = representations.available(profile, which)
     with tqdm(todo, desc=f"figure 3 ({profile.name})", unit="method", disable=not progress) as bar:
-        return pd.concat([compute(profile, *run, kind) for run in bar], ignore_index=True)
+        return pd.concat([compute(profile, method, seed, kind) for method, seed in bar], ignore_index=True)
 
 
 def ways(profile: Profile, methods: Iterable[str] = DRAWN, kind: str = "linear") -> pd.DataFrame:

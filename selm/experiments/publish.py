@@ -9,6 +9,7 @@ import pandas as pd
 from selm import checkpoints, paths
 from selm.experiments import grid
 from selm.experiments.figures import FINISHED
+from selm.experiments.paper_claims import claim_verdicts
 from selm.experiments.runs import complete, curves, pretrainings, runs
 from selm.output import written
 from selm.profiles import Profile
@@ -27,6 +28,8 @@ def publish(profile: Profile) -> list[Path]:
         if len(rows):
             out[f"{name}.csv"] = rows
             out[f"claims-{name}.csv"] = grid.claims(profile, name)
+    if any(f"{name}.csv" in out for name in grid.TABLES):
+        out["claims.csv"] = claim_verdicts(profile)
     for finished in FINISHED.values():
         out |= finished(profile)
     for name, content in out.items():

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -136,6 +137,53 @@ def read_embeddings(path: str | Path) -> tuple[pd.DataFrame, NDArray[np.float32]
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a readable table of embeddings ({str(error).splitlines()[0]})") from None
+
+
+def embedding_pieces(path: str | Path) -> Iterator[tuple[int, pd.DataFrame, NDArray[np.float32]]]:
+    """What `embed_file` wrote, in pieces: (first row from 0, its `lat` and `lon`, embeddings float32 (n, dim)).
+
+    Raises InputError as `read_embeddings` does.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    start = 0
+    try:
+        if path.suffix.lower() == ".csv":
+            for table in pd.read_csv(path, chunksize=50_000):
+                names = _embedding_columns(path, list(table.columns))
+                yield start, table[["lat", "lon"]], table[names].to_numpy(np.float32)
+                start += len(table)
+            return
+        with pq.ParquetFile(path) as file:
+            names = _embedding_columns(path, file.schema_arrow.names)
+            for batch in file.iter_batches(max(1, _PIECE_BYTES // (4 * len(names))), columns=["lat", "lon", *names]):
+                columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
+                yield start, batch.select(["lat", "lon"]).to_pandas(), np.stack(columns, axis=1).astype(np.float32)
+                start += len(batch)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not a readable table of embeddings ({str(error).splitlines()[0]})") from None
+
+
+def one_embedding(path: str | Path, row: int) -> NDArray[np.float32]:
+    """The embedding (dim,) in one row, counted from 0, of what `embed_file` wrote; reads no more than its piece."""
+    path = Path(path)
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        with pq.ParquetFile(path) as file:
+            names = _embedding_columns(path, file.schema_arrow.names)
+            start = 0
+            for number in range(file.num_row_groups):
+                length = file.metadata.row_group(number).num_rows
+                if row < start + length:
+                    group = file.read_row_group(number, columns=names).slice(row - start, 1)
+                    return np.array([group.column(name)[0].as_py() for name in names], np.float64).astype(np.float32)
+                start += length
+    for start, _, embeddings in embedding_pieces(path):
+        if row < start + len(embeddings):
+            return embeddings[row - start]
+    raise InputError(f"{path}: no row {row + 1}")
 
 
 def _embedding_columns(path: Path, columns: list[str]) -> list[str]:

@@ -1,0 +1,208 @@
+"""How time and memory grow with the number of places, the size of images, the number of classes and of trials.
+
+    python -m benchmarks.growth [--only places image_px classes trials] [--rounds 3]
+
+Every point is measured in a process of its own, forked from this one, so that its memory is that of the work alone;
+time is processor time, the least of some rounds. `slope` is that of log time against log size over the larger half of
+the sizes: 1 is linear. Writes growth.csv; the book draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import measure
+from selm import methods, profiles, stages
+from selm.embedder import _Plan
+from selm.nearest import Nearest
+from selm.pretrain import Trainer
+from selm.probes.folds import random_folds
+from selm.probes.frozen import frozen, logistic, ridge
+from selm.profiles import Profile, get_profile
+from selm.views import DeviceAtlas, ViewSampler
+
+Work = Callable[[], object]
+PIXELS = "pixels: four times as many for twice the side"
+# what grows, with what, its sizes, what to do (given a size, prepare and return the work), and a reason for its slope
+Growth = tuple[str, str, tuple[int, ...], Callable[[int], Work], str]
+PLACES = (1_000, 10_000, 100_000, 1_000_000)
+
+
+class _Empty:
+    """A map of a few blocks without anything on it, for work that only asks where places are."""
+
+    tile_px, zooms = 8, (17, 16)
+    palette = np.zeros((256, 3), np.uint8)
+    keys = np.array([(7200 + i, 3200 + j) for i in range(8) for j in range(8)], np.int32)
+
+    def read_blocks(self, keys: Any, zoom: int, progress: bool = False) -> Any:
+        return np.zeros((len(keys), self.tile_px << (zoom - 13), self.tile_px << (zoom - 13)), np.uint8)
+
+
+def _places(n: int) -> tuple[Any, Any]:
+    from benchmarks.embedding import coordinates
+
+    table = coordinates(_Empty.keys, n, 0)
+    return table["lat"].to_numpy(), table["lon"].to_numpy()
+
+
+def planning(n: int) -> Work:
+    """Which images `selm embed` needs of which blocks."""
+    lat, lon = _places(n)
+    return lambda: _Plan.make(lat, lon, 17, 128, 128, _Empty.keys)
+
+
+def drawing_rows(n: int) -> Work:
+    """A hundred batches' draws with eq. 1's priorities, the distribution function included."""
+    lat, lon = _places(n)
+    priorities = np.random.default_rng(0).random(n)
+    empty = DeviceAtlas([_Empty()], (17, 16))
+
+    def work() -> None:
+        sampler = ViewSampler(
+            empty, lat, lon, profiles.Views(), zoom=17, parent_zoom=16, price=np.zeros(n), density_class=np.zeros(n),
+            coordinates=np.zeros((n, 2)), priorities=priorities / priorities.sum(), pixel_mean=(0.5,) * 3,
+            pixel_std=(0.5,) * 3,
+        )  # fmt: skip
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(100):
+            sampler.draw_rows(256, generator)
+
+    return work
+
+
+def exact_search(n: int) -> Work:
+    """Opening and asking exact search for the neighbours of one place, among embeddings of 128 numbers."""
+    embeddings = np.random.default_rng(0).standard_normal((n, 128), np.float32)
+    return lambda: Nearest(embeddings, np.zeros(n), np.zeros(n)).query(embeddings[0], 10)
+
+
+def _step(profile: Profile, batch: int) -> Work:
+    settings = dataclasses.replace(profile.pretraining, batch=batch, images=10_000_000)
+    torch.manual_seed(0)
+    encoder = stages.new_encoder(stages.encoder_config(profile), 0)
+    method = methods.build("gps_selm", encoder, settings, profile.views.global_px)
+    trainer = Trainer(method, stages.sampler(profile), settings, 0, stages.device())
+    trainer.train_step()
+    return trainer.train_step
+
+
+def step_by_px(px: int) -> Work:
+    """A step of GPS-SELM with the demo's encoder on 16 places, by the side of its global views."""
+    demo = get_profile("demo")
+    return _step(dataclasses.replace(demo, views=dataclasses.replace(demo.views, global_px=px, local_px=px // 2)), 16)
+
+
+def _features(n: int = 800, d: int = 128) -> Any:
+    return np.random.default_rng(0).standard_normal((n, d)).astype(np.float32)
+
+
+def _codes(classes: int, n: int = 800) -> Any:
+    return np.arange(n) % classes
+
+
+def frozen_by_classes(classes: int) -> Work:
+    """The linear probe, 3 epochs of one draw, by the number of classes."""
+    x, folds = _features(), random_folds(800, [0])
+    return lambda: frozen(x, _codes(classes), folds, task="classification", epochs=(3,))
+
+
+def logistic_by_classes(classes: int) -> Work:
+    """Logistic regression at its minimum, one draw, by the number of classes."""
+    x, folds = _features(), random_folds(800, [0])
+    return lambda: logistic(x, _codes(classes), folds, tolerance=1e-4)
+
+
+def frozen_by_trials(trials: int) -> Work:
+    """The linear probe on prices, 5 epochs, by the number of trials (draws of ten folds)."""
+    x, folds = _features(), random_folds(800, range(trials))
+    return lambda: frozen(x, x[:, 0], folds, task="regression", epochs=(5,))
+
+
+def ridge_by_trials(trials: int) -> Work:
+    """Ridge on prices by the number of trials (draws of ten folds)."""
+    x, folds = _features(), random_folds(800, range(trials))
+    return lambda: ridge(x, x[:, 0], folds)
+
+
+GROWTHS: tuple[Growth, ...] = (
+    ("places", "planning an embedding", PLACES, planning, "sorting: n log n"),
+    ("places", "drawing 100 batches", PLACES, drawing_rows, "one pass to make the distribution function"),
+    ("places", "exact search", PLACES, exact_search, "every embedding is looked at"),
+    ("image_px", "pretraining step", (32, 64, 128), step_by_px, PIXELS),
+    ("classes", "linear probe", (10, 30, 100, 300), frozen_by_classes, "weights of all classes"),
+    ("classes", "logistic regression", (10, 30, 100, 300), logistic_by_classes, "weights of all, rarer classes"),
+    ("trials", "linear probe", (1, 2, 5, 10, 20), frozen_by_trials, "models of all trials"),
+    ("trials", "ridge", (1, 2, 5, 10), ridge_by_trials, "one decomposition a fold"),
+)  # fmt: skip
+
+
+def _in_child(make: Callable[[int], Work], size: int, rounds: int, answer: Any) -> None:
+    work = make(size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer.send((min(times), (after - before) / 2**10, after / 2**10))
+
+
+def point(make: Callable[[int], Work], size: int, rounds: int) -> tuple[float, float, float]:
+    """(processor seconds, MiB that the work added to what it was given, MiB of the process) at one size."""
+    here, there = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_in_child, args=(make, size, rounds, there))
+    child.start()
+    there.close()
+    try:
+        return here.recv()  # type: ignore[no-any-return]
+    except EOFError:
+        child.join()
+        raise SystemExit(f"growth: the process for size {size} ended with status {child.exitcode}") from None
+    finally:
+        child.join()
+
+
+def slope(sizes: list[int], seconds: list[float]) -> float:
+    """The exponent of growth over the larger half of the sizes."""
+    half = len(sizes) // 2
+    return float(np.polyfit(np.log(sizes[half - 1 :]), np.log(np.maximum(seconds[half - 1 :], 1e-6)), 1)[0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=["places", "image_px", "classes", "trials"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--largest", type=int, help="leave out sizes above this (tests)")
+    measure.options(parser)
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    rows: list[dict[str, Any]] = []
+    for grows, what, sizes, make, reason in GROWTHS:
+        if chosen.only and grows not in chosen.only:
+            continue
+        print(f"{what} by {grows}", file=sys.stderr, flush=True)
+        kept = [size for size in sizes if chosen.largest is None or size <= chosen.largest]
+        points = [point(make, size, chosen.rounds) for size in kept]
+        exponent = slope([s**2 if grows == "image_px" else s for s in kept], [p[0] for p in points])
+        rows += [
+            {"grows": grows, "what": what, "size": size, "seconds": seconds, "mib_added": added, "mib": whole,
+             "slope": exponent, "why": reason}
+            for size, (seconds, added, whole) in zip(kept, points, strict=True)
+        ]  # fmt: skip
+    measure.report("growth", rows, chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -176,7 +176,7 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
-        parts = images.chunk(max(2, len(images) // self.group))
+        parts = images.tensor_split(max(2, len(images) // self.group))
         return torch.cat([super(SplitBatchNorm2d, self).forward(part) for part in parts])
 
 

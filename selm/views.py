@@ -205,6 +205,7 @@ class Batch:
     price: Tensor  # (B,) float, NaN where unknown
     density_class: Tensor  # (B,) int64, -1 where unknown
     coordinates: Tensor  # (B, 2) latitude and longitude scaled to the region
+    rows: Tensor  # (B,) int64, which of the sampler's places
 
 
 class ViewSampler:
@@ -228,6 +229,7 @@ class ViewSampler:
     ):
         device = atlas.device
         self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
+        self.places = np.stack([lat, lon], axis=1)  # (n, 2) degrees
         self.centres = atlas.locate(lat, lon, zoom)
         self.parent_centres = None if parent_zoom is None else atlas.locate(lat, lon, parent_zoom)
         self.price = torch.tensor(np.asarray(price), dtype=torch.float32, device=device)
@@ -276,6 +278,7 @@ class ViewSampler:
             price=self.price[rows],
             density_class=self.density_class[rows],
             coordinates=self.coordinates[rows],
+            rows=rows,
         )
 
 

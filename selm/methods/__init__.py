@@ -9,6 +9,8 @@ from typing import Any
 from selm.errors import InputError, unknown
 from selm.methods.base import Method
 from selm.methods.gps_selm import GPSSELM, Terms
+from selm.methods.moco_geo_tp import MoCoGeoTP, MoCoGeoTPSettings
+from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.networks import MapEncoder
 from selm.profiles import Pretraining
 
@@ -38,7 +40,9 @@ _GEO = Terms(price=True, density=True, coordinates=True)
 METHODS: dict[str, Row] = {
     "random_init": Row("Random Init"),
     "raw_gps": Row("raw GPS"),
+    "moco_v2": Row("MoCo-V2", MoCo, MoCoSettings()),
     "dino": Row("DINO", GPSSELM, Terms()),
+    "moco_geo_tp": Row("MoCo-V2+Geo+TP", MoCoGeoTP, MoCoGeoTPSettings()),
     "gps_selm_geo": Row("GPS-SELM (geo)", GPSSELM, _GEO),
     "gps_selm_geo_rec": Row(
         "GPS-SELM (geo+rec)", GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)

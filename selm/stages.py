@@ -184,14 +184,15 @@ def encoder_config(profile: Profile) -> EncoderConfig:
 
 
 @lru_cache(maxsize=1)
-def _sampler(profile: Profile, fingerprint: str, on: str) -> ViewSampler:
+def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int, ...]) -> ViewSampler:
     table, config = pretraining_places(profile), encoder_config(profile)
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
     zoom = profile.maps.zooms[0]
     parent = zoom - PARENT_STEP
     s = profile.pretraining
     return ViewSampler(
-        DeviceAtlas(list(atlases(profile, "pretrain").values()), (zoom, parent), on, near=(lat, lon)),
+        DeviceAtlas(list(atlases(profile, "pretrain").values()), tuple(dict.fromkeys((zoom, parent, *more_zooms))), on,
+                    near=(lat, lon)),
         lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
         price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
         priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
@@ -199,9 +200,12 @@ def _sampler(profile: Profile, fingerprint: str, on: str) -> ViewSampler:
     )  # fmt: skip
 
 
-def sampler(profile: Profile) -> ViewSampler:
-    """Views of the pretraining places, on the device; the last one made is kept in memory."""
-    return _sampler(profile, table_fingerprint(locations(profile)), str(device()))
+def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
+    """Views of the pretraining places, on the device; the last one made is kept in memory.
+
+    The atlas holds the profile's zoom and its parent's, and `more_zooms`.
+    """
+    return _sampler(profile, table_fingerprint(locations(profile)), str(device()), more_zooms)
 
 
 def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -229,7 +233,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "terms": None if row.terms is None else dataclasses.asdict(row.terms),
         "profile": profile.name,
         "seed": seed,
-        "encoder": dataclasses.asdict(encoder_config(profile)),
+        "encoder": encoder_config(profile).settings(),
         "views": dataclasses.asdict(profile.views),
         "pretraining": dataclasses.asdict(profile.pretraining),
         "data": table_fingerprint(locations(profile)),
@@ -255,11 +259,12 @@ def pretrained(
     folder = address("pretraining", f"{profile.name}-{method}-s{seed}", config)
     if (folder / "run.json").exists() and checkpoints.read_json(folder / "run.json").get("complete"):
         return folder
-    made = new_encoder(encoder_config(profile), seed)
+    zooms = methods.get_row(method).zooms
+    made = new_encoder(dataclasses.replace(encoder_config(profile), context_zooms=zooms[1:]), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the heads
         method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
-    trainer = Trainer(method_, sampler(profile), profile.pretraining, seed, device(), compiled=compiled)
+    trainer = Trainer(method_, sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled)
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 
 
@@ -318,9 +323,12 @@ def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, ba
 
 
 def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, label: str) -> NDArray[np.float32]:
-    """(N, dim) frozen features of the places of `table`, computed once; `label` names the table."""
+    """(N, dim) frozen features of the places of `table`, computed once; `label` names the table.
+
+    For an encoder of several zooms, those of all zooms side by side.
+    """
     source = (
-        {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
+        {"random": encoder_config(profile).settings(), "seed": seed}
         if method == "random_init"
         else {"run": pretrained(profile, method, seed).name}
     )
@@ -329,6 +337,7 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
     file = address("features", f"{profile.name}-{method}-s{seed}-{label}", parts).with_suffix(".safetensors")
     if not file.exists():
         network = encoder(profile, method, seed)
-        out = encode(network, point_images(profile, table), palette(profile))
+        images = (point_images(profile, table, zoom) for zoom in network.config.zooms)
+        out = torch.cat([encode(network, image, palette(profile)) for image in images], dim=1)
         checkpoints.save_tensors(file, {"features": out})
     return checkpoints.load_tensors(file)[0]["features"].numpy()

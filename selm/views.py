@@ -149,6 +149,10 @@ class Windows:
         """The windows of some of the places."""
         return Windows(self.centre[places], self.side[places], self.angle[places])
 
+    def views(self, some: slice) -> Windows:
+        """Some of each place's windows."""
+        return Windows(self.centre[:, some], self.side[:, some], self.angle[:, some])
+
 
 def random_windows(
     n: int, views: int, px: int, area: tuple[float, float], zoom: tuple[float, float], degrees: float,

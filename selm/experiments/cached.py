@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ def cell_base(profile: Profile, label: str, method: str, seed: int, parts: dict[
     if method in methods.PRETRAINED:
         run = stages.pretraining_config(profile, method, seed)
     elif method == "random_init":
-        run = {"encoder": dataclasses.asdict(stages.encoder_config(profile)), "seed": seed}
+        run = {"encoder": stages.encoder_config(profile).settings(), "seed": seed}
     return stages.address("cells", f"{profile.name}-{label}", {**parts, "label": label, "run": run})
 
 
@@ -55,5 +54,5 @@ def cell_rows(
 def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What frozen features depend on, besides the images: the random weights, or the pretraining run."""
     if method == "random_init":
-        return {"random": dataclasses.asdict(stages.encoder_config(profile)), "seed": seed}
+        return {"random": stages.encoder_config(profile).settings(), "seed": seed}
     return {"run": stages.pretraining_folder(profile, method, seed).name}

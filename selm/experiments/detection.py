@@ -51,7 +51,7 @@ class Cell:
 def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Cell]:
     """The grid, method by method; `photographs` names another data set than the profile's."""
     name = photographs or profile.detection.imagery
-    rows = ("random_init", *methods.PRETRAINED)
+    rows = ("random_init", *methods.ONE_IMAGE)
     out = [Cell(name, method, trial) for method in rows for trial in range(profile.detection.n_trials)]
     return [cell for cell in out if which is None or cell.method in set(which)]
 
@@ -150,7 +150,7 @@ def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataF
     """The row of a cell in the results table, computed where it is not there yet."""
     return cell_rows(
         profile, cell_at(profile, cell), cell.method, cell.seed, lambda: compute(profile, cell, progress=progress),
-        data=imagery.read(profile, cell.imagery).fingerprint, stand_in=imagery.is_stand_in(profile, cell.imagery),
+        data=imagery.read(profile, cell.imagery).fingerprint, stand_in=imagery.is_stand_in(cell.imagery),
     )  # fmt: skip
 
 
@@ -178,5 +178,7 @@ def table4(
 
 def finished(profile: Profile) -> pd.DataFrame:
     """The rows of the cells that are there already; computes nothing."""
+    if not imagery.is_there(profile, profile.detection.imagery):
+        return pd.DataFrame()
     done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
     return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()

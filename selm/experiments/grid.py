@@ -85,6 +85,8 @@ def title(method: str) -> str:
     """What a row is called in the tables."""
     if method in PRACTITIONER:
         return PRACTITIONER[method]
+    if method == "histogram":
+        return "trees on colours"
     if method == "raw_gps_standardised":
         return "raw GPS, standardised"
     return methods.get_row(method).title
@@ -253,7 +255,7 @@ def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
     if cell.method in methods.PRETRAINED:
         run = stages.pretraining_config(profile, cell.method, cell.seed)
     elif cell.method == "random_init":
-        run = {"encoder": dataclasses.asdict(stages.encoder_config(profile))}
+        run = {"encoder": stages.encoder_config(profile).settings()}
     parts = {
         "cell": dataclasses.asdict(cell),
         "run": run,

@@ -57,13 +57,11 @@ class Cell:
         return f"{EXPERIMENT}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
 
 
-def cells(
-    profile: Profile, which: Iterable[str] | None = None, photographs: tuple[str, ...] | None = None
-) -> list[Cell]:
-    """The grid in reading order. `which` keeps some methods; `photographs` names other data sets than the profile's."""
+def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Cell]:
+    """The grid in reading order. `which` keeps some methods; `photographs` names another data set than the profile's."""
     out: list[Cell] = []
     targets = [(target, split) for target in OSM for split in ("random", "blocks")]
-    targets += [(name, "random") for name in (profile.land_cover.imagery if photographs is None else photographs)]
+    targets += [(name, "random") for name in ((photographs,) if photographs else profile.land_cover.imagery)]
     for target, split in targets:
         on_map = target in OSM
         out += [Cell(target, split, "random_init", setting) for setting in SETTINGS]
@@ -178,16 +176,15 @@ def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataF
         scores = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
         return rows, {**scores, "predictions": torch.from_numpy(done.predictions)}
 
-    stand_in = profile.stand_ins if cell.target in OSM else imagery.is_stand_in(profile, cell.target)
+    stand_in = profile.stand_ins if cell.target in OSM else imagery.is_stand_in(cell.target)
     rows = cell_rows(profile, cell_at(profile, cell), cell.method, cell.seed, make,
                      data=data_key(profile, cell.target), stand_in=stand_in)  # fmt: skip
     return rows.assign(target=cell.target)
 
 
 def table3(
-    profile: Profile, which: Iterable[str] | None = None, *, photographs: tuple[str, ...] | None = None,
-    progress: bool = True,
-) -> pd.DataFrame:  # fmt: skip
+    profile: Profile, which: Iterable[str] | None = None, *, photographs: str | None = None, progress: bool = True
+) -> pd.DataFrame:
     """Land cover (Table 3): tidy results, one row a trial; computes the cells that are missing."""
     parts = []
     with tqdm(cells(profile, which, photographs), desc=f"{EXPERIMENT} ({profile.name})", unit="cell",
@@ -202,5 +199,6 @@ def finished(profile: Profile) -> pd.DataFrame:
     """The rows of the cells that are there already; computes nothing."""
     if not osm_land_cover.is_there(profile):
         return pd.DataFrame()
-    done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
+    here = [cell for cell in cells(profile) if cell.target in OSM or imagery.is_there(profile, cell.target)]
+    done = [cell for cell in here if is_finished(cell_at(profile, cell))]
     return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()

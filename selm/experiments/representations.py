@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -32,7 +31,7 @@ def title(method: str) -> str:
 
 def complete_ones(profile: Profile) -> list[tuple[str, int]]:
     """(name, seed) of what can be compared without training anything."""
-    runs = [run for run in pretrainings(profile) if complete(profile, *run)]
+    runs = [run for run in pretrainings(profile) if run[0] in methods.ONE_IMAGE and complete(profile, *run)]
     return [(name, 0) for name in (*BASELINES, "random_init")] + runs
 
 
@@ -51,7 +50,7 @@ def source(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     if method in BASELINES:
         return {"method": method}
     if method == "random_init":
-        return {"random": dataclasses.asdict(stages.encoder_config(profile)), "seed": seed}
+        return {"random": stages.encoder_config(profile).settings(), "seed": seed}
     return {"run": stages.pretraining_folder(profile, method, seed).name}
 
 

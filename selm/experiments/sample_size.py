@@ -53,7 +53,7 @@ def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str
     """The lines of the figure. `which` keeps some methods; `photographs` names another data set than the profile's."""
     name = photographs or profile.sample_size.imagery
     out = [Cell(name, "random_init", "frozen-closed")]
-    for method in methods.PRETRAINED:
+    for method in methods.ONE_IMAGE:
         out += [Cell(name, method, "frozen-closed", seed) for seed in range(profile.seeds_of(method))]
     out.append(Cell(name, "histogram", "practitioner"))
     return [cell for cell in out if which is None or cell.method in set(which)]
@@ -146,7 +146,7 @@ def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataF
 
     return cell_rows(
         profile, cell_at(profile, cell), cell.method, cell.seed, make,
-        data=imagery.read(profile, cell.imagery).fingerprint, stand_in=imagery.is_stand_in(profile, cell.imagery),
+        data=imagery.read(profile, cell.imagery).fingerprint, stand_in=imagery.is_stand_in(cell.imagery),
     )  # fmt: skip
 
 
@@ -166,7 +166,10 @@ def figure4(
     return pd.concat(parts, ignore_index=True)
 
 
-def finished(profile: Profile) -> pd.DataFrame:
-    """The rows of the cells that are there already; computes nothing."""
+def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+    """The rows of the cells that are there already, by the name of their file; computes nothing."""
+    if not imagery.is_there(profile, profile.sample_size.imagery):
+        return {}
     done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
-    return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()
+    parts = [run_cell(profile, cell) for cell in done]
+    return {f"{EXPERIMENT}.csv": pd.concat(parts, ignore_index=True)} if parts else {}

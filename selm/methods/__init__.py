@@ -11,6 +11,7 @@ from selm.methods.base import Method
 from selm.methods.gps_selm import GPSSELM, Terms
 from selm.methods.moco_geo_tp import MoCoGeoTP, MoCoGeoTPSettings
 from selm.methods.moco_v2 import MoCo, MoCoSettings
+from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
 from selm.networks import MapEncoder
 from selm.profiles import Pretraining
 
@@ -33,6 +34,11 @@ class Row:
     def terms(self) -> Terms | None:
         """Which of eq. 13's losses are on, in a row of GPS-SELM's."""
         return self.settings if isinstance(self.settings, Terms) else None
+
+    @property
+    def zooms(self) -> tuple[int, ...]:
+        """The zooms that the embedding is made of, where they are not the profile's one."""
+        return getattr(self.settings, "zooms", ())
 
 
 _GEO = Terms(price=True, density=True, coordinates=True)
@@ -65,9 +71,12 @@ METHODS: dict[str, Row] = {
         Terms(density=True, coordinates=True, reconstruction=True, clustering=True),
         in_paper=False,
     ),
+    # beyond the paper
+    "multi_zoom": Row("GPS-SELM (geo), zooms 17-14", MultiZoom, MultiZoomSettings(), in_paper=False),
 }
 
 PRETRAINED = tuple(name for name, row in METHODS.items() if row.builder is not None)
+ONE_IMAGE = tuple(name for name in PRETRAINED if not METHODS[name].zooms)  # those that see one image of a place
 
 
 def get_row(name: str) -> Row:

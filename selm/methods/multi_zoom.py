@@ -1,9 +1,9 @@
 """GPS-SELM over several zooms: one encoder with shared weights sees a coordinate's concentric surroundings.
 
-Beyond the paper. One zoom-17 image holds little about a place; its surroundings hold more. Here the views of a place are
-cut at two zooms of a list, which change from place to place and from step to step, and the losses stay as they are: the
-student must recognise a place across zooms (eq. 4), and price, density and coordinates are predicted from every zoom
-(eq. 8). The embedding of a coordinate is the encoder's features at all zooms, side by side.
+Beyond the paper. One zoom-17 image holds little about a place; its surroundings hold more. Here the views of a place
+are cut at two zooms of a list, which change from place to place and from step to step, and the losses stay as they are:
+the student must recognise a place across zooms (eq. 4), and price, density and coordinates are predicted from every
+zoom (eq. 8). The embedding of a coordinate is the encoder's features at all zooms, side by side.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from selm.networks import MapEncoder
 from selm.profiles import Pretraining
 from selm.views import Batch, ViewSampler, colour, cut, random_windows, reach
 
+_GEO = Terms(price=True, density=True, coordinates=True)
+
 
 @dataclass(frozen=True)
 class MultiZoomSettings:
     """Ours, all of it."""
 
-    terms: Terms = Terms(price=True, density=True, coordinates=True)
+    terms: Terms = _GEO
     zooms: tuple[int, ...] = (17, 16, 15, 14)
     across: bool = True  # False: all views of a place at one zoom
 

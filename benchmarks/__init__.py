@@ -1,0 +1,1 @@
+"""Measurements, `python -m benchmarks.NAME`: beside the package, not part of it."""

@@ -14,7 +14,7 @@ import seaborn as sns
 from numpy.typing import ArrayLike
 
 from selm.errors import InputError
-from selm.report import HIGHER_IS_BETTER, PERCENT, summarise, titles
+from selm.report import HIGHER_IS_BETTER, PERCENT, records, summarise, titles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -312,9 +312,9 @@ def error_map(
 
 
 def purity(rows: pd.DataFrame, labels: Mapping[str, str], titles: Mapping[str, str]) -> Figure:
-    """Neighbour purity above chance of each representation (mean over seeds, with the widest interval), a panel a label.
+    """Neighbour purity above chance of each representation (mean over seeds, the widest interval), a panel a label.
 
-    rows: `selm.experiments.tsne.figure2`'s, of one profile.  labels, titles: what labels and representations are called.
+    rows: `selm.experiments.tsne.figure2`'s, of one profile.  labels, titles: names of labels and of representations.
     """
     use_style()
     shown = [label for label in labels if label in set(rows["label"])]
@@ -363,7 +363,8 @@ def maps_on_a_plane(flat: ArrayLike, rows: ArrayLike, images: ArrayLike, codes: 
     for c, colour in [(-1, "0.8"), *zip(present, colours, strict=False)]:
         inside = code == c
         if inside.any():
-            axis.scatter(*xy[inside].T, s=9, color=colour, linewidths=0, label=names[c] if c >= 0 else "unknown")
+            name = names[c] if c >= 0 else "unknown"
+            axis.scatter(xy[inside, 0], xy[inside, 1], s=9, color=colour, linewidths=0, label=name)
     side = 0.055 * float(np.ptp(xy, axis=0).max() or 1.0)
     for row, picture in zip(np.asarray(rows), pictures, strict=True):
         x, y = xy[row]
@@ -399,7 +400,7 @@ def ways(table: pd.DataFrame, images: ArrayLike, title: str = "", attribution: s
         axis.set_xticks([])
         axis.set_yticks([])
         axis.set_frame_on(False)
-    for row in table.itertuples():
+    for row in records(table):
         ends = row.rank == 0
         column = (0 if row.step == 0 else columns - 1) if ends else row.step + 1
         axis = axes[(shown - 1) // 2 if ends else row.rank - 1, column]
@@ -465,7 +466,7 @@ def forest(rows: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> Figure:
         raise InputError("forest: no claim has been tested")
     colour = {"holds": COLOURS[2], "reversed": COLOURS[1], "undecided": "0.45"}
     figure, axis = plt.subplots(figsize=(WIDTH, 0.75 + 0.2 * len(rows)))
-    for y, row in enumerate(rows.itertuples()):
+    for y, row in enumerate(records(rows)):
         ink = colour[str(row.verdict)]
         axis.plot([scale * row.low, scale * row.high], [y, y], color=ink, linewidth=1.4)
         axis.plot(scale * row.gain, y, _MARKERS[list(colour).index(str(row.verdict))], color=ink, markersize=4)

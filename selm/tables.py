@@ -155,7 +155,7 @@ def comparison_table(comparison: pd.DataFrame, *, caption: str = "") -> Html:
         printed[row.setting, row.method, int(row.epochs), row.metric] = row.paper
         titles[row.setting, row.method] = row.title
     measured = " / ".join(_UNITS[m] for m in metrics) + (", %" if metrics[0] in PERCENT else "")
-    facts = [] if set(comparison["split"]) == {"random"} else ["on a random split"]
+    facts = ["on a random split"] if "blocks" in set(comparison["split"]) else []
     if "top1" in metrics:
         facts.append("frozen or fine-tuned: not stated")
     steps = "".join(
@@ -206,7 +206,7 @@ def claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
     unit = _UNITS[metric] + (", points" if metric in PERCENT else "")
     names = titles(dict.fromkeys([*claims["a"], *claims["b"]]))
     in_paper = {str(method) for number in (1, 2) for method in paper_table(number)["method"]}
-    columns = ("claim", "whose", f"gain ({unit})", "95 % interval", "p, Holm", "runs", "")
+    columns = ("claim", "whose", f"gain ({unit})", "interval", "p, Holm", "runs", "")
     head = "<tr>" + "".join(f"<th>{column}</th>" for column in columns) + "</tr>"
     body = ""
     for row in records(claims):
@@ -224,8 +224,8 @@ def claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
     if len(run):
         blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
         basis = (
-            f'<p class="selm-foot">Paired bootstrap over {_span(blocks)} spatial blocks with {_span(points)} points, '
-            f"Holm's correction for {len(run)} claims; conditional on the pretraining runs counted under <em>runs</em> "
+            f'<p class="selm-foot">Paired bootstrap over {_span(blocks)} spatial blocks with {_span(points)} points; '
+            f"{_correction(claims)}; conditional on the pretraining runs counted under <em>runs</em> "
             "(of the first / of the second)." + (" Plumbing check: no verdict." if plumbing_check else "") + "</p>"
         )
     return Html(_wrap(caption, head, body) + basis)
@@ -235,10 +235,101 @@ def _span(values: Sequence[int]) -> str:
     return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
+def _correction(claims: pd.DataFrame) -> str:
+    """How a family of claims was corrected, in words."""
+    level = float(claims["interval_level"].dropna().iloc[0])
+    return (
+        f"Holm's correction at 5 %, two-sided, for all {int(claims['n_family'].iloc[0])} claims, run or not. Intervals "
+        f"are at the level of its last step, {100 * level:.4g} %, so that one leaves 0 out exactly where there is a "
+        "verdict"
+    )
+
+
+_SHORT = {"frozen": "frozen", "finetune": "fine-tuned", "unstated": ""}
+
+
+def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
+    """The paper's claims on one of its tables or figures: a row a pair, a column a column of the paper's table.
+
+    verdicts: rows of `selm.experiments.claim_verdicts` with one `where`. A cell: verdict, our gain (positive: as
+    claimed) with its interval, and below it the paper's. Profiles that only check the plumbing show no verdict.
+    """
+    if verdicts["where"].nunique() != 1:
+        raise InputError("claims of one table or figure at a time: a family is corrected together")
+    plumbing_check = bool(verdicts["profile"].isin(PLUMBING_CHECKS).any())
+    where = str(verdicts["where"].iloc[0])
+    printed = printed_values(where)
+    rows: dict[tuple[str, str], dict[tuple[str, str, str, int], Any]] = {}
+    columns: dict[tuple[str, str, str, int], None] = {}
+    for claim in records(verdicts):
+        epochs = 0 if pd.isna(claim.epochs) else int(claim.epochs)
+        column = (str(claim.target), str(claim.metric), str(claim.setting), epochs)
+        columns.setdefault(column)
+        rows.setdefault((str(claim.a), str(claim.b)), {})[column] = claim
+    names = {name: name.replace("-", " ") for pair in rows for name in pair}
+    if where != "figure5":
+        names = titles(names)
+    head = "<tr><th>claim</th>"
+    for target, metric, setting, epochs in columns:
+        facts = [_SHORT.get(setting, setting), f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else ""]
+        facts += [target] if len({column[0] for column in columns}) > 1 else []
+        head += f"<th>{_UNITS.get(metric, 'recall')}<br><small>{', '.join(fact for fact in facts if fact)}</small></th>"
+    head += "</tr>"
+    body = ""
+    for (a, b), cells in rows.items():
+        body += f"<tr><td>{html.escape(names[a])} <small>beats</small> {html.escape(names[b])}</td>"
+        for column in columns:
+            body += _claim_cell(cells.get(column), printed, plumbing_check)
+        body += "</tr>"
+    run = verdicts[verdicts["verdict"] != "not run"]
+    foot = ""
+    if len(run):
+        blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
+        foot = (
+            f'<p class="selm-foot">Gain: positive where it is as claimed; below it the paper\'s. Bootstrap over '
+            f"{_span(blocks)} spatial blocks with {_span(points)} points; {_correction(verdicts)}.</p>"
+        )
+    reasons = sorted({str(reason) for reason in verdicts["reason"].dropna()} - {""})
+    if reasons:
+        foot += f'<p class="selm-foot">Not run: {html.escape("; ".join(reasons))}.</p>'
+    return Html(_wrap(caption, head, body) + foot)
+
+
+def _claim_cell(claim: Any, printed: Mapping[tuple[str, str, int, str, str], float], plumbing_check: bool) -> str:
+    if claim is None:
+        return _td("")
+    metric = "top1" if claim.metric == "recall1" else str(claim.metric)
+    epochs = 0 if pd.isna(claim.epochs) else int(claim.epochs)
+    a, b = (printed.get((row, claim.setting, epochs, metric, claim.target), math.nan) for row in (claim.a, claim.b))
+    theirs = a - b if HIGHER_IS_BETTER[metric] else b - a
+    below = f"<br><small>paper {theirs:+.2f}</small>".replace("-", "−") if math.isfinite(theirs) else ""
+    if claim.verdict == "not run":
+        return _td(_tag("not run") + below)
+    scale = 100.0 if metric in PERCENT else 1.0
+    gain, low, high = (_number(scale * value, metric, sign=True) for value in (claim.gain, claim.low, claim.high))
+    tag = "" if plumbing_check else _tag(str(claim.verdict)) + "<br>"
+    return _td(f"{tag}{gain} <small>({low} to {high})</small>{below}")
+
+
+def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:
+    """(method, setting, epochs, metric, target of the claims) → the paper's number, of one of its tables."""
+    if not where.startswith("table"):
+        return {}
+    targets = {"Hokkaido": "l01", "NAIP": "naip", "OSM": "osm", "xView": "xview"}
+    out: dict[tuple[str, str, int, str, str], float] = {}
+    for row in records(paper_table(int(where.removeprefix("table")))):
+        epochs = 0 if pd.isna(row.epochs) else int(row.epochs)
+        settings = ("frozen", "finetune", "unstated") if row.setting == "unstated" else (str(row.setting),)
+        for setting in settings:
+            target = targets.get(row.dataset, "area_type")
+            out[str(row.method), setting, epochs, str(row.metric), target] = float(row.value)
+    return out
+
+
 def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, command: str | None = None) -> Html:
     """Where the numbers of a table come from: of each profile its commits, data, device and dates, and the one command.
 
-    command: by default ``selm table N --profile PROFILE`` for the experiments in the results.
+    command: by default ``selm table N --profile PROFILE`` (or ``figure N``) for the experiments in the results.
     """
     parts = [results] if isinstance(results, pd.DataFrame) else [part for part in results if part is not None]
     text = ""
@@ -250,8 +341,9 @@ def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, 
             facts.append(f"run ids: {rows['run_id'].nunique()}")
             if rows["stand_in"].astype(bool).any():
                 facts.append("labels are stand-ins computed from the map")
-            numbers = sorted({str(name).removeprefix("table") for name in rows["experiment"]})
-            again = command or " && ".join(f"selm table {number} --profile {profile}" for number in numbers)
+            names = sorted({str(name) for name in rows["experiment"]})
+            verbs = [name.replace("table", "table ").replace("figure", "figure ") for name in names]
+            again = command or " && ".join(f"selm {verb} --profile {profile}" for verb in verbs)
             text += f'<p class="selm-foot">{" · ".join(facts)}<br>again: <code>{html.escape(again)}</code></p>'
     return Html(_CSS + text)
 
@@ -260,3 +352,20 @@ def _listed(column: pd.Series[Any], most: int = 3) -> str:
     values = sorted({str(value) for value in column.dropna()} - {""})
     shown = ", ".join(values[:most]) + (f" and {len(values) - most} more" if len(values) > most else "")
     return html.escape(shown) or "unknown"
+
+
+def findings_table(findings: pd.DataFrame, *, caption: str = "") -> Html:
+    """The page "What we found": the table of `selm.findings.summary`."""
+    head = (
+        "<tr><th>the paper's claim</th><th>verdict</th><th>holds</th><th>undecided</th><th>reversed</th>"
+        "<th>not run</th><th>gain: ours</th><th>the paper's</th></tr>"
+    )
+    body, section = "", ""
+    for row in records(findings):
+        if row.section != section:
+            body += f'<tr class="section"><td colspan="8">{html.escape(row.section)}</td></tr>'
+            section = row.section
+        body += f"<tr><td>{html.escape(row.claim)}</td>" + _td(_tag(row.verdict))
+        body += "".join(_td(str(n) if n else "–") for n in (row.holds, row.undecided, row.reversed, row.not_run))
+        body += _td(html.escape(row.gain) or "–") + _td(html.escape(row.paper) or "–") + "</tr>"
+    return Html(_wrap(caption, head, body))

@@ -280,7 +280,7 @@ def test_claims_on_a_page() -> None:
     assert rows[2] == "GPS-SELM (geo+rec+int) beats Random Init paper – – – – not run"
     assert "ours" in rows[3]
     assert "30 spatial blocks with 240 points" in page.text
-    assert "for 2 claims" in page.text
+    assert "for all 4 claims, run or not" in page.text and "98.33 %" in page.text
     quiet = text_of(tables.claims_table(claims("demo")))
     assert "holds" not in quiet and "undecided" not in quiet and "no verdict" in quiet
 

@@ -3,8 +3,8 @@
     python -m benchmarks.search [--sizes 1000000x128 10000000x128] [--questions 50] [--dims 128]
 
 Made-up embeddings in clusters, written as `selm embed` writes them (10,000,000 x 128 take 5 GB of disk and the index
-2.6 GB more; `--folder` says where). Exact search holds all embeddings in memory and is left out above `--exact-gib`; the
-true neighbours are then found piece by piece. Each row's memory is that of a process of its own. Writes search.csv.
+2.6 GB more; `--folder` says where). Exact search holds all embeddings in memory and is left out above `--exact-gib`;
+the true neighbours are then found piece by piece. Each row's memory is that of a process of its own. Writes search.csv.
 """
 
 from __future__ import annotations

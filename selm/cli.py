@@ -106,7 +106,7 @@ def embed(
 
 @app.command()
 def nearest(
-    embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` wrote")],
+    embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` or `selm index` wrote")],
     like: Annotated[
         tuple[float, float] | None, typer.Option(metavar="LAT LON", help="a place; with --model and --map any place")
     ] = None,
@@ -119,11 +119,26 @@ def nearest(
     """The places whose embeddings are most like that of one place."""
     from selm.embedder import Embedder
     from selm.embedding_files import nearest_in_file
+    from selm.index import is_index, nearest_in_index
 
     if (model is None) != (map is None):
         raise InputError("--model and --map go together: an encoder, and the map it looks at")
     embedder = None if model is None or map is None else Embedder(model, map, device)
-    typer.echo(nearest_in_file(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
+    search = nearest_in_index if is_index(embeddings) else nearest_in_file
+    typer.echo(search(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
+
+
+@app.command()
+def index(
+    embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` wrote")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR")],
+    dims: Annotated[int, typer.Option(min=1, help="length that embeddings are projected to")] = 128,
+) -> None:
+    """Index millions of embeddings for `selm nearest DIR`: approximate, in milliseconds, with little memory."""
+    from selm.index import build_index
+
+    about = build_index(embeddings, out, dims=dims).about
+    typer.echo(f"{out}: {about['places']} places in {about['dims']} dimensions ({about['kept']:.1%} kept)")
 
 
 @app.command()
@@ -189,6 +204,52 @@ def figure(
     if publish:
         for path in experiments.publish(chosen):
             typer.echo(path)
+
+
+data_verbs = typer.Typer(help="The data sets: what they are, and fetching them.", rich_markup_mode=None)
+app.add_typer(data_verbs, name="data")
+
+
+@data_verbs.callback(invoke_without_command=True)
+def data(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="one record a data set")] = False,
+) -> None:
+    """List the data sets: what they are, licence, size, how to cite and to get them, and whether they are here."""
+    if context.invoked_subcommand is not None:
+        return
+    from selm.data import registry
+
+    if as_json:
+        import json
+
+        records = [registry.describe(data_set) for data_set in registry.DATA_SETS.values()]
+        typer.echo(json.dumps(records, indent=1, ensure_ascii=False))
+    else:
+        typer.echo(registry.listing())
+
+
+@data_verbs.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="see `selm data`")],
+    year: Annotated[int | None, typer.Option(help="the edition, where there are several")] = None,
+    area: Annotated[str | None, typer.Option(help="the piece: a prefecture, a mesh, a place")] = None,
+    clones: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="japan-2017: git clones OWNER+NAME to use instead of downloads")
+    ] = None,
+) -> None:
+    """Fetch a data set to below SELM_DATA; goes on where a download broke off, checks what came."""
+    from selm.data import japan_2017, registry
+
+    if name == "japan-2017":
+        if year or area:
+            raise InputError("japan-2017: comes in one edition and one piece; leave --year and --area out")
+        for path in japan_2017.build(clones=clones):
+            typer.echo(path)
+    elif clones:
+        raise InputError(f"{name}: --clones is for japan-2017 only")
+    else:
+        typer.echo(registry.fetch(name, year, area))
 
 
 @app.command()

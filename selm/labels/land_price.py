@@ -8,10 +8,9 @@ current use and zoning. A coordinate without a lot takes the inverse-distance me
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from selm.errors import InputError
 from selm.labels import neighbours
+from selm.labels.official_files import JAPAN, find_member, read_table, text_of
 
 if TYPE_CHECKING:
     import geopandas
@@ -47,7 +47,6 @@ LAYOUTS: dict[int, Fields] = {
     2022: Fields("L01_006", "L01_024", "L01_027", "L01_050", ("L01_022", "L01_001", "L01_002")),
     2024: Fields("L01_008", "L01_025", "L01_028", "L01_051", ("L01_001", "L01_002", "L01_003")),
 }
-JAPAN = (122.0, 20.0, 154.0, 46.0)  # west, south, east, north
 
 
 def fields_of(year: int) -> Fields:
@@ -67,17 +66,19 @@ def read_l01(path: str | Path) -> pd.DataFrame:
     .prj. Raises InputError naming the file and the row or field that cannot be used.
     """
     path = Path(path)
-    member = _member(path)
+    member = find_member(path, "L01", (".geojson", ".shp"), "L01 GeoJSON or shapefile")
     year = _year(path, member)
     fields = fields_of(year)
     codes = [fields.price, fields.address, fields.current_use, fields.zoning, *fields.id]
-    table = _read(path, member, codes)
+    table = read_table(path, member, codes)
+    if not set(codes) & set(table.columns):
+        raise InputError(f"{path}: {member or path.name} has no attributes; take the GeoJSON of the same edition")
     for code in codes:
         if code not in table.columns:
             raise InputError(f"{path}: field {code} is missing (expected in the {year} edition of L01)")
     if not len(table):
         raise InputError(f"{path}: no points in {member or path.name}")
-    text = {code: _text(table[code]) for code in codes}
+    text = {code: text_of(table[code]) for code in codes}
     lon, lat = _coordinates(path, table)
     points = pd.DataFrame(
         {
@@ -94,24 +95,6 @@ def read_l01(path: str | Path) -> pd.DataFrame:
     return points
 
 
-def _member(path: Path) -> str:
-    """Name of the file inside the zip to read; '' where `path` is no zip."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
-    if path.suffix.lower() in (".geojson", ".shp"):
-        return ""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if "__MACOSX" not in name]
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path}: not a whole zip file ({error})") from None
-    for suffix in (".geojson", ".shp"):
-        found = sorted(name for name in names if name.lower().endswith(suffix) and "L01" in name)
-        if found:
-            return found[0]
-    raise InputError(f"{path}: holds no L01 GeoJSON or shapefile (has: {', '.join(names[:4]) or 'nothing'})")
-
-
 def _year(path: Path, member: str) -> int:
     for name in (Path(member).name, path.name):
         match = re.search(r"L01-(\d{4}|\d{2})", name)
@@ -120,27 +103,6 @@ def _year(path: Path, member: str) -> int:
             year = int(digits)
             return year if len(digits) == 4 else year + (1900 if year >= 83 else 2000)
     raise InputError(f"{path}: the name says no edition (expected L01-YY…, as the official files are called)")
-
-
-def _read(path: Path, member: str, codes: list[str]) -> geopandas.GeoDataFrame:
-    import pyogrio
-
-    location = f"/vsizip/{{{path.resolve()}}}/{member}" if member else str(path)
-    encoding = None if location.lower().endswith(".geojson") else "cp932"
-    try:
-        wanted = [name for name in pyogrio.read_info(location, encoding=encoding)["fields"] if name in codes]
-        table = pyogrio.read_dataframe(location, encoding=encoding, columns=wanted)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: {member or path.name} cannot be read ({str(error).splitlines()[0]})") from None
-    if table.crs is not None and not table.crs.is_geographic:
-        table = table.to_crs("EPSG:4326")
-    return table
-
-
-def _text(column: pd.Series[Any]) -> pd.Series[str]:
-    """Attributes as stripped text; '' for what the editions write for nothing."""
-    text = column.astype(object).where(column.notna(), "").map(str).str.strip()
-    return text.where(~text.isin(["_", "false", "None", "nan"]), "")
 
 
 def _coordinates(path: Path, table: geopandas.GeoDataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from selm.errors import InputError
+from selm.labels.official_files import find_member, read_table
 
 if TYPE_CHECKING:
     import geopandas
@@ -21,14 +22,13 @@ _POLYGONAL = ("Polygon", "MultiPolygon")
 
 
 def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
-    """Census areas with `density` (float64, people/km²) and their outlines, from GeoParquet or an e-Stat shapefile.
+    """Census areas with `density` (float64, people/km²) and their outlines: an e-Stat zip or shapefile, or GeoParquet.
 
     Needs the fields `JINKO` (people) and `AREA` (m²) and geographic coordinates (JGD2000, JGD2011 or WGS84, which agree
     within a metre or two). Raises InputError naming the file and the field or row that cannot be used.
     """
     import geopandas as gpd
     import pyarrow
-    import pyogrio
     import shapely
 
     path = Path(path)
@@ -38,8 +38,11 @@ def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
         if path.suffix == ".parquet":
             areas = gpd.read_parquet(path)
         else:
-            areas = gpd.read_file(path)
-    except (pyarrow.ArrowException, pyogrio.errors.DataSourceError, OSError, ValueError) as error:
+            member = find_member(path, "", (".geojson", ".shp"), "shapefile")
+            areas = read_table(path, member, ("JINKO", "AREA"))
+    except InputError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{path}: not a readable table of areas ({str(error).splitlines()[0]})") from None
     for field in ("JINKO", "AREA"):
         if field not in areas.columns:

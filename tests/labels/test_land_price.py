@@ -105,7 +105,7 @@ def _write(folder: Path, year: int, name: str, suffix: str = ".geojson", **chang
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
-@pytest.mark.parametrize("year", [2012, 2013, 2014, 2021, 2022, 2023, 2024, 2025])
+@pytest.mark.parametrize("year", [1983, 1999, 2012, 2013, 2014, 2021, 2022, 2023, 2024, 2025, 2026])
 @pytest.mark.parametrize("suffix", [".geojson", ".shp"])
 def test_each_layout(tmp_path, year, suffix):
     points = read_l01(_write(tmp_path / "x", year, "prices", suffix, **{fields_of(year).price: "27000000"}))
@@ -114,6 +114,23 @@ def test_each_layout(tmp_path, year, suffix):
     assert points["address"].tolist() == ["北海道　札幌市"] * 2
     assert points["id"].tolist() == ["01101-000-001"] * 2
     assert points.attrs["year"] == year
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_shapefile_without_attributes(tmp_path):
+    geopandas = pytest.importorskip("geopandas")
+    shapely = pytest.importorskip("shapely")
+    path = tmp_path / "L01-18_01.shp"
+    geopandas.GeoDataFrame(geometry=[shapely.Point(141.3, 43.0)]).to_file(path)
+    with pytest.raises(InputError, match=r"L01-18_01\.shp has no attributes; take the GeoJSON of the same edition"):
+        read_l01(path)
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_metres_without_prj_are_not_taken_for_degrees(tmp_path):
+    path = _write(tmp_path / "x", 2013, "metres", ".shp", place=(-20_000.0, -150_000.0))
+    with pytest.raises(InputError, match=r"has no \.prj and its coordinates are no degrees"):
+        read_l01(path)
 
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")

@@ -145,3 +145,30 @@ def test_fewer_values_than_classes():
     assert classes.tolist() == [0, 0, 1]
     with pytest.raises(InputError, match="no values to cluster"):
         population.density_classes([np.nan], 3)
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+def test_an_official_zip_of_e_stat(tmp_path):
+    """A shapefile in CP932 without .prj and .cpg in a zip, as the census areas of 2015 come."""
+    import zipfile
+
+    geopandas = pytest.importorskip("geopandas")
+    shapely = pytest.importorskip("shapely")
+    table = geopandas.GeoDataFrame(
+        {"KEY_CODE": ["131010010"], "S_NAME": ["千代田区丸の内"], "JINKO": [2000], "AREA": [500_000.0]},
+        geometry=[shapely.box(139.76, 35.68, 139.77, 35.69)],
+    )
+    table.to_file(tmp_path / "h27ka13.shp", encoding="cp932")
+    path = tmp_path / "small-areas-2015-13.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(tmp_path.glob("h27ka13.*")):
+            if file.suffix not in (".prj", ".cpg"):
+                archive.write(file, file.name)
+    areas = population.read_areas(path)
+    assert areas["density"].tolist() == [4000.0]
+    assert population.density_at([35.685], [139.765], areas).tolist() == [4000.0]
+    metres = table.set_geometry([shapely.box(-6000, -35000, -5000, -34000)])
+    metres.to_file(tmp_path / "r2ka13.shp", encoding="cp932")
+    (tmp_path / "r2ka13.prj").unlink(missing_ok=True)
+    with pytest.raises(InputError, match=r"r2ka13\.shp has no \.prj and its coordinates are no degrees"):
+        population.read_areas(tmp_path / "r2ka13.shp")

@@ -25,8 +25,8 @@ _KEY = ("experiment", "target", "split", "method", "setting", "epochs", "metric"
 STATUSES = ("match", "differs", "reduced scale", "stand-in data", "not run")
 # Profiles whose numbers may be held against the paper's: the paper's encoder and image size. Others are reduced scale.
 FULL_SCALE = ("japan", "paper")
-HIGHER_IS_BETTER = {"mse": False, "top1": True, "top5": True, "ap50": True}
-PERCENT = ("top1", "top5")  # in percent in the paper and in tables, as a share in result files
+HIGHER_IS_BETTER = {"mse": False, "top1": True, "top5": True, "ap50": True, "r2": True}
+PERCENT = ("top1", "top5", "ap50")  # in percent in the paper and in tables, as a share in result files
 
 SETTINGS = {
     "frozen": "Frozen features, linear layer",
@@ -110,6 +110,16 @@ def paper_table(number: int, folder: Path | None = None) -> pd.DataFrame:
         raise InputError(f"{where}: no such table of the paper (there are tables 1 to 4)")
     return pd.read_csv(where, dtype={"gain_printed": str, "gain": str, "note": str}, keep_default_na=False,
                        na_values={"epochs": [""]})  # fmt: skip
+
+
+def paper_beside(number: int, dataset: str, setting: str, epochs: int) -> pd.DataFrame:
+    """The paper's numbers on one data set of Table 3 or 4, put beside our rows of this setting and number of epochs, of
+    which the paper says nothing: for `compare`'s argument `paper`."""
+    table = paper_table(number)
+    chosen = table[table["dataset"] == dataset]
+    if not len(chosen):
+        raise InputError(f"table {number} of the paper has no data set '{dataset}'")
+    return chosen.assign(setting=setting, epochs=epochs)
 
 
 def records(table: pd.DataFrame) -> Iterator[Any]:

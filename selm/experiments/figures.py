@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from selm.errors import InputError
-from selm.experiments import interpolation, recall, tsne
+from selm.experiments import interpolation, recall, sample_size, tsne
 from selm.profiles import Profile
 
 PROVENANCE = ("profile", "run_id", "data", "commit", "device", "torch", "date")  # columns of every table of results
@@ -15,12 +15,14 @@ PROVENANCE = ("profile", "run_id", "data", "commit", "device", "torch", "date") 
 FIGURES: dict[int, Callable[[Profile], pd.DataFrame]] = {
     2: tsne.figure2,
     3: interpolation.figure3,
+    4: sample_size.figure4,
     5: recall.figure5,
 }
 # What is there of it, as file name → table or the bytes of a picture; computes no result.
 FINISHED: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]] = {
     2: tsne.finished,
     3: interpolation.finished,
+    4: sample_size.finished,
     5: recall.finished,
 }
 

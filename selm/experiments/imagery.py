@@ -175,6 +175,13 @@ def histograms(profile: Profile, name: str) -> NDArray[np.float32]:
     return checkpoints.load_tensors(file)[0]["histograms"].numpy()
 
 
-def is_stand_in(profile: Profile, name: str) -> bool:
+def is_there(profile: Profile, name: str) -> bool:
+    """Whether a data set can be read without drawing maps or sampling places."""
+    if get_source(name).path:
+        return (paths.sources() / get_source(name).path).exists()
+    return name != "map_images" or osm_land_cover.is_there(profile)
+
+
+def is_stand_in(name: str) -> bool:
     """Whether a data set is not the one that the paper used."""
     return bool(get_source(name).stands_for)

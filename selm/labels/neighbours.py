@@ -55,3 +55,10 @@ def pairs_within(lat: ArrayLike, lon: ArrayLike, metres: float) -> sparse.csr_ar
     first, second = cKDTree(places).query_pairs(chord, output_type="ndarray").T
     both = np.concatenate([first, second]), np.concatenate([second, first])
     return sparse.csr_array((np.ones(len(both[0]), dtype=bool), both), shape=(n, n))
+
+
+def chords(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
+    """Metres between each two of N places, straight through the ground: float64 (N, N)."""
+    places = _unit_vectors(lat, lon)
+    squared = 2 - 2 * np.clip(places @ places.T, -1, 1)  # of unit vectors' differences
+    return np.asarray(EARTH_RADIUS_M * np.sqrt(squared))

@@ -44,7 +44,7 @@ def minibatches(n: int, batch: int, share: float, epochs: int, seed: int) -> Ite
         yield list(torch.randperm(n, generator=generator).tensor_split(n_batches))
 
 
-def _conditioned(features: ArrayLike | Tensor) -> Tensor:
+def conditioned(features: ArrayLike | Tensor) -> Tensor:
     """Features shifted and scaled by their medians and quartile ranges, for float32's sake only.
 
     Standardising by the training fold undoes any such shift and scale exactly.
@@ -99,7 +99,7 @@ def frozen(
     learning rate is constant, so that one run passes through every one of `epochs`.
     Deterministic for a seed on CPU. `device` is by default where the features are.
     """
-    x64 = _conditioned(features)
+    x64 = conditioned(features)
     layout = problems(targets, folds, task, test_folds=test_folds)
     if len(x64) != layout.n_points:
         raise InputError(f"features: {len(x64)} rows, but folds are of {layout.n_points} points")
@@ -186,7 +186,7 @@ def ridge(
     Minimises mean squared error + penalty · ‖w‖²; of `penalties`, each training fold takes the one with the least
     leave-one-out error on itself, from the eigenvalues of its Gram matrix. Arguments otherwise as in `frozen`.
     """
-    x = _conditioned(features)
+    x = conditioned(features)
     layout = problems(targets, folds, "regression", test_folds=test_folds)
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
@@ -249,7 +249,7 @@ def logistic(
     factorisation a fold and never a line search, with Nesterov's momentum restarted when it turns uphill. It ends when
     no entry of the gradient is above `tolerance`. Arguments otherwise as in `frozen`.
     """
-    x = _conditioned(features)
+    x = conditioned(features)
     layout = problems(targets, folds, "classification", test_folds=test_folds)
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")

@@ -43,3 +43,9 @@ def test_pairs_within_agree_with_all_distances(metres):
         expected[:] = False
     assert np.array_equal(neighbours.pairs_within(lat, lon, metres).toarray(), expected)
     assert neighbours.pairs_within([], [], metres).shape == (0, 0)
+
+
+def test_chords_are_great_circles_where_places_are_near():
+    lat, lon = np.array([43.0, 43.1, 43.1]), np.array([141.0, 141.0, 141.2])
+    metres = haversine_m(lat[:, None], lon[:, None], lat, lon)
+    np.testing.assert_allclose(neighbours.chords(lat, lon), metres, rtol=1e-5, atol=0.1)

@@ -1,0 +1,142 @@
+"""What a place's surroundings add: embeddings of one zoom after the other, alone and beside the coordinates.
+
+For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of the
+profile's zooms; those features, side by side, go into a linear probe, with or without a local field of the coordinates
+(`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many tries for every row;
+the test region is scored once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from selm import methods, paths, splits, stages
+from selm.experiments import grid
+from selm.experiments.cached import cell_base, cell_rows, is_finished
+from selm.experiments.runs import complete
+from selm.labels.neighbours import pairs_within
+from selm.probes.folds import BufferedFolds
+from selm.probes.local_field import LocalField, local_field
+from selm.profiles import Profile
+
+EXPERIMENT = "surroundings"
+VERSION = 1
+# the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
+ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
+PENALTIES = (0.1, 0.3, 1.0, 3.0)
+FIELDS = ((0.3, 10.0), (0.3, 30.0), (1.0, 30.0))  # share and kilometres
+VALIDATION_DRAWS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An encoder (`method`, `seed`), the zooms whose features it gives, with the coordinates or without, a split."""
+
+    method: str
+    seed: int
+    zooms: tuple[int, ...]
+    coordinates: bool
+    split: str
+
+    @property
+    def label(self) -> str:
+        beside = "+coordinates" if self.coordinates else ""
+        zooms = "-".join(map(str, self.zooms))
+        return f"{EXPERIMENT}-{self.split}-{self.method}-s{self.seed}-z{zooms}{beside}"
+
+
+def cells(profile: Profile) -> list[Cell]:
+    """The grid, in reading order."""
+    zooms = methods.get_row("multi_zoom").zooms
+    first = [zooms[: n + 1] for n in range(len(zooms))]
+    return [
+        Cell(method, 0, some, coordinates, split)
+        for split, method, coordinates, some in itertools.product(grid.SPLITS, ROWS, (False, True), first)
+    ]
+
+
+def tries(coordinates: bool) -> list[LocalField]:
+    """The probes that are tried in the validation regions."""
+    if not coordinates:
+        return [LocalField(penalty) for penalty in PENALTIES]
+    return [LocalField(penalty, share, km) for penalty in PENALTIES for share, km in FIELDS]
+
+
+def validation(profile: Profile) -> grid.Task:
+    """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
+    tests."""
+    points = stages.points(profile)
+    chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
+    if not len(chosen):
+        return grid.task(profile, "table1", "l01", "blocks").first(1)
+    table = splits.read_folds(profile)
+    fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in range(VALIDATION_DRAWS)])
+    near = pairs_within(chosen["lat"], chosen["lon"], profile.maps.buffer_m)
+    return grid.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
+
+
+@lru_cache(maxsize=12)
+def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> dict[int, NDArray[np.float32]]:
+    places = (validation(profile) if of == "validation" else grid.task(profile, "table1", "l01", "blocks")).places
+    network, colours = stages.encoder(profile, method, seed), stages.palette(profile)
+    zooms = methods.get_row("multi_zoom").zooms
+    return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in zooms}
+
+
+def _score(profile: Profile, cell: Cell, todo: grid.Task, of: str, probe: LocalField) -> Any:
+    by_zoom = _features(str(paths.runs()), profile, cell.method, cell.seed, of)
+    x = np.hstack([by_zoom[zoom] for zoom in cell.zooms])
+    return local_field(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probe)
+
+
+def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    known = validation(profile)
+    errors = []
+    for probe in tries(cell.coordinates):
+        errors.append(float(_score(profile, cell, known, "validation", probe).values("mse").mean()))
+    best = tries(cell.coordinates)[int(np.argmin(errors))]
+    done = _score(profile, cell, grid.task(profile, "table1", "l01", cell.split), "test", best)
+    rows = done.rows(
+        experiment=EXPERIMENT, target="l01", split=cell.split,
+        setting="frozen-closed+coordinates" if cell.coordinates else "frozen-closed",
+        zooms="-".join(map(str, cell.zooms)), tries=len(errors), validation=min(errors), **dataclasses.asdict(best),
+    )  # fmt: skip
+    return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
+
+
+def _base(profile: Profile, cell: Cell) -> Any:
+    parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
+             "tries": [dataclasses.asdict(probe) for probe in tries(cell.coordinates)]}  # fmt: skip
+    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+
+
+def run_cell(profile: Profile, cell: Cell) -> pd.DataFrame:
+    """The rows of a cell, computed where they are not there yet."""
+    return cell_rows(profile, _base(profile, cell), cell.method, cell.seed, lambda: _compute(profile, cell),
+                     data=stages.points_key(profile), stand_in=profile.stand_ins)  # fmt: skip
+
+
+def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+    """All rows, computing what is missing (encoders too)."""
+    todo = tqdm(cells(profile), desc=f"{EXPERIMENT} ({profile.name})", unit="cell", disable=not progress)
+    return pd.concat([run_cell(profile, cell) for cell in todo], ignore_index=True)
+
+
+def finished(profile: Profile) -> pd.DataFrame:
+    """The rows that are there already; computes nothing."""
+    there = [
+        cell for cell in cells(profile)
+        if (cell.method not in methods.PRETRAINED or complete(profile, cell.method, cell.seed))
+        and is_finished(_base(profile, cell))
+    ]  # fmt: skip
+    return pd.concat([run_cell(profile, cell) for cell in there], ignore_index=True) if there else pd.DataFrame()

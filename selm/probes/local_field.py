@@ -1,0 +1,63 @@
+"""A linear probe on features beside a smooth local field of the coordinates: what an embedding adds to the place itself.
+
+Kernel ridge regression (a Gaussian process' mean) with the sum of two kernels: a linear one on standardised features,
+and `share` times a Gaussian one of length `km` on the ground. `share` 0 leaves the linear probe alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from selm.errors import InputError
+from selm.labels.neighbours import chords
+from selm.probes.collect import Collector
+from selm.probes.folds import BufferedFolds, problems
+from selm.probes.frozen import conditioned, fold_statistics
+from selm.probes.outcome import OutOfFold
+
+
+@dataclass(frozen=True)
+class LocalField:
+    """`penalty` on the squared norm, relative to a mean squared feature of 1; see the module for the others."""
+
+    penalty: float = 0.5
+    share: float = 0.0
+    km: float = 20.0
+
+
+def local_field(
+    features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
+    folds: ArrayLike | BufferedFolds, settings: LocalField,
+) -> OutOfFold:  # fmt: skip
+    """Out-of-fold predictions of the probe.
+
+    features (N, d); lat, lon (N,) degrees; targets and folds as in `selm.probes.folds.problems` (regression).
+    Raises InputError for settings that are no numbers above 0, or features of another length.
+    """
+    if settings.penalty <= 0 or settings.share < 0 or settings.km <= 0:
+        raise InputError(f"local field: penalty and km must be above 0 and share 0 or more, not {settings}")
+    x = conditioned(features)
+    layout = problems(targets, folds, "regression")
+    if len(x) != layout.n_points:
+        raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
+    field: Tensor | float = 0.0
+    if settings.share:
+        km = torch.as_tensor(chords(lat, lon) / 1000)
+        field = settings.share * torch.exp(-km.square() / (2 * settings.km**2))
+    outputs = Collector(layout, (0,))
+    mean, deviation = fold_statistics(x, layout.train)
+    for p in range(len(layout.draw)):
+        z = (x - mean[p]) / deviation[p]
+        kernel = z @ z.T / z.shape[1] + field
+        train, test = torch.as_tensor(layout.train[p]), torch.as_tensor(layout.test[p])
+        y = torch.as_tensor(np.array(layout.targets[layout.draw[p], layout.train[p]]))
+        own = kernel[train][:, train]
+        own.diagonal().add_(settings.penalty)
+        dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))
+        outputs.add(0, p, (kernel[test][:, train] @ dual + y.mean()).numpy())
+    return outputs.result()

@@ -1,0 +1,68 @@
+"""The probe against its equation, term by term."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from selm.errors import InputError
+from selm.maps.mercator import haversine_m
+from selm.probes.folds import random_folds
+from selm.probes.local_field import LocalField, local_field
+
+
+def places(n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    lat, lon = 43 + 0.5 * rng.random(n), 141 + 0.5 * rng.random(n)
+    x = rng.normal(size=(n, 3)) * (1, 10, 0.1) + (0, 5, -3)
+    y = x[:, 0] + 0.1 * x[:, 1] + np.sin(8 * lat) + 0.1 * rng.normal(size=n)
+    return x, lat, lon, y
+
+
+def slow(x, lat, lon, y, fold, tested, s: LocalField) -> np.ndarray:
+    """Every kernel value on its own; the linear system by numpy."""
+    train, test = np.flatnonzero(fold != tested), np.flatnonzero(fold == tested)
+    z = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
+
+    def kernel(i: int, j: int) -> float:
+        linear = sum(z[i, k] * z[j, k] for k in range(z.shape[1])) / z.shape[1]
+        km = haversine_m(lat[i], lon[i], lat[j], lon[j]) / 1000
+        return linear + s.share * math.exp(-(km**2) / (2 * s.km**2))
+
+    own = np.array([[kernel(i, j) + s.penalty * (i == j) for j in train] for i in train])
+    dual = np.linalg.solve(own, y[train] - y[train].mean())
+    return np.array([sum(kernel(i, j) * a for j, a in zip(train, dual, strict=True)) for i in test]) + y[train].mean()
+
+
+@pytest.mark.parametrize("settings", [LocalField(0.3), LocalField(1.0, 0.5, 10.0), LocalField(0.1, 2.0, 40.0)])
+def test_predictions_are_those_of_the_equation(settings: LocalField) -> None:
+    x, lat, lon, y = places()
+    folds = random_folds(40, range(2), n_folds=4)
+    done = local_field(x, lat, lon, y, folds, settings)
+    for draw in range(2):
+        for fold in range(4):
+            test = folds[draw] == fold
+            expected = slow(x, lat, lon, y, folds[draw], fold, settings)
+            np.testing.assert_allclose(done.predictions[0, draw, test], expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(done.scores["mse"][0], (done.predictions[0] - y) ** 2, rtol=1e-4, atol=1e-5)
+
+
+def test_a_field_helps_where_the_target_has_one() -> None:
+    x, lat, lon, y = places(200)
+    folds = random_folds(200, range(2))
+    alone, beside = (
+        local_field(x, lat, lon, y, folds, LocalField(0.1, share, 10.0)).values("mse").mean() for share in (0.0, 1.0)
+    )
+    assert beside < 0.7 * alone
+
+
+def test_bad_settings_are_named() -> None:
+    x, lat, lon, y = places()
+    folds = random_folds(40, range(1))
+    for bad in (LocalField(0.0), LocalField(1.0, -1.0), LocalField(1.0, 1.0, 0.0)):
+        with pytest.raises(InputError, match="penalty and km must be above 0"):
+            local_field(x, lat, lon, y, folds, bad)
+    with pytest.raises(InputError, match="features: 39 rows, but folds are of 40 points"):
+        local_field(x[:39], lat[:39], lon[:39], y, folds, LocalField())

@@ -13,9 +13,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest import mock
 
+import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,7 +30,7 @@ from selm.errors import InputError
 from selm.methods import METHODS, PRETRAINED
 from selm.networks import EncoderConfig, MapEncoder
 from selm.profiles import Profile, get_profile
-from selm.views import Batch
+from selm.views import Batch, ViewSampler
 
 PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)
 
@@ -37,17 +41,21 @@ def arithmetic(profile: Profile, method: str) -> tuple[float, int]:
     The networks live on the meta device: nothing is computed, whatever their size.
     """
     v, s, n = profile.views, profile.pretraining, 2
-    with torch.device("meta"):
+    somewhere = SimpleNamespace(places=np.random.default_rng(0).random((1_000, 2)))
+    with (
+        torch.device("meta"), FlopCounterMode(display=False) as counter,
+        mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext()),  # which this device does not know
+    ):  # fmt: skip
         encoder = MapEncoder(EncoderConfig(profile.encoder.arch, profile.encoder.width, image_px=v.global_px))
         made = methods.build(method, encoder, dataclasses.replace(s, batch=n), v.global_px)
+        made.prepare(cast(ViewSampler, somewhere))
         wide = torch.zeros(2 * n, 3, v.global_px, v.global_px)
         batch = Batch(
             size=n, rows=torch.zeros(n, dtype=torch.int64), global_views=wide, parents=wide,
             local_views=torch.zeros(v.n_local * n, 3, v.local_px, v.local_px), price=torch.zeros(n),
             density_class=torch.zeros(n, dtype=torch.int64), coordinates=torch.zeros(n, 2),
         )  # fmt: skip
-        with FlopCounterMode(display=False) as counter:
-            made.loss(batch, 0.5)["loss"].backward()
+        made.loss(batch, 0.5)["loss"].backward()
     return counter.get_total_flops() / n, sum(p.numel() for p in made.parameters())
 
 

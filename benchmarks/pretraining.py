@@ -19,6 +19,7 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -206,7 +207,12 @@ def reference(
     arguments = SimpleNamespace(epochs=2, clip_grad=s.clip, freeze_last_layer=1)
 
     def way() -> float:
-        with without_gpu(device), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            without_gpu(device), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(),
+            # alone there is nothing to gather, and it would be gathered on a GPU
+            mock.patch.object(utils.MetricLogger, "synchronize_between_processes", lambda _: None),
+        ):  # fmt: skip
+            warnings.simplefilter("ignore", FutureWarning)  # the reference is of 2021
             main_dino.train_one_epoch(
                 parallel, teacher, teacher, criterion, Some(), optimizer, schedule, schedule, schedule, 1, scaler,
                 arguments,

@@ -29,6 +29,9 @@ Source = Annotated[
 ProfileName = Annotated[str, typer.Option("--profile", "-p", help="see `selm profiles`")]
 ModelName = Annotated[str, typer.Option("--model", "-m", metavar="RUN", help="run folder or Hugging Face Hub id")]
 MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
+ImageryName = Annotated[
+    str | None, typer.Option(metavar="NAME", help="other photographs than the profile's: naip, xview, sustainbench, …")
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
 
@@ -173,15 +176,18 @@ def pretrain(
 
 @app.command()
 def table(
-    number: Annotated[int, typer.Argument(min=1, max=2, help="1: land price, 2: area type")],
+    number: Annotated[
+        int, typer.Argument(min=1, max=4, help="1: land price, 2: area type, 3: land cover, 4: object detection")
+    ],
     profile: ProfileName,
+    imagery: ImageryName = None,
     publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
 ) -> None:
     """Compute what is missing of a table and print it."""
     from selm import experiments, report
 
     chosen = _profile(profile)
-    results = experiments.table(chosen, f"table{number}")
+    results = experiments.table(chosen, f"table{number}", photographs=imagery)
     typer.echo(report.summarise(results).to_string(index=False))
     if publish:
         for path in experiments.publish(chosen):
@@ -192,13 +198,14 @@ def table(
 def figure(
     number: Annotated[int, typer.Argument(help="of the paper: 2, 3, …")],
     profile: ProfileName,
+    imagery: ImageryName = None,
     publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
 ) -> None:
     """Compute what is missing of a figure and print its numbers."""
     from selm import experiments
 
     chosen = _profile(profile)
-    results = experiments.figure(chosen, number)
+    results = experiments.figure(chosen, number, photographs=imagery)
     shown = [column for column in results if column not in experiments.PROVENANCE]
     typer.echo(results[shown].to_string(index=False))
     if publish:

@@ -27,8 +27,15 @@ FINISHED: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]] = {
 }
 
 
-def figure(profile: Profile, number: int) -> pd.DataFrame:
-    """The numbers of a figure; raises InputError for a figure that is not computed."""
+def figure(profile: Profile, number: int, *, photographs: str | None = None) -> pd.DataFrame:
+    """The numbers of a figure; raises InputError for a figure that is not computed.
+
+    `photographs` names other imagery than the profile's (`selm.experiments.imagery`), for Figure 4.
+    """
     if number not in FIGURES:
         raise InputError(f"no figure {number} (there are: {', '.join(map(str, sorted(FIGURES)))})")
-    return FIGURES[number](profile)
+    if photographs is None:
+        return FIGURES[number](profile)
+    if number != 4:
+        raise InputError(f"figure {number} is not made of photographs; imagery can be chosen for figure 4")
+    return sample_size.figure4(profile, photographs=photographs)

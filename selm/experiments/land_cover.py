@@ -58,7 +58,7 @@ class Cell:
 
 
 def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Cell]:
-    """The grid in reading order. `which` keeps some methods; `photographs` names another data set than the profile's."""
+    """The grid in reading order; `which` keeps some methods, `photographs` names other imagery than the profile's."""
     out: list[Cell] = []
     targets = [(target, split) for target in OSM for split in ("random", "blocks")]
     targets += [(name, "random") for name in ((photographs,) if photographs else profile.land_cover.imagery)]

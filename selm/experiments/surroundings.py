@@ -33,7 +33,7 @@ EXPERIMENT = "surroundings"
 VERSION = 1
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
 ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
-PENALTIES = (0.1, 0.3, 1.0, 3.0)
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
 FIELDS = ((0.3, 10.0), (0.3, 30.0), (1.0, 30.0))  # share and kilometres
 VALIDATION_DRAWS = 3
 

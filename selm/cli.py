@@ -195,6 +195,23 @@ def table(
 
 
 @app.command()
+def chapter(
+    name: Annotated[str, typer.Argument(help="surroundings, …: a chapter beyond the paper")],
+    profile: ProfileName,
+    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+) -> None:
+    """Compute what is missing of a chapter beyond the paper and print it."""
+    from selm import experiments, report
+
+    chosen = _profile(profile)
+    results = experiments.chapter(chosen, name)
+    typer.echo(report.summarise(results).to_string(index=False))
+    if publish:
+        for path in experiments.publish(chosen):
+            typer.echo(path)
+
+
+@app.command()
 def figure(
     number: Annotated[int, typer.Argument(help="of the paper: 2, 3, …")],
     profile: ProfileName,

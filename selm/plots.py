@@ -37,7 +37,13 @@ _LOSSES = {
     "mean_teacher_entropy": "entropy of its mean",
     "feature_spread": "spread of the features",
 }
-_UNITS = {"mse": "mean squared error", "top1": "top-1 accuracy, %", "top5": "top-5 accuracy, %"}
+_UNITS = {
+    "mse": "mean squared error",
+    "top1": "top-1 accuracy, %",
+    "top5": "top-5 accuracy, %",
+    "ap50": "AP50, %",
+    "r2": "r²",
+}
 
 
 def use_style() -> None:
@@ -255,6 +261,41 @@ def performance_bars(
 _SPLITS = {"random": "random folds", "blocks": "spatial blocks"}
 
 
+def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | None = None) -> Figure:
+    """Error against the zooms that an embedding is made of: a panel a split, dashed beside the coordinates.
+
+    results: rows of `selm.experiments.surroundings`.  practitioner: split → the error of the best row without an
+    embedding, drawn as a line across.
+    """
+    use_style()
+    table = summarise(results)
+    named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")
+    table = table.assign(zooms=named[0], beside=named[1].notna())
+    splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))
+    zooms = sorted(table["zooms"].unique(), key=lambda text: text.count("-"))
+    figure, axes = plt.subplots(1, len(splits_), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    for axis, split in zip(axes[0], splits_, strict=True):
+        for m, method in enumerate(methods):
+            for beside in (False, True):
+                rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
+                rows = rows.set_index("zooms").reindex(zooms)
+                axis.errorbar(
+                    range(len(zooms)), rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
+                    linestyle="--" if beside else "-", marker=_MARKERS[m % len(_MARKERS)], markersize=4, capsize=2,
+                    label=_title(method) + (" + coordinates" if beside else ""),
+                )  # fmt: skip
+        if practitioner and split in practitioner:
+            axis.axhline(practitioner[split], color="0.45", linewidth=1.2, label="best row without an embedding")
+        axis.set_xticks(range(len(zooms)), [text if text.count("-") == 0 else f"17-{text[-2:]}" for text in zooms])
+        axis.set_title(_SPLITS.get(split, split))
+        axis.set_xlabel("zooms in the embedding")
+        axis.grid(axis="y", color="0.9", linewidth=0.6)
+    axes[0, 0].set_ylabel(f"{_UNITS['mse']} (lower is better)")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
 def error_map(
     lat: ArrayLike, lon: ArrayLike, errors: ArrayLike, folds: ArrayLike | None = None, *, label: str = "squared error"
 ) -> Figure:
@@ -321,9 +362,7 @@ def purity(rows: pd.DataFrame, labels: Mapping[str, str], titles: Mapping[str, s
     if not shown:
         raise InputError("purity: no label was scored")
     order = [method for method in titles if method in set(rows["method"])]
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(WIDTH, 0.8 + 0.24 * len(order)), squeeze=False, sharey=True
-    )
+    figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 0.8 + 0.24 * len(order)), squeeze=False, sharey=True)
     for axis, label in zip(axes.flat, shown, strict=True):
         for s, (space, name) in enumerate((("embedding", "in the embedding"), ("tsne", "in the picture"))):
             part = rows[(rows["label"] == label) & (rows["space"] == space)].groupby("method")
@@ -445,9 +484,7 @@ def recall_curves(
             axis.plot(mean.index, mean, color=colour, linestyle=dash, linewidth=1.2, label=f"{title} ({top})")
             axis.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
         facts = part.iloc[0]
-        axis.set_title(
-            f"{areas[area]}: {int(facts['gallery']):,} places, {facts['spacing_m']:.0f} m apart", loc="left"
-        )
+        axis.set_title(f"{areas[area]}: {int(facts['gallery']):,} places, {facts['spacing_m']:.0f} m apart", loc="left")
         axis.set_xscale("log")
         axis.set_ylim(0, 101)
         axis.xaxis.set_major_formatter("{x:g}")
@@ -480,4 +517,73 @@ def forest(rows: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> Figure:
         for i, name in enumerate(colour)
     ]
     figure.legend(handles, list(colour), loc="outside lower center", ncols=3)
+    return figure
+
+
+def sample_size_curves(results: pd.DataFrame, *, metric: str = "top1", methods: Sequence[str] | None = None) -> Figure:
+    """Figure 4: performance against the size of the training set, a line a method with a band of ± sd over trials.
+
+    results: rows of `selm.experiments.sample_size.figure4`, of one profile and data set; several pretraining seeds of a
+        method are averaged, and their spread is part of its band.
+    """
+    use_style()
+    rows = results[results["metric"] == metric]
+    if not len(rows):
+        raise InputError(f"sample sizes: no rows with the metric '{metric}'")
+    size = rows["target"].str.rsplit("/", n=1).str[1].astype(int)
+    table = rows.assign(size=size, value=rows["value"] * (100.0 if metric in PERCENT else 1.0))
+    order = [
+        m for m in (methods if methods is not None else dict.fromkeys(table["method"])) if m in set(table["method"])
+    ]
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
+    for i, method in enumerate(order):
+        line = table[table["method"] == method].groupby("size")["value"].agg(["mean", "std"])
+        colour, practitioner = (
+            COLOURS[i % len(COLOURS)],
+            (table.loc[table["method"] == method, "setting"] == "practitioner").all(),
+        )
+        axis.plot(
+            line.index, line["mean"], color="0.35" if practitioner else colour, marker=_MARKERS[i % len(_MARKERS)],
+            markersize=3.5, linewidth=1.2, linestyle=_DASHES[i % len(_DASHES)], label=_title(method),
+        )  # fmt: skip
+        spread = line["std"].fillna(0.0)
+        axis.fill_between(line.index.to_numpy(), line["mean"] - spread, line["mean"] + spread,
+                          color="0.35" if practitioner else colour, alpha=0.12, linewidth=0)  # fmt: skip
+    sizes = sorted(set(table["size"]))
+    axis.set_xscale("log")
+    axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
+    axis.minorticks_off()
+    axis.set(xlabel="images to train on", ylabel=_UNITS[metric])
+    axis.grid(axis="y", color="0.9", linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def detections(
+    images: ArrayLike, truth: Sequence[ArrayLike], found: Sequence[tuple[ArrayLike, ArrayLike]], *,
+    min_score: float = 0.5, columns: int = 3, captions: Sequence[str] = (),
+) -> Figure:  # fmt: skip
+    """Images (N, h, w, 3) with their true boxes (thin, dashed) and the ones found with at least `min_score` (solid).
+
+    truth: boxes (n, 4) of each image, x0 y0 x1 y1 in pixels.  found: (boxes, scores) of each.
+    """
+    use_style()
+    pictures = np.asarray(images)
+    rows = -(-len(pictures) // columns)
+    side = WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, (side + 0.2) * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (axis, image) in enumerate(zip(axes.flat, pictures, strict=False)):
+        axis.imshow(image)
+        boxes, scores = (np.asarray(part) for part in found[i])
+        for x0, y0, x1, y1 in np.asarray(truth[i]).reshape(-1, 4):
+            axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="black", linewidth=1.6))
+            axis.add_patch(
+                plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="white", linewidth=0.7, linestyle="--")
+            )
+        for x0, y0, x1, y1 in boxes.reshape(-1, 4)[scores >= min_score]:
+            axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=COLOURS[1], linewidth=1.4))
+        if captions:
+            axis.set_title(captions[i], loc="left", fontsize=8)
     return figure

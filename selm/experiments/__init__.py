@@ -1,5 +1,6 @@
 """What each table and figure needs, computed where it is missing and reused where it is there."""
 
+from selm.experiments.chapters import CHAPTERS, chapter
 from selm.experiments.figures import FIGURES, PROVENANCE, figure
 from selm.experiments.grid import Cell, cell_files, cells, claims, finished, run_cell, table1, table2, title
 from selm.experiments.paper_claims import claim_verdicts, read_claims
@@ -8,6 +9,26 @@ from selm.experiments.runs import complete, curves, pretrainings, runs
 from selm.experiments.tables import table
 
 __all__ = [
-    "FIGURES", "PROVENANCE", "Cell", "cell_files", "cells", "claim_verdicts", "claims", "complete", "curves", "figure",
-    "finished", "pretrainings", "publish", "read_claims", "run_cell", "runs", "table", "table1", "table2", "title",
+    "CHAPTERS",
+    "FIGURES",
+    "PROVENANCE",
+    "Cell",
+    "cell_files",
+    "cells",
+    "chapter",
+    "claim_verdicts",
+    "claims",
+    "complete",
+    "curves",
+    "figure",
+    "finished",
+    "pretrainings",
+    "publish",
+    "read_claims",
+    "run_cell",
+    "runs",
+    "table",
+    "table1",
+    "table2",
+    "title",
 ]  # fmt: skip

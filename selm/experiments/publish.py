@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from selm import checkpoints, paths
-from selm.experiments import grid, tables
+from selm.experiments import chapters, grid, tables
 from selm.experiments.figures import FINISHED
 from selm.experiments.paper_claims import claim_verdicts
 from selm.experiments.runs import complete, curves, pretrainings, runs
@@ -28,13 +28,11 @@ def publish(profile: Profile) -> list[Path]:
         if len(rows):
             out[f"{name}.csv"] = rows
             out[f"claims-{name}.csv"] = grid.claims(profile, name)
-    for name, of_table in tables.FINISHED.items():
-        rows = of_table(profile)
-        if len(rows):
-            out[f"{name}.csv"] = rows
+    for of_table in tables.FINISHED.values():
+        out |= of_table(profile)
     if any(f"{name}.csv" in out for name in grid.TABLES):
         out["claims.csv"] = claim_verdicts(profile)
-    for finished in FINISHED.values():
+    for finished in (*FINISHED.values(), *chapters.FINISHED.values()):
         out |= finished(profile)
     for name, content in out.items():
         if isinstance(content, bytes):

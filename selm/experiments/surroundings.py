@@ -30,7 +30,7 @@ from selm.probes.local_field import LocalField, local_field
 from selm.profiles import Profile
 
 EXPERIMENT = "surroundings"
-VERSION = 1
+VERSION = 2
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
 ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
 PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -53,6 +53,11 @@ class Cell:
         beside = "+coordinates" if self.coordinates else ""
         zooms = "-".join(map(str, self.zooms))
         return f"{EXPERIMENT}-{self.split}-{self.method}-s{self.seed}-z{zooms}{beside}"
+
+
+def setting(zooms: tuple[int, ...], coordinates: bool) -> str:
+    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"."""
+    return f"zooms {'-'.join(map(str, zooms))}" + (", coordinates" if coordinates else "")
 
 
 def cells(profile: Profile) -> list[Cell]:
@@ -108,8 +113,8 @@ def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[s
     done = _score(profile, cell, grid.task(profile, "table1", "l01", cell.split), "test", best)
     rows = done.rows(
         experiment=EXPERIMENT, target="l01", split=cell.split,
-        setting="frozen-closed+coordinates" if cell.coordinates else "frozen-closed",
-        zooms="-".join(map(str, cell.zooms)), tries=len(errors), validation=min(errors), **dataclasses.asdict(best),
+        setting=setting(cell.zooms, cell.coordinates), tries=len(errors), validation=min(errors),
+        **dataclasses.asdict(best),
     )  # fmt: skip
     return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
 
@@ -132,11 +137,12 @@ def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     return pd.concat([run_cell(profile, cell) for cell in todo], ignore_index=True)
 
 
-def finished(profile: Profile) -> pd.DataFrame:
-    """The rows that are there already; computes nothing."""
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The rows that are there already, under the name of their file; computes nothing."""
     there = [
         cell for cell in cells(profile)
         if (cell.method not in methods.PRETRAINED or complete(profile, cell.method, cell.seed))
         and is_finished(_base(profile, cell))
     ]  # fmt: skip
-    return pd.concat([run_cell(profile, cell) for cell in there], ignore_index=True) if there else pd.DataFrame()
+    rows = [run_cell(profile, cell) for cell in there]
+    return {f"{EXPERIMENT}.csv": pd.concat(rows, ignore_index=True)} if rows else {}

@@ -1,0 +1,27 @@
+"""The chapters beyond the paper by name: what computes each one's numbers, and what there is of it to publish."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from selm.errors import unknown
+from selm.experiments import surroundings
+from selm.profiles import Profile
+
+# A chapter's rows, computed where they are missing: `selm chapter NAME`.
+CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
+    "surroundings": surroundings.surroundings,
+}
+# What is there of it, as file name → table; computes no result.
+FINISHED: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
+    "surroundings": surroundings.finished,
+}
+
+
+def chapter(profile: Profile, name: str) -> pd.DataFrame:
+    """The rows of a chapter; raises InputError with the nearest name if there is none."""
+    if name not in CHAPTERS:
+        raise unknown("chapter", name, CHAPTERS)
+    return CHAPTERS[name](profile)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,6 @@ from selm.profiles import Profile
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
 ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete
 PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
-_BATCH = 256
 
 
 def title(method: str) -> str:
@@ -96,9 +95,3 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
         else:
             out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
     return np.concatenate(out)
-
-
-def batches(images: Tensor, size: int = _BATCH) -> Iterator[Tensor]:
-    """uint8 (N, h, w, 3) colours → batches (B, 3, h, w) float32 in [0, 1]."""
-    for part in images.split(size):
-        yield part.permute(0, 3, 1, 2).float() / 255

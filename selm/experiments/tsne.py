@@ -22,7 +22,7 @@ from selm.probes.tsne import groups_of_equal_number, neighbour_purity, tsne
 from selm.profiles import Profile
 from selm.views import colour
 
-VERSION = 1  # raise it when the numbers change
+VERSIONS = {"tsne": 1, "purity": 1}  # raise one when its numbers change
 LABELS = {"price": "land price", "land_cover": "land cover", "area_type": "area type", "density": "density"}
 THUMBNAILS = 90  # at most, in the print
 DRAWN = "gps_selm"  # whose print has the map images
@@ -60,14 +60,23 @@ def vectors(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
 
 def files(profile: Profile, method: str, seed: int) -> tuple[Path, Path]:
     """(CSV of purities, safetensors of coordinates) of one representation, whether or not they are there."""
-    parts = (
-        held_out.address_parts(profile)
-        | representations.source(profile, method, seed)
-        | held_out.settings(profile, "perplexity", "neighbours", "bins", "seed")
-        | {"buffer": profile.maps.buffer_m, "version": VERSION}
-    )
-    base = stages.address("figure2", f"{profile.name}-{method}-s{seed}", parts)
-    return base.with_suffix(".csv"), base.with_suffix(".safetensors")
+    label = f"{profile.name}-{method}-s{seed}"
+    parts = held_out.address_parts(profile) | representations.source(profile, method, seed)
+    picture = parts | held_out.settings(profile, "perplexity", "seed") | {"version": VERSIONS["tsne"]}
+    purity = picture | held_out.settings(profile, "neighbours", "bins")
+    purity |= {"buffer": profile.maps.buffer_m, "purity": VERSIONS["purity"]}
+    rows, points = stages.address("figure2", label, purity), stages.address("figure2", f"{label}-tsne", picture)
+    return rows.with_suffix(".csv"), points.with_suffix(".safetensors")
+
+
+def points(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
+    """(N, 3) t-SNE of the held-out places by one representation, computed once."""
+    file = files(profile, method, seed)[1]
+    if not file.exists():
+        figures = profile.figures
+        found = tsne(vectors(profile, method, seed), perplexity=figures.perplexity, seed=figures.seed)
+        checkpoints.save_tensors(file, {"points": torch.from_numpy(found)})
+    return checkpoints.load_tensors(file)[0]["points"].numpy()
 
 
 def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
@@ -80,12 +89,11 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
     rows_file, points_file = files(profile, method, seed)
     if not (rows_file.exists() and points_file.exists()):
         figures, table = profile.figures, held_out.places(profile)
-        x = vectors(profile, method, seed)
-        points = tsne(x, perplexity=figures.perplexity, seed=figures.seed)
+        x, picture = vectors(profile, method, seed), points(profile, method, seed)
         apart = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
         rows = []
         for label, codes in labels(profile).items():
-            for space, where in (("embedding", x), ("tsne", points)):
+            for space, where in (("embedding", x), ("tsne", picture)):
                 found = neighbour_purity(where, codes, figures.neighbours, apart=apart)
                 if found.n < 2 or len(set(table["cell"][np.isfinite(found.own)])) < 2:
                     continue  # a label that is known in one cell at most
@@ -101,7 +109,6 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
                         **provenance(stages.device()),
                     }
                 )  # fmt: skip
-        checkpoints.save_tensors(points_file, {"points": torch.from_numpy(points)})
         checkpoints.write_text(rows_file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     return pd.read_csv(rows_file)
 
@@ -127,27 +134,26 @@ def coordinates(profile: Profile) -> pd.DataFrame:
     )  # fmt: skip
     for method, seed in _there(profile):
         if seed == 0:
-            points = checkpoints.load_tensors(files(profile, method, seed)[1])[0]["points"].numpy()
             for axis, name in enumerate("xyz"):
-                out[f"{method}_{name}"] = points[:, axis].round(2)
+                out[f"{method}_{name}"] = points(profile, method, seed)[:, axis].round(2)
     if f"{DRAWN}_x" in out:
         rows = spread_out(out[[f"{DRAWN}_{name}" for name in "xyz"]].to_numpy(), THUMBNAILS)
         out.loc[rows, "thumbnail"] = np.arange(len(rows))
     return out
 
 
-def principal_plane(points: NDArray[np.floating]) -> NDArray[np.float64]:
+def principal_plane(where: NDArray[np.floating]) -> NDArray[np.float64]:
     """(N, 3) → (N, 2): the two directions in which the points spread most; each points to its longer side."""
-    centred = np.asarray(points, np.float64) - np.mean(points, axis=0)
+    centred = np.asarray(where, np.float64) - np.mean(where, axis=0)
     _, _, axes = np.linalg.svd(centred, full_matrices=False)
     flat = centred @ axes[:2].T
     return flat * np.where(np.abs(flat.max(axis=0)) >= np.abs(flat.min(axis=0)), 1.0, -1.0)
 
 
-def spread_out(points: NDArray[np.floating], most: int) -> NDArray[np.int64]:
+def spread_out(where: NDArray[np.floating], most: int) -> NDArray[np.int64]:
     """Rows of at most `most` points that cover the principal plane: the one nearest to the middle of each square of the
     finest grid with so few occupied squares."""
-    flat = principal_plane(points)
+    flat = principal_plane(where)
     low, extent = flat.min(axis=0), float(np.ptp(flat, axis=0).max()) or 1.0
     best = np.array([0])
     for squares in range(1, 64):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
+from scipy.stats import rankdata
 
 from selm.errors import InputError
 
@@ -90,10 +91,9 @@ def groups_of_equal_number(values: ArrayLike, bins: int) -> NDArray[np.int64]:
     Equal values are in one group, so that the groups are as equal in number as ties allow.
     """
     v = np.asarray(values, np.float64)
-    known = v[np.isfinite(v)]
+    known = np.isfinite(v)
     out = np.full(len(v), -1, np.int64)
-    if len(known):
-        borders = np.quantile(known, np.arange(1, bins) / bins)
-        found = np.searchsorted(borders, known, side="right")
-        _, out[np.isfinite(v)] = np.unique(found, return_inverse=True)
+    if known.any():
+        share = (rankdata(v[known]) - 0.5) / known.sum()  # of the values below, half of the equal ones counted
+        _, out[known] = np.unique(np.floor(share * bins), return_inverse=True)
     return out

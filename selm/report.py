@@ -114,12 +114,13 @@ def paper_table(number: int, folder: Path | None = None) -> pd.DataFrame:
 
 def paper_beside(number: int, dataset: str, setting: str, epochs: int) -> pd.DataFrame:
     """The paper's numbers on one data set of Table 3 or 4, put beside our rows of this setting and number of epochs, of
-    which the paper says nothing: for `compare`'s argument `paper`."""
+    which the paper says nothing: for `compare`'s argument `paper`. Raw GPS is only ever trained."""
     table = paper_table(number)
     chosen = table[table["dataset"] == dataset]
     if not len(chosen):
         raise InputError(f"table {number} of the paper has no data set '{dataset}'")
-    return chosen.assign(setting=setting, epochs=epochs)
+    settings = np.where(chosen["method"] == "raw_gps", "finetune", setting)
+    return chosen.assign(setting=settings, epochs=epochs)
 
 
 def records(table: pd.DataFrame) -> Iterator[Any]:

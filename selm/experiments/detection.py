@@ -176,9 +176,10 @@ def table4(
     return pd.concat(parts, ignore_index=True)
 
 
-def finished(profile: Profile) -> pd.DataFrame:
-    """The rows of the cells that are there already; computes nothing."""
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The rows of the cells that are there already, by the name of their file; computes nothing."""
     if not imagery.is_there(profile, profile.detection.imagery):
-        return pd.DataFrame()
+        return {}
     done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
-    return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()
+    parts = [run_cell(profile, cell) for cell in done]
+    return {f"{EXPERIMENT}.csv": pd.concat(parts, ignore_index=True)} if parts else {}

@@ -195,10 +195,14 @@ def table3(
     return pd.concat(parts, ignore_index=True)
 
 
-def finished(profile: Profile) -> pd.DataFrame:
-    """The rows of the cells that are there already; computes nothing."""
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The rows of the cells that are there already and the places of each class, by file name; computes nothing."""
     if not osm_land_cover.is_there(profile):
-        return pd.DataFrame()
+        return {}
     here = [cell for cell in cells(profile) if cell.target in OSM or imagery.is_there(profile, cell.target)]
     done = [cell for cell in here if is_finished(cell_at(profile, cell))]
-    return pd.concat([run_cell(profile, cell) for cell in done], ignore_index=True) if done else pd.DataFrame()
+    parts = [run_cell(profile, cell) for cell in done]
+    if not parts:
+        return {}
+    counts = osm_land_cover.class_counts(profile).assign(profile=profile.name, data=osm_land_cover.key(profile)[:12])
+    return {f"{EXPERIMENT}.csv": pd.concat(parts, ignore_index=True), f"{EXPERIMENT}-classes.csv": counts}

@@ -16,8 +16,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "table3": land_cover.table3,
     "table4": detection.table4,
 }
-# What is there already of the tables that are not of `selm.experiments.grid`; computes no result.
-FINISHED: dict[str, Callable[[Profile], pd.DataFrame]] = {
+# What is there already of the tables that are not of `selm.experiments.grid`, by file name; computes no result.
+FINISHED: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "table3": land_cover.finished,
     "table4": detection.finished,
 }

@@ -203,13 +203,14 @@ class Batch:
     """Views of B places, standardised; views are stacked view by view (all places' first view, then the second, …)."""
 
     size: int
-    global_views: Tensor  # (2 B, 3, g, g)
+    global_views: Tensor  # (2 B, 3, g, g); of a method with other views, as many as it draws
     local_views: Tensor  # (n_local B, 3, l, l)
     parents: Tensor | None  # (2 B, 3, g, g): the zoom-16 image, rotated as the global view is
     price: Tensor  # (B,) float, NaN where unknown
     density_class: Tensor  # (B,) int64, -1 where unknown
     coordinates: Tensor  # (B, 2) latitude and longitude scaled to the region
     rows: Tensor  # (B,) int64, which of the sampler's places
+    weak: Tensor | None = None  # (B,) bool, of MUGS: whether the student's global views are weakly augmented
 
 
 class ViewSampler:
@@ -284,6 +285,66 @@ class ViewSampler:
             coordinates=self.coordinates[rows],
             rows=rows,
         )
+
+
+    def triplets(
+        self, rows: Tensor, neighbourhood: float, generator: torch.Generator, *, part: slice = slice(None)
+    ) -> Batch:
+        """Tile2Vec's tiles of the places `rows` (B,): global_views are B anchors, B neighbours, then B distant tiles.
+
+        All are whole images, mirrored and turned by quarters at random. A neighbour's middle lies anywhere in the
+        square of ± `neighbourhood` images around its anchor's; a distant tile is another place, outside that square.
+        """
+        px, n = self.views.global_px, len(rows)
+        limit = neighbourhood * px
+        anchor = self.centres[rows]
+        shift = 2 * torch.rand(n, 2, generator=generator, device=generator.device, dtype=torch.float64) - 1
+        # eight draws, of which the first that lies outside counts: no waiting for the device
+        others = self.centres[self.draw_rows(8 * n, generator)].view(n, 8, 2)
+        distance = (others - anchor[:, None]).abs().amax(dim=-1)
+        order = torch.arange(8, device=distance.device)
+        first = torch.where(distance > limit, distance.max() + 8 - order, distance).argmax(dim=1)
+        distant = others[torch.arange(n, device=first.device), first]
+        turns = torch.rand(3, n, 3, generator=generator, device=generator.device)[:, part] < 0.5
+        centres = torch.stack([anchor, anchor + limit * shift, distant])[:, part].flatten(0, 1)
+        indices, _ = self.atlas.patches(centres, self.zoom, px)
+        rows = rows[part]
+        return Batch(
+            size=len(rows),
+            global_views=colour(turned(indices, turns.flatten(0, 1)), self.palette),
+            local_views=self.palette.new_zeros(0, 3, px, px),
+            parents=None,
+            price=self.price[rows],
+            density_class=self.density_class[rows],
+            coordinates=self.coordinates[rows],
+            rows=rows,
+        )
+
+
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """(N, h, h) images, each transposed, mirrored and flipped where its three bits say so, (N, 3) bool: together the
+    eight ways to lay a square."""
+    diagonal, across, down = turns[:, :, None, None].unbind(1)
+    images = torch.where(diagonal, images.transpose(1, 2), images)
+    images = torch.where(across, images.flip(2), images)
+    return torch.where(down, images.flip(1), images)
+
+
+def erased(images: Tensor, chosen: Tensor, rectangle: Tensor, noise: Tensor) -> Tensor:
+    """Random erasing (Zhong et al., 2020): a rectangle of each chosen image is replaced by noise.
+
+    images: (N, 3, px, px); chosen: (N,) bool; rectangle: (N, 4) uniform in 0 … 1, which become area (2 to 33 % of the
+    image), aspect (0.3 to 3.3, log-uniform) and position; noise: (3, px, px).
+    """
+    px = images.shape[-1]
+    area = 0.02 + (1 / 3 - 0.02) * rectangle[:, 0]
+    aspect = torch.exp(math.log(0.3) * (1 - 2 * rectangle[:, 1]))
+    size = torch.stack([torch.sqrt(area * aspect), torch.sqrt(area / aspect)], dim=1).clamp(max=1.0)
+    start = (1 - size) * rectangle[:, 2:]
+    line = (torch.arange(px, device=images.device) + 0.5) / px
+    inside = (line >= start[:, :, None]) & (line < (start + size)[:, :, None])  # (N, 2, px)
+    mask = inside[:, 0, :, None] & inside[:, 1, None, :] & chosen[:, None, None]
+    return torch.where(mask[:, None], noise.to(images.dtype), images)
 
 
 def pixel_statistics(indices: Tensor, palette: Tensor) -> tuple[list[float], list[float]]:

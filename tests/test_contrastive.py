@@ -102,3 +102,70 @@ def test_a_queue_holds_the_last_entries_in_the_order_they_came(length, n):
         assert queue[:, 0].tolist() == ring
         assert torch.equal(queue[:, 0], queue[:, 1])
         assert pointer.item() == at
+
+
+@pytest.mark.parametrize(("length", "n"), [(7, 3), (8, 8), (4, 6), (20, 5)])
+def test_a_queue_takes_only_the_chosen(length, n):
+    generator = torch.Generator().manual_seed(0)
+    queue, pointer = -torch.ones(length, 2), torch.zeros((), dtype=torch.int64)
+    ring, at = [-1.0] * length, 0
+    for step in range(12):
+        values = 100 * step + torch.arange(n, dtype=torch.float32)
+        chosen = torch.rand(n, generator=generator) < 0.5 if step != 3 else torch.zeros(n, dtype=torch.bool)
+        contrastive.push(queue, pointer, values[:, None].expand(n, 2), chosen)
+        for value, take in list(zip(values.tolist(), chosen.tolist(), strict=True))[-length:]:
+            if take:
+                ring[at] = value
+                at = (at + 1) % length
+        assert queue[:, 0].tolist() == ring
+        assert pointer.item() == at
+
+
+# ----------------------------------------------------------------------------------------------------- MUGS's means
+
+
+@pytest.mark.parametrize(("n_global", "n_views"), [(2, 8), (2, 2), (2, 3), (3, 5)])
+def test_half_of_the_loss_is_from_large_crops_and_half_from_small_ones(n_global, n_views):
+    pairs = random(n_global, n_views)
+    large = [pairs[g, v].item() for g in range(n_global) for v in range(n_global) if g != v]
+    small = [pairs[g, v].item() for g in range(n_global) for v in range(n_global, n_views)]
+    expected = sum(large) / len(large)
+    if small:
+        expected = 0.5 * expected + 0.5 * sum(small) / len(small)
+    assert contrastive.by_crop_size(pairs).item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@dtypes
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+def test_cross_entropies_of_all_pairs_of_views(dtype, temperature):
+    student = random(4, 3, 6, dtype=dtype)
+    teacher = torch.softmax(random(2, 3, 6, seed=1), dim=-1)
+    out = contrastive.cross_entropies(student, teacher, temperature)
+    for g in range(2):
+        for v in range(4):
+            total = 0.0
+            for b in range(3):
+                exps = [math.exp(x / temperature) for x in student[v, b].tolist()]
+                total -= sum(t * math.log(e / sum(exps)) for t, e in zip(teacher[g, b].tolist(), exps, strict=True))
+            assert out[g, v].item() == pytest.approx(total / 3, rel=1e-4)
+
+
+# --------------------------------------------------------------------------------------------------------- triplets
+
+
+@dtypes
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize(("margin", "l2"), [(0.1, 0.0), (1.0, 0.01), (10.0, 0.1)])
+def test_triplet_is_tile2vecs_equations_1_and_2(dtype, n, margin, l2):
+    a, b, c = (random(n, 6, dtype=dtype, seed=seed) for seed in range(3))
+
+    def length(values: list[float]) -> float:
+        return math.sqrt(sum(v * v for v in values))
+
+    def distance(x: list[float], y: list[float]) -> float:
+        return length([p - q for p, q in zip(x, y, strict=True)])
+
+    total = 0.0
+    for x, y, z in zip(a.tolist(), b.tolist(), c.tolist(), strict=True):
+        total += max(0.0, distance(x, y) - distance(x, z) + margin) + l2 * (length(x) + length(y) + length(z))
+    assert contrastive.triplet(a, b, c, margin, l2).item() == pytest.approx(total / n, rel=1e-4)

@@ -12,6 +12,7 @@ from selm.methods.gps_selm import GPSSELM, Terms
 from selm.methods.moco_geo_tp import MoCoGeoTP, MoCoGeoTPSettings
 from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
+from selm.methods.tile2vec import Tile2Vec, Tile2VecSettings
 from selm.networks import MapEncoder
 from selm.profiles import Pretraining
 
@@ -49,6 +50,7 @@ METHODS: dict[str, Row] = {
     "moco_v2": Row("MoCo-V2", MoCo, MoCoSettings()),
     "dino": Row("DINO", GPSSELM, Terms()),
     "moco_geo_tp": Row("MoCo-V2+Geo+TP", MoCoGeoTP, MoCoGeoTPSettings()),
+    "tile2vec": Row("Tile2Vec", Tile2Vec, Tile2VecSettings()),
     "gps_selm_geo": Row("GPS-SELM (geo)", GPSSELM, _GEO),
     "gps_selm_geo_rec": Row(
         "GPS-SELM (geo+rec)", GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)

@@ -15,22 +15,21 @@ import dataclasses
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
-import numpy as np
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
+from benchmarks.embedding import coordinates
+from benchmarks.steps import EmptyMap, empty_sampler
 from selm import methods, paths
 from selm.errors import InputError
 from selm.methods import METHODS, PRETRAINED
 from selm.networks import EncoderConfig, MapEncoder
 from selm.profiles import Profile, get_profile
-from selm.views import Batch, ViewSampler
 
 PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)
 
@@ -40,21 +39,22 @@ def arithmetic(profile: Profile, method: str) -> tuple[float, int]:
 
     The networks live on the meta device: nothing is computed, whatever their size.
     """
-    v, s, n = profile.views, profile.pretraining, 2
-    somewhere = SimpleNamespace(places=np.random.default_rng(0).random((1_000, 2)))
+    n = 2
+    table = coordinates(EmptyMap.keys, 1_000, 0)
+    sampler = empty_sampler(table["lat"].to_numpy(), table["lon"].to_numpy(), profile.views)
+    px = profile.views.global_px
+    with torch.device("meta"):
+        encoder = MapEncoder(EncoderConfig(profile.encoder.arch, profile.encoder.width, image_px=px))
+        made = methods.build(method, encoder, dataclasses.replace(profile.pretraining, batch=n), px)
+    made.prepare(sampler)
+    batch = made.draw(sampler, n, torch.Generator().manual_seed(0))
+    parts = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    batch = dataclasses.replace(batch, **{k: v.to("meta") for k, v in parts.items() if isinstance(v, torch.Tensor)})
+    made.to("meta")
     with (
         torch.device("meta"), FlopCounterMode(display=False) as counter,
         mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext()),  # which this device does not know
     ):  # fmt: skip
-        encoder = MapEncoder(EncoderConfig(profile.encoder.arch, profile.encoder.width, image_px=v.global_px))
-        made = methods.build(method, encoder, dataclasses.replace(s, batch=n), v.global_px)
-        made.prepare(cast(ViewSampler, somewhere))
-        wide = torch.zeros(2 * n, 3, v.global_px, v.global_px)
-        batch = Batch(
-            size=n, rows=torch.zeros(n, dtype=torch.int64), global_views=wide, parents=wide,
-            local_views=torch.zeros(v.n_local * n, 3, v.local_px, v.local_px), price=torch.zeros(n),
-            density_class=torch.zeros(n, dtype=torch.int64), coordinates=torch.zeros(n, 2),
-        )  # fmt: skip
         made.loss(batch, 0.5)["loss"].backward()
     return counter.get_total_flops() / n, sum(p.numel() for p in made.parameters())
 

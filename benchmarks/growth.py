@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks import measure
+from benchmarks.steps import EmptyMap, empty_sampler
 from selm import methods, profiles, stages
 from selm.embedder import _Plan
 from selm.nearest import Nearest
@@ -29,7 +30,7 @@ from selm.pretrain import Trainer
 from selm.probes.folds import random_folds
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.profiles import Profile, get_profile
-from selm.views import DeviceAtlas, ViewSampler
+from selm.views import DeviceAtlas
 
 Work = Callable[[], object]
 PIXELS = "pixels: four times as many for twice the side"
@@ -38,42 +39,26 @@ Growth = tuple[str, str, tuple[int, ...], Callable[[int], Work], str]
 PLACES = (1_000, 10_000, 100_000, 1_000_000)
 
 
-class _Empty:
-    """A map of a few blocks without anything on it, for work that only asks where places are."""
-
-    tile_px, zooms = 8, (17, 16)
-    palette = np.zeros((256, 3), np.uint8)
-    keys = np.array([(7200 + i, 3200 + j) for i in range(8) for j in range(8)], np.int32)
-
-    def read_blocks(self, keys: Any, zoom: int, progress: bool = False) -> Any:
-        return np.zeros((len(keys), self.tile_px << (zoom - 13), self.tile_px << (zoom - 13)), np.uint8)
-
-
 def _places(n: int) -> tuple[Any, Any]:
     from benchmarks.embedding import coordinates
 
-    table = coordinates(_Empty.keys, n, 0)
+    table = coordinates(EmptyMap.keys, n, 0)
     return table["lat"].to_numpy(), table["lon"].to_numpy()
 
 
 def planning(n: int) -> Work:
     """Which images `selm embed` needs of which blocks."""
     lat, lon = _places(n)
-    return lambda: _Plan.make(lat, lon, 17, 128, 128, _Empty.keys)
+    return lambda: _Plan.make(lat, lon, 17, 128, 128, EmptyMap.keys)
 
 
 def drawing_rows(n: int) -> Work:
     """A hundred batches' draws with eq. 1's priorities, the distribution function included."""
+    empty = DeviceAtlas([EmptyMap()], (17, 16))
     lat, lon = _places(n)
-    priorities = np.random.default_rng(0).random(n)
-    empty = DeviceAtlas([_Empty()], (17, 16))
 
     def work() -> None:
-        sampler = ViewSampler(
-            empty, lat, lon, profiles.Views(), zoom=17, parent_zoom=16, price=np.zeros(n), density_class=np.zeros(n),
-            coordinates=np.zeros((n, 2)), priorities=priorities / priorities.sum(), pixel_mean=(0.5,) * 3,
-            pixel_std=(0.5,) * 3,
-        )  # fmt: skip
+        sampler = empty_sampler(lat, lon, profiles.Views(), empty)
         generator = torch.Generator().manual_seed(0)
         for _ in range(100):
             sampler.draw_rows(256, generator)

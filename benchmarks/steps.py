@@ -6,13 +6,41 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from selm import methods, stages
+from selm.maps.atlas import BLOCK_ZOOM
 from selm.networks import EncoderConfig
 from selm.pretrain import Trainer
-from selm.profiles import Pretraining, Profile, get_profile
-from selm.views import ViewSampler
+from selm.profiles import Pretraining, Profile, Views, get_profile
+from selm.views import DeviceAtlas, ViewSampler
+
+
+class EmptyMap:
+    """A map of 8 x 8 blocks without anything on it, for work that only asks where places are."""
+
+    tile_px, zooms = 8, (17, 16)
+    palette = np.zeros((256, 3), np.uint8)
+    keys = np.array([(7200 + i, 3200 + j) for i in range(8) for j in range(8)], np.int32)
+
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+        side = self.tile_px << (zoom - BLOCK_ZOOM)
+        return np.zeros((len(keys), side, side), np.uint8)
+
+
+def empty_sampler(
+    lat: NDArray[np.float64], lon: NDArray[np.float64], views: Views, atlas: DeviceAtlas | None = None
+) -> ViewSampler:
+    """Views of places on an `EmptyMap`, with random priorities and made-up labels."""
+    n = len(lat)
+    priorities = np.random.default_rng(0).random(n)
+    return ViewSampler(
+        atlas or DeviceAtlas([EmptyMap()], (17, 16)), lat, lon, views, zoom=17, parent_zoom=16, price=np.zeros(n),
+        density_class=np.zeros(n), coordinates=np.zeros((n, 2)), priorities=priorities / priorities.sum(),
+        pixel_mean=(0.5,) * 3, pixel_std=(0.5,) * 3,
+    )  # fmt: skip
 
 
 @dataclass

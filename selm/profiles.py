@@ -323,6 +323,7 @@ class Profile:
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
+    folds: str = ""  # a fold file of its own, of a place (`selm.places`); else the committed one of its data set
 
     def seeds_of(self, method: str) -> int:
         """Number of pretraining seeds of a method."""
@@ -507,7 +508,7 @@ PROFILES: dict[str, Profile] = {
             pretraining=_SMALL,
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
-            detection=Detection(chip_px=320, chips=8, lr=1e-3, epochs=6, fpn_channels=64),
+            detection=Detection(chip_px=256, chips=8, lr=1e-3, epochs=8, fpn_channels=32),
             location_encoders=LocationEncoders(
                 n_places=5_000,
                 images=256_000,
@@ -558,7 +559,11 @@ PROFILES: dict[str, Profile] = {
 
 
 def get_profile(name: str) -> Profile:
-    """The profile called `name`; raises InputError with the nearest name if there is none."""
+    """The profile called `name`, or of a place (`selm.places`); InputError with the nearest name if there is none."""
     if name in PROFILES:
         return PROFILES[name]
+    if name.startswith("place-"):
+        from selm.places import load_place
+
+        return load_place(name)
     raise unknown("profile", name, PROFILES)

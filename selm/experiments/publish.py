@@ -29,7 +29,7 @@ def publish(profile: Profile) -> list[Path]:
             out[f"{name}.csv"] = rows
             out[f"claims-{name}.csv"] = grid.claims(profile, name)
     for of_table in tables.FINISHED.values():
-        out |= of_table(profile)
+        out.update(of_table(profile))
     if any(f"{name}.csv" in out for name in grid.TABLES):
         out["claims.csv"] = claim_verdicts(profile)
     for finished in (*FINISHED.values(), *chapters.FINISHED.values()):

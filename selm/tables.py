@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -329,7 +330,7 @@ def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:
 def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, command: str | None = None) -> Html:
     """Where the numbers of a table come from: of each profile its commits, data, device and dates, and the one command.
 
-    command: by default ``selm table N --profile PROFILE`` (or ``figure N``) for the experiments in the results.
+    command: by default ``selm table N --profile PROFILE`` (``figure N``, ``chapter NAME``) for the experiments.
     """
     parts = [results] if isinstance(results, pd.DataFrame) else [part for part in results if part is not None]
     text = ""
@@ -340,12 +341,17 @@ def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, 
                 facts.append(f"{name} {_listed(rows[column])}")
             facts.append(f"run ids: {rows['run_id'].nunique()}")
             if rows["stand_in"].astype(bool).any():
-                facts.append("labels are stand-ins computed from the map")
+                photographs = profile not in PLUMBING_CHECKS and set(rows["experiment"]) <= _WITH_PHOTOGRAPHS
+                facts.append(f"{'photographs stand' if photographs else 'labels computed from the map stand'} in for others")
             names = sorted({str(name) for name in rows["experiment"]})
-            verbs = [name.replace("table", "table ").replace("figure", "figure ") for name in names]
+            verbs = [re.sub(r"^(table|figure)(?=\d)", r"\1 ", name) for name in names]
+            verbs = [verb if " " in verb else f"chapter {verb}" for verb in verbs]
             again = command or " && ".join(f"selm {verb} --profile {profile}" for verb in verbs)
             text += f'<p class="selm-foot">{" · ".join(facts)}<br>again: <code>{html.escape(again)}</code></p>'
     return Html(_CSS + text)
+
+
+_WITH_PHOTOGRAPHS = {"table3", "table4", "figure4"}
 
 
 def _listed(column: pd.Series[Any], most: int = 3) -> str:

@@ -96,19 +96,17 @@ def main() -> None:
         sizes.append(10 * sizes[-1])
     rows: list[dict[str, Any]] = []
     each = 0.0  # seconds a place, from the last two calls
-    for n in sizes:
-        n = min(n, chosen.most)
-        if each and n * each > 60 * chosen.minutes:
-            n = int(60 * chosen.minutes / each)
-            if n <= 2 * rows[-1]["places"]:
-                break
-        print(f"{n} places", file=sys.stderr, flush=True)
-        places = coordinates(blocks.keys, n, chosen.seed)
+    for n in sorted({min(n, chosen.most) for n in sizes}):
+        allowed = int(60 * chosen.minutes / each) if each else n
+        if rows and min(n, allowed) <= 2 * rows[-1]["places"]:
+            break  # not worth another row
+        places = coordinates(blocks.keys, min(n, allowed), chosen.seed)
+        print(f"{len(places)} places", file=sys.stderr, flush=True)
         rows.append({"what": "selm embed", "map": ready, **called(chosen.model, chosen.map, places, chosen.batch)})
         if len(rows) > 1:
             more = rows[-1]["places"] - rows[-2]["places"]
-            each = max(0.0, rows[-1]["seconds"] - rows[-2]["seconds"]) / more
-        if n < 10 * rows[max(0, len(rows) - 2)]["places"] and len(rows) > 2:
+            each = max(1e-9, (rows[-1]["seconds"] - rows[-2]["seconds"]) / more)
+        if allowed < n:
             break
     table = coordinates(blocks.keys, chosen.in_process, chosen.seed + 1)
     start = time.perf_counter()

@@ -34,10 +34,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
-from benchmarks.steps import Run, material, open_run, settings_of
+from benchmarks.steps import Run, material, open_run, scaled, settings_of
 from selm import stages
 from selm.networks import EncoderConfig, MapEncoder
-from selm.profiles import Profile, get_profile
+from selm.profiles import Profile
 from selm.views import ViewSampler, colour
 
 OURS = {"dino": "ours, DINO", "gps_selm": "ours, GPS-SELM (five auxiliary losses)"}
@@ -235,6 +235,7 @@ def flops_an_image(run: Run) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo", help="whose encoder, views and places")
+    parser.add_argument("--like", metavar="PROFILE", help="encoder, views and heads of this profile instead")
     parser.add_argument("--pack", type=Path, help="take the places from a folder that benchmarks.pack made")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of facebookresearch/dino")
     parser.add_argument("--batch", type=int, help="by default the profile's")
@@ -244,17 +245,17 @@ def main() -> None:
     parser.add_argument("--compile", metavar="MODE", help="also ours with torch.compile")
     measure.options(parser)
     chosen = parser.parse_args()
-    profile, device = get_profile(chosen.profile), stages.device()
+    profile, device = scaled(chosen.profile, chosen.like), stages.device()
     gpu = device.type == "cuda"
     workers = chosen.workers if chosen.workers is not None else (os.cpu_count() or 1) * gpu
     torch.backends.cudnn.benchmark = gpu
     runs = {
-        title: open_run(chosen.profile, method, pack=chosen.pack, batch=chosen.batch) for method, title in OURS.items()
+        title: open_run(profile, method, pack=chosen.pack, batch=chosen.batch) for method, title in OURS.items()
     }
     if chosen.compile:
         for method, title in OURS.items():
             runs[f"{title}, compiled"] = open_run(
-                chosen.profile, method, pack=chosen.pack, batch=chosen.batch, compiled=chosen.compile
+                profile, method, pack=chosen.pack, batch=chosen.batch, compiled=chosen.compile
             )
     batch = next(iter(runs.values())).batch
     flops = {title: flops_an_image(run) for title, run in runs.items() if not title.endswith("compiled")}

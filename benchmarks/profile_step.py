@@ -21,7 +21,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks import measure
-from benchmarks.steps import Run, open_run
+from benchmarks.steps import Run, open_run, scaled
 from selm import pretrain, views
 from selm.methods.gps_selm import GPSSELM
 
@@ -146,6 +146,7 @@ def ways(open_: Callable[..., Run], steps: int) -> dict[str, Callable[[], float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo", help="whose encoder, views and places")
+    parser.add_argument("--like", metavar="PROFILE", help="encoder, views and heads of this profile instead")
     parser.add_argument("--pack", type=Path, help="take the places from a folder that benchmarks.pack made")
     parser.add_argument("--method", default="gps_selm")
     parser.add_argument("--batch", type=int)
@@ -155,8 +156,10 @@ def main() -> None:
     measure.options(parser)
     chosen = parser.parse_args()
 
+    profile_ = scaled(chosen.profile, chosen.like)
+
     def open_(**more: Any) -> Run:
-        return open_run(chosen.profile, chosen.method, pack=chosen.pack, batch=chosen.batch, **more)
+        return open_run(profile_, chosen.method, pack=chosen.pack, batch=chosen.batch, **more)
 
     base = open_()
     facts = {"profile": chosen.profile, "method": chosen.method, "batch": base.batch}

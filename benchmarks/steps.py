@@ -64,6 +64,18 @@ class Run:
         return float(n * self.batch)
 
 
+def scaled(name: str, like: str | None) -> Profile:
+    """The profile `name`; with `like` its places and maps alone, and encoder, views and heads of that profile."""
+    profile = get_profile(name)
+    if like is None:
+        return profile
+    other, own = get_profile(like), profile.pretraining
+    settings = dataclasses.replace(
+        other.pretraining, n_locations=own.n_locations, density_classes=own.density_classes
+    )  # fmt: skip
+    return dataclasses.replace(profile, encoder=other.encoder, views=other.views, pretraining=settings)
+
+
 def settings_of(profile: Profile, batch: int | None) -> Pretraining:
     """The profile's settings, so long that the learning rate is that of the middle of a run."""
     s = profile.pretraining
@@ -81,10 +93,9 @@ def material(profile: Profile, pack: Path | None) -> tuple[ViewSampler, EncoderC
 
 
 def open_run(
-    name: str, method: str, *, pack: Path | None = None, batch: int | None = None, compiled: str | None = None
+    profile: Profile, method: str, *, pack: Path | None = None, batch: int | None = None, compiled: str | None = None
 ) -> Run:
-    """A run of `method` with the encoder, views and settings of the profile `name`, in the middle of its schedules."""
-    profile = get_profile(name)
+    """A run of `method` with the profile's encoder, views and settings, in the middle of its schedules."""
     settings = settings_of(profile, batch)
     sampler, config = material(profile, pack)
     torch.manual_seed(0)

@@ -103,6 +103,8 @@ class Trainer:
         self.method = method.to(device).train()
         self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         distributed.synchronise_norms(self.method, device)
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True  # shapes stay the same: let it try which algorithm is fastest
         self.compiled = compiled
         if compiled is not None:
             for child in self.method.children():

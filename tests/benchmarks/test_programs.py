@@ -1,0 +1,72 @@
+"""The benchmarks themselves, at the smallest size: they run, and their tables hold what the page shows."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from benchmarks import embedding, growth, pretraining, probes, profile_step
+from selm import measurements, stages
+from selm.profiles import get_profile
+
+
+def run(program: object, monkeypatch: pytest.MonkeyPatch, out: Path, *words: str) -> dict[str, pd.DataFrame]:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *words, "--out", str(out)])
+    program.main()  # type: ignore[attr-defined]
+    tables = {file.stem: pd.read_csv(file) for file in out.glob("*.csv")}
+    for name, table in tables.items():
+        shown = {column for column, _, _ in measurements.MEASURED[name].columns}
+        assert {"device", "load", "commit", "date", "command"} <= set(table), name
+        assert shown - set(table) <= {"recall", "build_s"}, name
+    return tables
+
+
+def test_pretraining_against_the_peers_that_are_here(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--profile", "smoke", "--steps", "1", "--rounds", "1")
+    rows = run(pretraining, monkeypatch, tmp_path, *words)["pretraining"].set_index("way")
+    assert "no --reference" in capsys.readouterr().err
+    ours = rows.loc["ours, DINO"]
+    assert ours["ratio"] == ours["cpu_ratio"] == 1.0 and 0 < ours["share_of_limit"] < 1
+    assert ours["images_per_cpu_s"] > 0 and ours["batch"] == get_profile("smoke").pretraining.batch
+    full = rows.loc["ours, GPS-SELM (five auxiliary losses)"]
+    assert full["gflop_an_image"] > ours["gflop_an_image"]
+
+
+def test_the_profile_of_a_step_adds_up(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = run(profile_step, monkeypatch, tmp_path, "--profile", "smoke", "--steps", "1", "--rounds", "1")
+    parts = tables["profile_step"].query("kind == 'part'").set_index("name")
+    assert {"backward", "cutting views", "student, forward", "teacher, forward", "reconstruction"} <= set(parts.index)
+    assert parts["share"].sum() == pytest.approx(1, abs=0.02)
+    assert (parts["share"] > -0.02).all() and parts.loc["student, forward", "calls"] == 2
+    ways = tables["ablation"].set_index("way")
+    assert ways.loc["as it is", "cpu_ratio"] == 1.0 and len(ways) >= 6
+
+
+def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = get_profile("smoke")
+    model = smoke / "random-encoder"
+    stages.new_encoder(stages.encoder_config(profile), 0).save_pretrained(model)
+    atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
+    words = ("--model", str(model), "--map", str(atlas), "--most", "1", "--in-process", "40", "--rounds", "1")
+    rows = run(embedding, monkeypatch, tmp_path / "out", *words)["embedding"]
+    assert rows["what"].tolist() == ["selm embed", "in one process"] and rows["places"].tolist() == [1, 40]
+    assert rows["peak_mib"][0] > 50 and 0 < rows["encoder_share"][1] < 1.5
+    assert str(smoke) not in (tmp_path / "out" / "embedding.csv").read_text()
+
+
+def test_growth_of_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run(growth, monkeypatch, tmp_path, "--only", "trials", "--rounds", "1", "--largest", "2")["growth"]
+    assert set(rows["what"]) == {"linear probe", "ridge"} and set(rows["size"]) == {1, 2}
+    assert (rows["seconds"] > 0).all()
+
+
+def test_probes_count_the_whole_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = run(probes, monkeypatch, tmp_path, "--points", "60", "--dim", "32", "--draws", "1")["probes"]
+    for row in rows.itertuples():
+        assert row.column_cpu_seconds == pytest.approx(row.cpu_seconds * row.cells * 10)
+    assert (rows["mse"] < 3).all()

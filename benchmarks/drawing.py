@@ -1,6 +1,6 @@
 """How fast atlases are drawn, against drawing tile by tile with Mapnik in the same run.
 
-    python benchmarks/drawing.py [SOURCE] [--rounds 7] [--blocks 8] [--no-write]
+    python -m benchmarks.drawing [SOURCE] [--rounds 7] [--blocks 8] [--no-write]
 
 Every round draws the same zoom-13 blocks in each way, one way after the other, so that what else the machine does
 hits all alike; medians over rounds are shown. "Images" are zoom-17 images of 128 pixels, 256 to a block. All ways draw
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
 import statistics
 import sys
 import tempfile
@@ -28,6 +27,7 @@ import mapnik
 import numpy as np
 import pandas as pd
 
+from benchmarks.measure import command_line, cpu_seconds, processor
 from selm import paths
 from selm.maps import draw, palette
 from selm.maps.atlas import encode_png
@@ -78,20 +78,14 @@ def measure(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str, tuple[
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
-            before = _cpu()
+            before = cpu_seconds()
             start = time.perf_counter()
             images = way()
-            seconds, busy = time.perf_counter() - start, _cpu() - before
+            seconds, busy = time.perf_counter() - start, cpu_seconds() - before
             if turn:
                 wall[name].append(images / seconds)
                 cpu[name].append(images / busy)
     return {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in ways}
-
-
-def _cpu() -> float:
-    """Processor seconds of this process and of its ended children."""
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
 def storing(pen: draw.Pen, rounds: int) -> list[dict[str, Any]]:
@@ -180,9 +174,9 @@ def main() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         about = {
             "source": source.name, "data": source.fingerprint[:12], "commit": commit(),
-            "device": f"{_processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
+            "device": f"{processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
             "load": os.getloadavg()[0],  # other work on the machine: says what the wall times are worth
-            "date": date.today().isoformat(),
+            "date": date.today().isoformat(), "command": command_line(),
         }  # fmt: skip
         table.assign(**about).round(2).to_csv(out, index=False)
         print(f"\nwritten to {out}", file=sys.stderr)
@@ -194,13 +188,6 @@ def _row(where: str, way: str, processes: int, wall: float, cpu: float, ratio: f
         "ratio": ratio,
     }  # fmt: skip
 
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown processor"
 
 
 if __name__ == "__main__":

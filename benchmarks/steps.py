@@ -21,7 +21,8 @@ from selm.views import DeviceAtlas, ViewSampler
 class EmptyMap:
     """A map of 8 x 8 blocks without anything on it, for work that only asks where places are."""
 
-    tile_px, zooms = 8, (17, 16)
+    tile_px = 8
+    zooms: tuple[int, ...] = (17, 16)
     palette = np.zeros((256, 3), np.uint8)
     keys = np.array([(7200 + i, 3200 + j) for i in range(8) for j in range(8)], np.int32)
 

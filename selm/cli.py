@@ -83,11 +83,35 @@ def atlas(
     tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 128,
     style: Annotated[str, typer.Option(help="selm, selm_no_fills, land_cover, or a Mapnik XML file")] = "selm",
     workers: Annotated[int | None, typer.Option(min=1, help="processes; by default one a processor")] = None,
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="draw only this part; see `selm check`")] = None,
 ) -> None:
     """Draw a region once, for any number of images; goes on where it was stopped."""
-    from selm.maps.draw import draw_atlas
+    from selm.maps.draw import draw_atlas, draw_shard
 
+    if shard is not None:
+        left = draw_shard(source, out, _shard(shard), zooms=_zooms(zooms), tile_px=tile_px, bbox=bbox, style=style,
+                          workers=workers)  # fmt: skip
+        others = f"{left} images of other shards are missing" if left else "so is all else"
+        typer.echo(f"{out}: shard {shard} is drawn, {others}")
+        return
     typer.echo(draw_atlas(source, out, zooms=_zooms(zooms), tile_px=tile_px, bbox=bbox, style=style, workers=workers))
+
+
+@app.command()
+def check(
+    atlas: Annotated[Path, typer.Argument(metavar="ATLAS", help="the folder of an atlas, finished or begun")],
+    shard: Annotated[str | None, typer.Option(metavar="I/N", help="only this part")] = None,
+) -> None:
+    """Read every image of an atlas, or of one shard of it, and say which are missing or damaged."""
+    from selm.maps.atlas import check_atlas
+
+    found = check_atlas(atlas, (1, 1) if shard is None else _shard(shard), progress=True)
+    for line in (*found.missing[:20], *found.damaged[:20]):
+        typer.echo(line)
+    missing, damaged = len(found.missing), len(found.damaged)
+    if missing or damaged:
+        raise InputError(f"{atlas}: {missing} of {found.images} images missing, {damaged} damaged")
+    typer.echo(f"{atlas}: {found.images} images are whole" + ("" if found.finished else "; the atlas is not finished"))
 
 
 @app.command()
@@ -230,6 +254,32 @@ def figure(
             typer.echo(path)
 
 
+@app.command()
+def reproduce(
+    place: Annotated[str | None, typer.Option(metavar="NAME", help="a city or region, as \"Tokyo\"")] = None,
+    map: Annotated[str | None, typer.Option("--map", metavar="SOURCE", help=".osm.pbf, .mbtiles, .pmtiles")] = None,
+    bbox: Annotated[
+        tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="degrees; all by default")
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="what the book calls the place")] = None,
+    profile: Annotated[str, typer.Option("--profile", "-p", help="whose scale: see `selm profiles`")] = "demo",
+    labels: Annotated[str | None, typer.Option(help="official or stand-ins; by default what covers the place")] = None,
+    methods: Annotated[str | None, typer.Option(help="rows to compute, with commas between; no book then")] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="write data/results/places too")] = False,
+) -> None:
+    """Run Tables 1 and 2 on any place, and fill a book that names it."""
+    from selm import reproduce as steps
+
+    made = steps.place_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
+    typer.echo(f"profile {made.name}")
+    results = steps.tables(made, None if methods is None else methods.split(","))
+    typer.echo(steps.summarise(made, results))
+    if publish:
+        typer.echo(steps.publish(made, results))
+    if methods is None:
+        typer.echo(steps.make_book(made))
+
+
 data_verbs = typer.Typer(help="The data sets: what they are, and fetching them.", rich_markup_mode=None)
 app.add_typer(data_verbs, name="data")
 
@@ -298,6 +348,13 @@ def _profile(name: str) -> Any:
     from selm.profiles import get_profile
 
     return get_profile(name)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, of = text.partition("/")
+    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+        raise InputError(f"--shard {text}: I/N, as 1/8 for the first of eight")
+    return int(number), int(of)
 
 
 def _zooms(text: str) -> tuple[int, ...]:

@@ -195,12 +195,13 @@ def _raw_price(table: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _in_split(profile: Profile, region: Region, split: str, folds: pd.DataFrame) -> Allowed:
-    """Which coordinates of a region are in a split; of an extract only in its listed cells (blocks reach beyond)."""
+    """Which coordinates of a region are in a split; of an extract or a place only in its listed cells, as blocks reach
+    beyond."""
     listed = folds.loc[folds["region"] == region.name, "cell"].to_numpy(str)
 
     def allowed(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         inside = splits.split_of(lat, lon, region.role, profile, folds) == split
-        if profile.stand_ins:
+        if profile.stand_ins or profile.folds:
             inside &= np.isin(splits.cell_of(lat, lon, profile.maps.cell_degrees), listed)
         return inside
 

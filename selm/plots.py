@@ -587,3 +587,36 @@ def detections(
         if captions:
             axis.set_title(captions[i], loc="left", fontsize=8)
     return figure
+
+
+def split_map(
+    pretraining: pd.DataFrame, held_out: pd.DataFrame, cells: pd.DataFrame, cell_degrees: float, attribution: str
+) -> Figure:
+    """A place as it is cut: its cells by what they are for, and the places that are looked at.
+
+    `pretraining` and `held_out` have `lat lon`, the latter `split` too; `cells` is a fold table with `cell`, `region`,
+    `set_aside` and `draw_0` (-1 in cells that are pretrained on); `attribution` is written below.
+    """
+    use_style()
+    figure, axis = plt.subplots(figsize=(WIDTH, 5.2))
+    kinds = {
+        "pretraining": ((cells["draw_0"] < 0), COLOURS[0]),
+        "set aside (Table 2)": ((cells["set_aside"] == 1), COLOURS[4]),
+        "test (Table 1)": ((cells["draw_0"] >= 0) & (cells["set_aside"] == 0), COLOURS[1]),
+    }
+    for name, (chosen, colour) in kinds.items():
+        corners = cells.loc[chosen, "cell"].str.split("_", expand=True).astype(float).to_numpy()
+        for south, west in corners:
+            axis.add_patch(
+                plt.Rectangle((west, south), cell_degrees, cell_degrees, facecolor=colour, alpha=0.22, linewidth=0)
+            )
+        axis.scatter([], [], s=40, marker="s", color=colour, alpha=0.4, label=name)
+    axis.scatter(pretraining["lon"], pretraining["lat"], s=2, color=COLOURS[0], linewidths=0, rasterized=True)
+    for split, colour in (("set-aside", COLOURS[4]), ("test", COLOURS[1])):
+        rows = held_out[held_out["split"] == split]
+        axis.scatter(rows["lon"], rows["lat"], s=2, color=colour, linewidths=0, rasterized=True)
+    axis.set_aspect(1 / math.cos(math.radians(float(pretraining["lat"].mean()))))
+    axis.set(xlabel="longitude", ylabel="latitude")
+    axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    axis.text(1.0, -0.12, attribution, transform=axis.transAxes, ha="right", fontsize=7, color="0.4")
+    return figure

@@ -55,7 +55,7 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
     """The L01 points that lie on the map of one of the profile's regions: `read_l01`'s columns and `region`.
 
     `blocks` gives the zoom-13 tiles, int32 (N, 2), of each region's map (`Atlas.keys`), by default those of its source.
-    In Hokkaido only points with an address there count.
+    In Hokkaido only points with an address there count, in a region with a `bbox` only those inside it.
     """
     if blocks is None:
         blocks = {region.name: open_region(region).blocks(region.bbox) for region in profile.regions}
@@ -63,11 +63,15 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
     x, y = (np.floor(v).astype(np.int64) for v in mercator.to_tile(points["lat"], points["lon"], _BLOCK_ZOOM))
     tile = x << _BLOCK_ZOOM | y
     region_of = np.full(len(points), "", dtype=object)
+    boxes = {region.name: region.bbox for region in profile.regions if region.bbox is not None}
     for name, keys in blocks.items():
         drawn = keys.astype(np.int64)
         inside = np.isin(tile, drawn[:, 0] << _BLOCK_ZOOM | drawn[:, 1])
         if name in ADDRESS:
             inside &= points["address"].str.startswith(ADDRESS[name]).to_numpy()
+        if name in boxes:
+            west, south, east, north = boxes[name]
+            inside &= (points["lon"].between(west, east) & points["lat"].between(south, north)).to_numpy()
         region_of[inside] = name
     points["region"] = region_of.astype(str)
     year = points.attrs["year"]

@@ -80,7 +80,9 @@ def metres_to_cells(lat: ArrayLike, lon: ArrayLike, cells: Iterable[str], cell_d
 
 
 def fold_file(profile: Profile) -> Path:
-    """The committed fold file of the profile's data set."""
+    """The profile's own fold file, or the committed one of its data set."""
+    if profile.folds:
+        return Path(profile.folds)
     return paths.repository() / "data" / "folds" / ("embedded.csv" if profile.stand_ins else "japan.csv")
 
 
@@ -159,16 +161,18 @@ def split_of(lat: ArrayLike, lon: ArrayLike, role: str, profile: Profile, folds:
     """The split of each of N coordinates in a region of this role.
 
     In ``validation`` and ``test`` regions it is the role. In a pretraining region: ``set-aside`` in a set-aside cell,
-    ``buffer`` (used for nothing) within `profile.maps.buffer_m` metres of one, else ``pretrain``.
+    ``buffer`` (used for nothing) within `profile.maps.buffer_m` metres of one or of another held-out cell (of a test
+    region next door), else ``pretrain``.
     """
     lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
     if role != "pretrain":
         return np.full(len(lat), role)
     cell_degrees = profile.maps.cell_degrees
-    held_out = folds.loc[folds["set_aside"] == 1, "cell"].to_numpy(str)
+    set_aside = folds.loc[folds["set_aside"] == 1, "cell"].to_numpy(str)
+    held_out = folds.loc[folds["draw_0"] >= 0, "cell"].to_numpy(str) if profile.folds else set_aside
     split = np.full(len(lat), "pretrain", dtype="<U10")
     split[metres_to_cells(lat, lon, held_out, cell_degrees) <= profile.maps.buffer_m] = "buffer"
-    split[np.isin(cell_of(lat, lon, cell_degrees), held_out)] = "set-aside"
+    split[np.isin(cell_of(lat, lon, cell_degrees), set_aside)] = "set-aside"
     return split
 
 

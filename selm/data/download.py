@@ -228,17 +228,12 @@ def _begin(answer: Response, url: str, part: Path, have: int, expected: Expected
 
 
 def _receive(answer: Response, part: Path, bar: Any, total: int) -> None:
-    import urllib3
-
     with part.open("ab") as file:
         bar.n = file.tell()
         bar.refresh()
-        try:
-            while chunk := answer.raw.read(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-        except urllib3.exceptions.HTTPError as error:  # broke off, or shorter than announced
-            raise _TryAgain(_reason(error)) from None
+        for chunk in answer.iter_content(CHUNK):  # raises where the connection breaks or ends early
+            file.write(chunk)
+            bar.update(len(chunk))
         if total and file.tell() < total:
             raise _TryAgain(f"the connection ended after {file.tell()} of {total} bytes")
 

@@ -12,9 +12,10 @@ import io
 import json
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +54,64 @@ def read_block(folder: Path, x: int, y: int, zoom: int, tile_px: int) -> NDArray
     if image.shape != (side, side):
         raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
     return image
+
+
+Item = TypeVar("Item")
+
+
+def shard_of(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
+    """The i-th of n parts of a list, `shard` being (i, n) with i from 1: contiguous, and equal to within one."""
+    number, of = shard
+    return list(items[len(items) * (number - 1) // of : len(items) * number // of])
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check_atlas` found: `images` looked at, and one line for each that is `missing` or `damaged`."""
+
+    images: int
+    missing: tuple[str, ...]
+    damaged: tuple[str, ...]
+    finished: bool  # the atlas has been finished: its description is there
+
+
+def check_atlas(folder: str | Path, shard: tuple[int, int] = (1, 1), *, progress: bool = False) -> Checked:
+    """Read every image of an atlas, or of one shard of it, finished or not, as `Atlas.block` would.
+
+    An image must decode (PNG keeps a checksum of every part), have its block's size, and no colours but the atlas's.
+    Raises InputError if the folder holds no atlas, begun or finished.
+    """
+    folder = Path(folder)
+    finished = (folder / "atlas.json").exists()
+    file = folder / ("atlas.json" if finished else "drawing.json")
+    try:
+        description = json.loads(file.read_text())
+        colours = b"".join(bytes.fromhex(colour[1:]) for colour in description["palette"])
+        tile_px, zooms = int(description["tile_px"]), tuple(description["zooms"])
+        keys = shard_of([(int(x), int(y)) for x, y in description["keys"]], shard)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no atlas here, begun or finished") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{file}: not a readable atlas description ({type(error).__name__}: {error})") from None
+    missing, damaged = [], []
+    for x, y in tqdm(keys, desc=f"check {folder.name}", unit="block", disable=not progress):
+        for zoom in zooms:
+            path = block_path(folder, x, y, zoom)
+            if not path.exists():
+                missing.append(f"{path}: missing")
+                continue
+            try:
+                read_block(folder, x, y, zoom, tile_px)
+                if palette_of(path.read_bytes()) != colours:
+                    raise InputError(f"{path}: colours of another atlas")
+            except InputError as error:
+                damaged.append(str(error))
+    return Checked(len(keys) * len(zooms), tuple(missing), tuple(damaged), finished)
+
+
+def palette_of(data: bytes) -> bytes:
+    """The 256 RGB colours of a palette PNG as `encode_png` writes it, which puts them right behind the header."""
+    return data[41 : 41 + 768] if data[37:41] == b"PLTE" else b""
 
 
 def fingerprint(description: dict[str, Any]) -> str:

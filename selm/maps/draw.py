@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from selm.errors import DISK_FULL, InputError
 from selm.maps import mercator, palette
-from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png
+from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source
 
 DRAWING = 1  # raised when the same style and data give other pixels
@@ -204,6 +204,48 @@ def draw_atlas(
     Raises InputError for a bad source, an empty region, a folder that holds another atlas, or a full disk; finished
     blocks stay, nothing half-written does.
     """
+    _draw(source, out, zooms, tile_px, bbox, style, blocks, workers, progress, on_block, (1, 1))
+    return Atlas(out)
+
+
+def draw_shard(
+    source: str | Path | MapSource,
+    out: str | Path,
+    shard: tuple[int, int],
+    *,
+    zooms: Sequence[int] = (17, 16),
+    tile_px: int = 128,
+    bbox: mercator.BBox | None = None,
+    style: str | Path = "selm",
+    workers: int | None = None,
+    progress: bool = True,
+) -> int:
+    """Draw one part of a region's blocks into the folder `out`, that other processes or machines draw into as well.
+
+    `shard` is (i, n): the i-th of n parts of the sorted blocks, i from 1. Everything else is as in `draw_atlas` and
+    must be the same for all parts. Returns how many images of the other parts are missing; the one that finds none
+    finishes the atlas. Raises InputError as `draw_atlas` does.
+    """
+    number, of = shard
+    if not 1 <= number <= of:
+        raise InputError(f"shard {number}/{of}: the first is 1/{of}, the last {of}/{of}")
+    return _draw(source, out, zooms, tile_px, bbox, style, None, workers, progress, None, shard)
+
+
+def _draw(
+    source: str | Path | MapSource,
+    out: str | Path,
+    zooms: Sequence[int],
+    tile_px: int,
+    bbox: mercator.BBox | None,
+    style: str | Path,
+    blocks: ArrayLike | None,
+    workers: int | None,
+    progress: bool,
+    on_block: Callable[[int, int], None] | None,
+    shard: tuple[int, int],
+) -> int:
+    """`draw_atlas`, or one part of it; returns the number of images missing elsewhere."""
     source = source if isinstance(source, MapSource) else open_source(source)
     chosen = Style.named(style)
     zooms = tuple(sorted({int(zoom) for zoom in zooms}, reverse=True))
@@ -220,8 +262,11 @@ def draw_atlas(
         keys = np.array(sorted(order), np.int32)
     description = _describe(source, chosen, zooms, tile_px, keys)
     folder = Path(out)
+    alone = shard == (1, 1)
+    if not alone:
+        order = shard_of(order, shard)
     try:
-        _begin(folder, description)
+        _begin(folder, description, clear=alone)
         missing = [
             (x, y, zoom)
             for x, y in order
@@ -241,11 +286,17 @@ def draw_atlas(
                 left[x, y] -= 1
                 if on_block and not left[x, y]:
                     on_block(x, y)
-        _write_atomically(folder / "atlas.json", json.dumps(description, ensure_ascii=False).encode())
-        (folder / "drawing.json").unlink(missing_ok=True)
+        elsewhere = 0 if alone else sum(
+            not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
+            for x, y in keys.tolist()
+            for zoom in zooms
+        )  # fmt: skip
+        if not elsewhere:
+            _write_atomically(folder / "atlas.json", json.dumps(description, ensure_ascii=False).encode())
+            (folder / "drawing.json").unlink(missing_ok=True)
     except OSError as error:
         raise _disk_error(folder, error) from None
-    return Atlas(folder)
+    return elsewhere
 
 
 def _describe(
@@ -265,8 +316,11 @@ def _describe(
     }
 
 
-def _begin(folder: Path, description: dict[str, Any]) -> None:
-    """Note in ``drawing.json`` what the folder is going to hold; InputError if it holds something else."""
+def _begin(folder: Path, description: dict[str, Any], *, clear: bool) -> None:
+    """Note in ``drawing.json`` what the folder is going to hold; InputError if it holds something else.
+
+    `clear` removes what killed processes left: not where processes of other machines may be writing.
+    """
     same = ("format", "source_fingerprint", "style_hash", "tile_px")
     for name in ("atlas.json", "drawing.json"):
         file = folder / name
@@ -280,7 +334,8 @@ def _begin(folder: Path, description: dict[str, Any]) -> None:
         if other:
             raise InputError(f"{folder}: holds an atlas of another {other[0]}; draw into another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(folder)
+    if clear:
+        _clear_leftovers(folder)
     _write_atomically(folder / "drawing.json", json.dumps(description, ensure_ascii=False).encode())
 
 

@@ -1,6 +1,6 @@
 """Coordinates a second from `selm embed`, its memory, and how much of its time the encoder takes.
 
-    python -m benchmarks.embedding --model RUN --map SOURCE [--minutes 10] [--most 1000000]
+    python -m benchmarks.embedding --model RUN --map SOURCE … [--minutes 10] [--most 1000000]
 
 Random coordinates inside the map: 1, 1,000, and on by tens to `--most` as far as the minutes allow. Each row is one
 call of the command line in a process of its own, start-up and writing included; where the map is a source and not an
@@ -76,10 +76,52 @@ def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, me
     return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
 
 
+def calls(
+    embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int
+) -> list[dict[str, Any]]:
+    """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
+    blocks = embedder._open().blocks
+    sizes = [1, 1_000]
+    while sizes[-1] < most:
+        sizes.append(10 * sizes[-1])
+    rows: list[dict[str, Any]] = []
+    each = 0.0  # seconds a place, from the last two calls
+    for n in sorted({min(n, most) for n in sizes}):
+        allowed = int(60 * minutes / each) if each else n
+        if rows and min(n, allowed) <= 2 * rows[-1]["places"]:
+            break  # not worth another row
+        places = coordinates(blocks.keys, min(n, allowed), seed)
+        print(f"{blocks.name}: {len(places)} places", file=sys.stderr, flush=True)
+        used = called(model, map_, places, embedder.batch)
+        rows.append({"what": "selm embed", "map": "drawn in the call" if blocks.draw else "ready", **used})
+        if len(rows) > 1:
+            more = rows[-1]["places"] - rows[-2]["places"]
+            each = max(1e-9, (rows[-1]["seconds"] - rows[-2]["seconds"]) / more)
+        if allowed < n:
+            break
+    return rows
+
+
+def in_process(embedder: Embedder, n: int, rounds: int, seed: int) -> dict[str, Any]:
+    """The row that says which share of the time the encoder takes, once the map is there."""
+    table = coordinates(embedder._open().blocks.keys, n, seed)
+    start = time.perf_counter()
+    rates = shares(embedder, table, rounds)
+    spent = time.perf_counter() - start
+    gpu = embedder._open().device.type == "cuda"
+    whole, alone = rates["whole"], rates["encoder alone"]
+    return {
+        "what": "in one process", "map": "ready", "places": n, "seconds": spent, "places_per_s": whole.wall,
+        "places_per_cpu_s": whole.cpu, "encoder_share": 1 / (alone.wall_ratio if gpu else alone.cpu_ratio),
+    }  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, metavar="RUN")
-    parser.add_argument("--map", type=Path, required=True, metavar="SOURCE", help="an atlas's folder, or a source")
+    parser.add_argument(
+        "--map", type=Path, required=True, nargs="+", metavar="SOURCE", help="atlases' folders, or sources"
+    )
     parser.add_argument("--minutes", type=float, default=10.0, help="for one call")
     parser.add_argument("--most", type=int, default=1_000_000)
     parser.add_argument("--in-process", type=int, default=2_000, help="places in the rounds of the last row")
@@ -88,39 +130,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     measure.options(parser)
     chosen = parser.parse_args()
-    embedder = Embedder(str(chosen.model), str(chosen.map), batch=chosen.batch)
-    blocks = embedder._open().blocks
-    ready = "drawn in the call" if blocks.draw else "ready"
-    sizes = [1, 1_000]
-    while sizes[-1] < chosen.most:
-        sizes.append(10 * sizes[-1])
     rows: list[dict[str, Any]] = []
-    each = 0.0  # seconds a place, from the last two calls
-    for n in sorted({min(n, chosen.most) for n in sizes}):
-        allowed = int(60 * chosen.minutes / each) if each else n
-        if rows and min(n, allowed) <= 2 * rows[-1]["places"]:
-            break  # not worth another row
-        places = coordinates(blocks.keys, min(n, allowed), chosen.seed)
-        print(f"{len(places)} places", file=sys.stderr, flush=True)
-        rows.append({"what": "selm embed", "map": ready, **called(chosen.model, chosen.map, places, chosen.batch)})
-        if len(rows) > 1:
-            more = rows[-1]["places"] - rows[-2]["places"]
-            each = max(1e-9, (rows[-1]["seconds"] - rows[-2]["seconds"]) / more)
-        if allowed < n:
-            break
-    table = coordinates(blocks.keys, chosen.in_process, chosen.seed + 1)
-    start = time.perf_counter()
-    rates = shares(embedder, table, chosen.rounds)
-    spent = time.perf_counter() - start
-    gpu = embedder._open().device.type == "cuda"
-    whole, alone = rates["whole"], rates["encoder alone"]
-    rows.append({
-        "what": "in one process", "map": "ready", "places": len(table), "seconds": spent, "places_per_s": whole.wall,
-        "places_per_cpu_s": whole.cpu, "encoder_share": 1 / (alone.wall_ratio if gpu else alone.cpu_ratio),
-    })  # fmt: skip
+    for map_ in chosen.map:
+        embedder = Embedder(str(chosen.model), str(map_), batch=chosen.batch)
+        rows += calls(embedder, chosen.model, map_, chosen.most, chosen.minutes, chosen.seed)
+        rows.append(in_process(embedder, chosen.in_process, chosen.rounds, chosen.seed + 1))
     config = embedder.encoder.config
     measure.report("embedding", rows, chosen, encoder=f"{config.arch} x{config.width:g}", px=config.image_px,
-                   source=blocks.name, batch=chosen.batch)  # fmt: skip
+                   batch=chosen.batch)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@
 Random coordinates inside the map: 1, 1,000, and on by tens to `--most` as far as the minutes allow. Each row is one
 call of the command line in a process of its own, start-up and writing included; where the map is a source and not an
 atlas, it is drawn from nothing in the same call. The last row repeats the work inside one process in rounds, the whole
-and the encoder alone on images that are cut already: the ratio of the two is the encoder's share of the time. Writes
-embedding.csv.
+and the encoder alone on images that are cut and coloured already: the ratio of the two is the encoder's share of the
+time. Writes embedding.csv.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, me
     config = opened.encoder.config
     gpu = opened.device.type == "cuda"
     palette = torch.tensor(opened.blocks.palette, dtype=torch.float32, device=opened.device) / 255
-    images = torch.zeros(embedder.batch, config.image_px, config.image_px, dtype=torch.uint8, device=opened.device)
+    indices = torch.randint(0, 8, (embedder.batch, config.image_px, config.image_px), device=opened.device)
+    images = colour(indices, palette)
 
     def whole() -> float:
         return float(sum(len(rows) for rows, _ in embedder.stream(lat, lon)))
@@ -70,7 +71,7 @@ def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, me
         for start in range(0, len(table), embedder.batch):
             n = min(embedder.batch, len(table) - start)
             with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-                opened.encoder(colour(images[:n], palette)).float().cpu()
+                opened.encoder(images[:n]).float().cpu()
         return float(len(table))
 
     return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")

@@ -210,6 +210,64 @@ def contrastive_head(in_dim: int, out_dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, in_dim), nn.ReLU(), nn.Linear(in_dim, out_dim))
 
 
+class PredictedHead(nn.Module):
+    """MUGS's head: a 3-layer projector and a student-only 2-layer predictor, all without bias; unit outputs.
+
+    (B, in_dim) → (B, out_dim). The teacher has a copy of the `projector` alone.
+    """
+
+    def __init__(self, in_dim: int, hidden: int, out_dim: int, predictor_hidden: int):
+        super().__init__()
+        self.projector = nn.Sequential(
+            nn.Linear(in_dim, hidden, bias=False),
+            nn.GELU(),
+            nn.Linear(hidden, hidden, bias=False),
+            nn.GELU(),
+            nn.Linear(hidden, out_dim, bias=False),
+        )
+        for module in self.projector:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+        self.predictor = nn.Sequential(
+            nn.Linear(out_dim, predictor_hidden, bias=False),
+            nn.GELU(),
+            nn.Linear(predictor_hidden, out_dim, bias=False),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(self.predictor(F.normalize(self.projector(features), dim=-1)), dim=-1)
+
+
+class RelationBlock(nn.Module):
+    """One pre-norm transformer block over a feature and its neighbours, of which the feature's own token comes out.
+
+    (B, dim), (B, k, dim) → (B, dim), with a final LayerNorm. Heads of 64 dimensions where `dim` allows, and an MLP four
+    times as wide, as ViT-S has them in MUGS. Only the first token asks; the others would not be used.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.heads = dim // 64 if dim % 64 == 0 else 1
+        self.norm1, self.norm2, self.norm = (nn.LayerNorm(dim, eps=1e-6) for _ in range(3))
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, feature: Tensor, neighbours: Tensor) -> Tensor:
+        tokens = self.norm1(torch.cat([feature[:, None], neighbours.to(feature.dtype)], dim=1))
+
+        def split(values: Tensor) -> Tensor:  # (B, tokens, dim) → (B, heads, tokens, dim / heads)
+            return values.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+        query, key, value = split(self.query(tokens[:, :1])), split(self.key(tokens)), split(self.value(tokens))
+        mixed = F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(1)
+        x = feature + self.out(mixed)
+        return self.norm(x + self.mlp(self.norm2(x)))
+
+
 def geo_head(in_dim: int, hidden: int, out_dim: int) -> nn.Sequential:
     """f_p, f_c and f_l: a 2-layer perceptron with ReLU (section 4)."""
     return nn.Sequential(nn.Linear(in_dim, hidden), nn.ReLU(), nn.Linear(hidden, out_dim))

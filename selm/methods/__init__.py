@@ -11,6 +11,7 @@ from selm.methods.base import Method
 from selm.methods.gps_selm import GPSSELM, Terms
 from selm.methods.moco_geo_tp import MoCoGeoTP, MoCoGeoTPSettings
 from selm.methods.moco_v2 import MoCo, MoCoSettings
+from selm.methods.mugs import Mugs, MugsSettings
 from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
 from selm.methods.tile2vec import Tile2Vec, Tile2VecSettings
 from selm.networks import MapEncoder
@@ -47,6 +48,7 @@ _GEO = Terms(price=True, density=True, coordinates=True)
 METHODS: dict[str, Row] = {
     "random_init": Row("Random Init"),
     "raw_gps": Row("raw GPS"),
+    "mugs": Row("MUGS", Mugs, MugsSettings()),
     "moco_v2": Row("MoCo-V2", MoCo, MoCoSettings()),
     "dino": Row("DINO", GPSSELM, Terms()),
     "moco_geo_tp": Row("MoCo-V2+Geo+TP", MoCoGeoTP, MoCoGeoTPSettings()),

@@ -99,7 +99,7 @@ def places(profile: Profile) -> pd.DataFrame:
     """
     file, area = _file(profile), region(profile)
     if not file.exists():
-        checkpoints.save_tensors(file, {name: torch.from_numpy(v) for name, v in _sample(profile, area).items()})
+        checkpoints.save_tensors(file, {name: torch.tensor(v) for name, v in _sample(profile, area).items()})
     tensors = {name: tensor.numpy() for name, tensor in checkpoints.load_tensors(file)[0].items()}
     table = pd.DataFrame({"lat": tensors["lat"], "lon": tensors["lon"], "region": area.name})
     table["cell"] = splits.cell_of(table["lat"], table["lon"], profile.maps.cell_degrees)

@@ -1,0 +1,83 @@
+"""What we found: every count and number on the page is that of the published claims."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selm import findings, tables
+from selm.errors import InputError
+from selm.experiments.paper_claims import read_claims
+from selm.experiments.tsne import sheet
+
+
+def published() -> pd.DataFrame:
+    """The list of claims with verdicts as they might be."""
+    claims = read_claims()
+    claims = claims.assign(verdict="not run", reason="no finished row of mugs", gain=np.nan, low=np.nan, high=np.nan,
+                           n_points=np.nan, n_blocks=np.nan, seeds_a=0, seeds_b=0, profile="japan-cpu")  # fmt: skip
+    dino = (claims["where"] == "table1") & (claims["a"] == "gps_selm") & (claims["b"] == "dino")
+    values = {"gain": 0.2, "low": 0.1, "high": 0.3, "n_points": 1371, "n_blocks": 75, "seeds_a": 3, "seeds_b": 1}
+    claims.loc[dino, list(values)] = list(values.values())
+    claims.loc[dino, ["verdict", "reason"]] = ["holds", ""]
+    last = claims[dino & (claims["setting"] == "finetune")].index[-1]
+    claims.loc[last, ["verdict", "gain", "low", "high"]] = ["undecided", 0.05, -0.1, 0.2]
+    top1 = (claims["where"] == "table2") & (claims["b"] == "dino") & (claims["metric"] == "top1")
+    claims.loc[top1, ["verdict", "reason"]] = ["reversed", ""]
+    claims.loc[top1, ["gain", "low", "high", "n_points", "n_blocks"]] = [-0.02, -0.03, -0.01, 2655, 30]
+    claims.loc[claims["target"] == "naip", "reason"] = "needs NAIP/CDL"
+    return claims
+
+
+def test_every_claim_on_tables_1_and_2_is_in_one_line() -> None:
+    claims = published()
+    table = findings.summary(claims)
+    counted = table[["holds", "undecided", "reversed", "not_run"]].sum(axis=1)
+    per_table = counted.groupby(table["where"]).sum()
+    assert per_table.to_dict() == claims["where"].value_counts().to_dict()
+    first = table.iloc[0]
+    assert first["claim"] == "GPS-SELM beats DINO" and first["verdict"] == "mixed"
+    assert (first["holds"], first["undecided"], first["not_run"]) == (5, 1, 0)
+    assert first["gain"] == "+0.050 to +0.200"
+    assert first["paper"] == "+0.160 to +0.390"  # 0.29 − 0.13 … 0.65 − 0.26 (frozen), 0.61 − 0.22 fine-tuned
+    area = table[(table["where"] == "table2") & (table["claim"] == "GPS-SELM beats DINO")].iloc[0]
+    assert area["verdict"] == "reversed" and area["gain"] == "−2.0 points"
+    assert "GPS-SELM beats DINO" in tables.findings_table(table).text
+
+
+def test_sentences_are_computed() -> None:
+    claims = published()
+    assert "190 claims" in findings.headline(claims) and "12 could be tested" in findings.headline(claims)
+    assert "**5 hold, 6 are reversed, 1 are undecided**" in findings.headline(claims)
+    basis = findings.basis(claims)
+    assert "1,371 places in 75 blocks" in basis and "at most 3" in basis
+    lines = "\n".join(findings.open_questions(claims))
+    assert "8 claims need NAIP/CDL" in lines and "(of MUGS)" in lines
+    assert "1 claims are undecided" in lines and "± 0.15 in MSE" in lines
+    settled = claims.assign(verdict="holds", reason="")
+    assert findings.open_questions(settled) == []
+
+
+def test_the_best_reference_counts_and_none_is_none(tmp_path: Path) -> None:
+    assert findings.reference(tmp_path) is None
+    for name in ("japan-cpu", "japan"):
+        (tmp_path / name).mkdir()
+        published().to_csv(tmp_path / name / "claims.csv", index=False)
+        assert findings.reference(tmp_path) == name
+    assert findings.published("japan", "table1", tmp_path) is None
+    table = findings.published("japan", "claims", tmp_path)
+    assert table is not None and findings.summary(table).equals(findings.summary(published()))
+
+
+def test_a_published_sheet_is_cut_as_it_was_laid(tmp_path: Path) -> None:
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    images = np.random.default_rng(1).integers(0, 256, (23, 8, 8)).astype(np.uint8)
+    (tmp_path / "japan").mkdir()
+    (tmp_path / "japan" / "s.png").write_bytes(sheet(images, palette))
+    np.testing.assert_array_equal(findings.published_images("japan", "s", 23, tmp_path), palette[images])
+    with pytest.raises(InputError, match="30 images, 31 are asked for"):
+        findings.published_images("japan", "s", 31, tmp_path)
+    assert findings.published_images("japan", "t", 1, tmp_path) is None

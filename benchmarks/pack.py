@@ -157,7 +157,8 @@ def write(profile: Profile, out: Path, max_mib: float, seed: int) -> dict[str, A
     keys = np.unique(own, axis=0)
     order = np.random.default_rng(seed).permutation(len(keys))
     sizes = _size(maps, keys[order], zooms)
-    kept = keys[order][np.cumsum(sizes) + 64 * len(table) <= limit]
+    rows = 64 * len(table) / len(keys)  # about the bytes of a block's places in the table
+    kept = keys[order][np.cumsum(sizes + rows) <= limit]
     if not len(kept):
         raise InputError(f"--max-mib {max_mib:g}: not even one block fits (the smallest has {sizes.min()} bytes)")
     members = set(map(tuple, kept.tolist()))

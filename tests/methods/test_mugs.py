@@ -250,7 +250,7 @@ def losses_now(made: Mugs, places: ViewSampler) -> dict[str, float]:
 
 
 def test_it_learns_and_does_not_collapse():
-    settings = dataclasses.replace(SETTINGS, images=40 * 16, batch=16)
+    settings = dataclasses.replace(SETTINGS, images=90 * 16, batch=16)
     places = sampler(atlas=SyntheticAtlas(grain=32))  # places differ in what a crop of them keeps
     run = Trainer(method("mugs", settings), places, settings, 0, torch.device("cpu"))
     before = losses_now(run.method, places)
@@ -258,7 +258,7 @@ def test_it_learns_and_does_not_collapse():
     after = losses_now(run.method, places)
     for key in ("loss", "instance", "local_group", "group"):
         assert after[key] < 0.95 * before[key], key
-    assert max(after["instance"], after["local_group"]) < 0.99 * math.log(1 + len(run.method.instance_queue))
+    assert max(after["instance"], after["local_group"]) < 0.985 * math.log(1 + len(run.method.instance_queue))  # chance
     assert min(row["feature_spread"] for row in rows) > 0.3
     assert after["mean_teacher_entropy"] > 0.5 * math.log(SETTINGS.out_dim)
     assert run.method.collapse(rows[-1]) == ""

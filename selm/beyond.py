@@ -106,7 +106,10 @@ def location_table(
         rows = beside[(beside["experiment"] == table) & (beside["metric"] == metric)]
         names = titles(dict.fromkeys(rows["method"]))
         for name, title in names.items():
-            mine = rows[(rows["method"] == name) & (rows["epochs"] == 0) & (rows["seed"] == 0)]
+            mine = rows[(rows["method"] == name) & rows["epochs"].isin([0, epochs]) & (rows["seed"] == 0)]
+            mine = mine[mine["setting"].isin(["practitioner", setting])]
+            if not len(mine):
+                continue
             more = " (map image)" if name in ("random_init", "gps_selm") else ""
             sections["Without an embedding, or with a map"].append([html.escape(title + more), *pair(mine)])
     untrained = [(UNTRAINED, "", "Location encoder with random weights")]
@@ -123,12 +126,22 @@ def location_table(
             if len(rows):
                 sections[section].append([html.escape(title), *pair(rows)])
     name = "Table 1, land price" if table == "table1" else "Table 2, area type"
+    probe = "closed-form probe" if setting == "frozen-closed" else f"linear layer after {epochs} epochs"
     trials = int(chosen["trial"].nunique()) if len(chosen) else 0
     profile = str(chosen["profile"].iloc[0]) if len(chosen) else "not run"
     return simple_table(
         [f"{unit}<br><small>n = {trials} fold draws</small>", "random folds", "spatial blocks"], sections,
-        f"{name}, closed-form probe ({_heading(profile)})",
+        f"{name}, {probe} ({_heading(profile)})",
     )  # fmt: skip
+
+
+def probe_tables(probes: pd.DataFrame, beside: pd.DataFrame | None) -> list[Html]:
+    """`location_table` for every table and setting in the results; of probes trained by epochs, the last."""
+    found = probes.groupby(["table", "setting"], sort=False)["epochs"].max()
+    return [
+        location_table(probes, beside, str(table), str(setting), int(epochs))
+        for (table, setting), epochs in sorted(found.items(), key=lambda item: str(item[0][0]))
+    ]
 
 
 def rows_beside(profile: str) -> pd.DataFrame | None:
@@ -181,6 +194,39 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
     profile = str(probes["profile"].iloc[0])
     note = f"<p>The best location encoder of each coverage, chosen on the test places ({_heading(profile)}):</p>"
     return Html(f"{note}<ul>{''.join(lines)}</ul>")
+
+
+def claims_table(claims: pd.DataFrame, table: str) -> Html:
+    """Verdicts of `selm.experiments.location_encoders.claims` for one table; none for profiles that check plumbing."""
+    from selm.experiments.location_encoders import POSITIONS
+    from selm.report import titles
+    from selm.tables import _correction, _tag
+
+    rows_ = claims[claims["table"] == table]
+
+    def name(of: str) -> str:
+        position, _, weights = of.partition(" (")
+        if position in POSITIONS:
+            return POSITIONS[position] + (f" ({weights}" if weights else "")
+        return titles([of])[of] + (" (map image)" if of == "gps_selm" else "")
+
+    digits, scale = (3, 1.0) if table == "table1" else (1, 100.0)
+    unit = "MSE" if table == "table1" else "top-1, points"
+    plumbing_check = str(rows_["profile"].iloc[0]) in PLUMBING_CHECKS
+    body = []
+    for row in records(rows_):
+        gain, low, high = (_text(float(v) * scale, digits) for v in (row.gain, row.low, row.high))
+        p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001"
+        said = html.escape(f"{name(row.a)} beats {name(row.b)}")
+        body.append([said, gain, f"{low} to {high}", p, "" if plumbing_check else _tag(str(row.verdict))])
+    blocks = int(rows_["n_blocks"].max())
+    caption = f"Table {table.removeprefix('table')}, spatial blocks ({_heading(str(rows_['profile'].iloc[0]))})"
+    made = simple_table(["claim", f"gain ({unit})", "interval", "p, Holm", ""], {"": body}, caption)
+    note = (
+        f'<p class="selm-foot">Paired bootstrap over {blocks} blocks; {_correction(rows_)}; distilled encoders that '
+        "saw maps of all regions; conditional on one training each.</p>"
+    )
+    return Html(made.text + note)
 
 
 def speed_table(speed: pd.DataFrame) -> Html:

@@ -229,7 +229,8 @@ def chapter(
 
     chosen = _profile(profile)
     results = experiments.chapter(chosen, name)
-    typer.echo(report.summarise(results).to_string(index=False))
+    shown = report.summarise(results) if "experiment" in results else results
+    typer.echo(shown.to_string(index=False))
     if publish:
         for path in experiments.publish(chosen):
             typer.echo(path)
@@ -256,7 +257,7 @@ def figure(
 
 @app.command()
 def reproduce(
-    place: Annotated[str | None, typer.Option(metavar="NAME", help="a city or region, as \"Tokyo\"")] = None,
+    place: Annotated[str | None, typer.Option(metavar="NAME", help='a city or region, as "Tokyo"')] = None,
     map: Annotated[str | None, typer.Option("--map", metavar="SOURCE", help=".osm.pbf, .mbtiles, .pmtiles")] = None,
     bbox: Annotated[
         tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="degrees; all by default")

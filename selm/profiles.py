@@ -408,6 +408,8 @@ PROFILES: dict[str, Profile] = {
             ),
             retrieval=Retrieval(gallery=40, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
+                encoders=(("fourier", "relu"), ("harmonics", "siren")),
+                settings=("frozen-closed",),
                 n_places=80,
                 images=320,
                 batch=32,
@@ -469,7 +471,7 @@ PROFILES: dict[str, Profile] = {
                 hidden=64,
                 degrees=8,
                 settings=("frozen-closed",),
-                n_trials=(("table1", 3), ("table2", 2)),
+                n_trials=(("table1", 3), ("table2", 1)),
                 n_timed=2_000,
                 n_timed_images=200,
                 n_queries=200,

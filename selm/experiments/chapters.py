@@ -7,16 +7,24 @@ from collections.abc import Callable
 import pandas as pd
 
 from selm.errors import unknown
-from selm.experiments import surroundings
+from selm.experiments import image_to_location, images_to_gps, location_encoders, semivariogram, surroundings
 from selm.profiles import Profile
 
 # A chapter's rows, computed where they are missing: `selm chapter NAME`.
 CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
     "surroundings": surroundings.surroundings,
+    "location-encoders": location_encoders.chapter,
+    "image-to-location": image_to_location.recall_against_area,
+    "semivariogram": semivariogram.accuracies,
+    "img2gps": images_to_gps.chapter,
 }
 # What is there of it, as file name → table; computes no result.
 FINISHED: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "surroundings": surroundings.finished,
+    "location-encoders": location_encoders.finished,
+    "image-to-location": image_to_location.finished,
+    "semivariogram": semivariogram.finished,
+    "img2gps": images_to_gps.finished,
 }
 
 

@@ -163,7 +163,7 @@ def _log_density(logits: NDArray[np.float64], area: NDArray[np.float64]) -> NDAr
     return logits - np.log(area)
 
 
-def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
     if not location_encoders._started(profile) or not _file(profile).exists():
         return {}

@@ -382,12 +382,18 @@ def predictions(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+def chapter(profile: Profile) -> pd.DataFrame:
+    """All three tables' rows under each other, with `table`."""
+    tables = {"2": table2(profile), "3": table3(profile), "4": table4(profile)}
+    return pd.concat([rows.assign(table=number) for number, rows in tables.items()], ignore_index=True)
+
+
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish: the three tables, where they have been computed; trains nothing."""
     folder = paths.runs() / "images-to-gps"
     if not folder.is_dir() or not any(folder.glob(f"{profile.name}-knn-contrast-*.csv")):
         return {}
-    out: dict[str, pd.DataFrame | bytes] = {}
+    out: dict[str, pd.DataFrame] = {}
     s, seeds = profile.image_to_gps, _seeds(profile)
     wanted = [_base(profile, f"{name}-average-mse-1-s{seed}", {"seed": seed}) for name in s.backbones for seed in seeds]
     wanted += [_base(profile, f"{s.pooled}-attention-mse-1-s{seed}", {"seed": seed}) for seed in seeds]

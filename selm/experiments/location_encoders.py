@@ -27,6 +27,7 @@ from selm.experiments.grid import Cell
 from selm.location import Frame, LocationConfig, LocationEncoder, LocationMethod, PairedPlaces
 from selm.locations import sample_locations
 from selm.pretrain import Trainer, pretrain, provenance
+from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.profiles import Pretraining, Profile
 from selm.semivariogram import Fit, pair_weights
@@ -319,7 +320,7 @@ def run_cell(
 ) -> pd.DataFrame:
     """The rows of one probe, computed where they are not there yet."""
     file = _cell_file(profile, table, split, setting, run)
-    if not file.exists():
+    if not _there(file):
         probing = profile.probing
         todo = _task(profile, table, split, str(paths.runs()))
         x = embeddings(profile, run, todo.places, progress=progress)
@@ -336,8 +337,14 @@ def run_cell(
             profile=profile.name, run_id=trained_name(profile, run).rsplit("-", 1)[1], stand_in=profile.stand_ins,
             data=_points_key(profile, str(paths.runs()))[:12], **provenance(stages.device()),
         )  # fmt: skip
+        scores = {metric: torch.from_numpy(values) for metric, values in out.scores.items()}
+        checkpoints.save_tensors(file.with_suffix(".safetensors"), scores)
         checkpoints.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+
+
+def _there(file: Path) -> bool:
+    return file.exists() and file.with_suffix(".safetensors").exists()
 
 
 def probes(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
@@ -364,6 +371,46 @@ def beside(profile: Profile, *, compute: bool = True) -> pd.DataFrame:
                 if compute or all(file.exists() for file in grid.cell_files(profile, cell)):
                     parts.append(grid.run_cell(profile, cell, progress=False))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def claims(profile: Profile) -> pd.DataFrame:
+    """Is a distilled encoder that saw maps of the test region worse than the map's embedding, better than its own
+    random weights, better than trees on coordinates? A verdict each, from the closed-form probe under spatial blocks.
+
+    Paired bootstrap over blocks with Holm's correction over the claims of a table (`selm.probes.claims`), conditional
+    on one training each. ``a`` and ``b`` name encoders as ``POSITION`` and ``POSITION (random weights)``, and rows of
+    the tables.
+    """
+    s, parts = profile.location_encoders, []
+    for table, trials in s.n_trials:
+        if not trials or "frozen-closed" not in s.settings or "distillation" not in s.objectives:
+            continue
+        metric = "mse" if table == "table1" else "top1"
+        scores: dict[str, NDArray[np.float64]] = {}
+        pairs = []
+        for run in runs(profile):
+            if run.coverage == UNTRAINED:
+                name = f"{run.position} (random weights)"
+            elif run.coverage == "everywhere" and run.objective == "distillation":
+                name = run.position
+                pairs += [(s.teacher, name), (name, f"{name} (random weights)"), (name, "trees_coordinates")]
+            else:
+                continue
+            run_cell(profile, table, "blocks", "frozen-closed", run, progress=False)
+            file = _cell_file(profile, table, "blocks", "frozen-closed", run)
+            values = checkpoints.load_tensors(file.with_suffix(".safetensors"))[0][metric][0]
+            scores[name] = values.double().nanmean(dim=0).numpy()
+        for name, setting in ((s.teacher, "frozen-closed"), ("trees_coordinates", "practitioner")):
+            cell = Cell(table, TARGETS[table], "blocks", name, setting)
+            scores[name], names = grid.point_scores(profile, cell, metric, 0)
+        tested = np.isfinite(np.stack(list(scores.values()))).all(axis=0)  # fewer draws may leave points untested
+        kept = {name: np.where(tested, values, np.nan) for name, values in scores.items()}
+        found = compare_claims(kept, pairs, names, higher_is_better=metric != "mse")
+        parts.append(found.assign(table=table, metric=metric, split="blocks"))
+    return pd.concat(parts, ignore_index=True).assign(
+        profile=profile.name, stand_in=profile.stand_ins, data=_points_key(profile, str(paths.runs()))[:12],
+        **provenance(stages.device()),
+    )  # fmt: skip
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------
@@ -422,15 +469,23 @@ def _seconds(work: Any) -> float:
     return time.perf_counter() - started
 
 
-def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+def chapter(profile: Profile) -> pd.DataFrame:
+    """The probes' rows, once the speed is measured too."""
+    speed(profile)
+    return probes(profile)
+
+
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
-    out: dict[str, pd.DataFrame | bytes] = {}
+    out: dict[str, pd.DataFrame] = {}
     if not _started(profile):
         return out
     files = [_cell_file(profile, *cell) for cell in cells(profile)]
-    rows = [pd.read_csv(file, dtype={"run_id": str}) for file in files if file.exists()]
+    rows = [pd.read_csv(file, dtype={"run_id": str}) for file in files if _there(file)]
     if rows:
         out["location-encoders.csv"] = pd.concat(rows, ignore_index=True)
+    if len(rows) == len(files):
+        out["location-claims.csv"] = claims(profile)
     if _speed_file(profile).exists():
         out["location-speed.csv"] = pd.read_csv(_speed_file(profile), dtype={"run_id": str})
     return out

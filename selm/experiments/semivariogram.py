@@ -131,12 +131,12 @@ def accuracies(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
     if not location_encoders._started(profile) or not all(file.exists() for file in _curve_files(profile)):
         return {}
     bins, fits = variogram(profile)
-    out: dict[str, pd.DataFrame | bytes] = {"semivariogram-bins.csv": bins, "semivariogram-fits.csv": fits}
+    out: dict[str, pd.DataFrame] = {"semivariogram-bins.csv": bins, "semivariogram-fits.csv": fits}
     done = [file for _, run in runs(profile) if (file := _file(profile, run)).exists()]
     if done:
         rows = [pd.read_csv(file, dtype={"run_id": str}) for file in done]

@@ -67,7 +67,8 @@ def profiled(run: Run, steps: int) -> list[dict[str, Any]]:
     gpu = run.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
     run.steps(2)
-    with named_parts(run), profile(activities=activities) as seen:
+    # the backward pass in this thread: its kernels belong to the part of that name
+    with torch.autograd.set_multithreading_enabled(False), named_parts(run), profile(activities=activities) as seen:
         run.steps(steps)
     # what was called on the processor, with the time of the kernels it started; kernels by themselves would count twice
     events = [event for event in seen.key_averages() if event.device_type == torch.autograd.DeviceType.CPU]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -373,7 +374,7 @@ def beside(profile: Profile, *, compute: bool = True) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def claims(profile: Profile) -> pd.DataFrame:
+def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd.DataFrame:
     """Is a distilled encoder that saw maps of the test region worse than the map's embedding, better than its own
     random weights, better than trees on coordinates? A verdict each, from the closed-form probe under spatial blocks.
 
@@ -383,7 +384,7 @@ def claims(profile: Profile) -> pd.DataFrame:
     """
     s, parts = profile.location_encoders, []
     for table, trials in s.n_trials:
-        if not trials or "frozen-closed" not in s.settings or "distillation" not in s.objectives:
+        if table not in tables or not trials or "frozen-closed" not in s.settings or "distillation" not in s.objectives:
             continue
         metric = "mse" if table == "table1" else "top1"
         scores: dict[str, NDArray[np.float64]] = {}
@@ -484,8 +485,11 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     rows = [pd.read_csv(file, dtype={"run_id": str}) for file in files if _there(file)]
     if rows:
         out["location-encoders.csv"] = pd.concat(rows, ignore_index=True)
-    if len(rows) == len(files):
-        out["location-claims.csv"] = claims(profile)
+    # a table's verdicts, once all of its cells are there
+    todo = {cell[0] for cell, file in zip(cells(profile), files, strict=True) if not _there(file)}
+    done = [table for table, trials in profile.location_encoders.n_trials if trials and table not in todo]
+    if done and "frozen-closed" in profile.location_encoders.settings:
+        out["location-claims.csv"] = claims(profile, done)
     if _speed_file(profile).exists():
         out["location-speed.csv"] = pd.read_csv(_speed_file(profile), dtype={"run_id": str})
     return out

@@ -39,7 +39,7 @@ else:
 
     code = "/content/selm"
     subprocess.run(["git", "clone", "-q", "--depth", "1", "{address}", code], check=False)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", f"{{code}}[maps,plots]"], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", f"{{code}}[maps,plots,probes]"], check=True)
     sys.path.insert(0, code)"""
 
 _NOT_COPIED = {"_build", "_toc.yml", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"}

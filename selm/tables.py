@@ -342,7 +342,8 @@ def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, 
             facts.append(f"run ids: {rows['run_id'].nunique()}")
             if rows["stand_in"].astype(bool).any():
                 photographs = profile not in PLUMBING_CHECKS and set(rows["experiment"]) <= _WITH_PHOTOGRAPHS
-                facts.append(f"{'photographs stand' if photographs else 'labels computed from the map stand'} in for others")
+                what = "photographs are stand-ins" if photographs else "labels are stand-ins computed from the map"
+                facts.append(what)
             names = sorted({str(name) for name in rows["experiment"]})
             verbs = [re.sub(r"^(table|figure)(?=\d)", r"\1 ", name) for name in names]
             verbs = [verb if " " in verb else f"chapter {verb}" for verb in verbs]

@@ -146,3 +146,113 @@ def test_colours_differ_in_brightness_for_any_eye() -> None:
     for i in range(4):
         for j in range(i):
             assert np.abs(seen[i] - seen[j]).sum() > 0.2
+
+
+def test_purity_shows_what_is_above_chance() -> None:
+    rows = pd.DataFrame(
+        [
+            {"label": label, "space": space, "method": method, "seed": 0, "excess": excess, "low": excess - 0.02,
+             "high": excess + 0.02, "chance": 0.25, "purity": 0.25 + excess}
+            for label in ("price", "land_cover") for space in ("embedding", "tsne")
+            for method, excess in (("dino", 0.05), ("pixels", -0.01))
+        ]
+    )  # fmt: skip
+    figure = plots.purity(rows, {"price": "land price", "land_cover": "land cover"}, {"dino": "DINO", "pixels": "raw"})
+    panels = [axis for axis in figure.axes if axis.get_title(loc="left")]
+    assert [axis.get_title(loc="left") for axis in panels] == ["land price\nchance 25 %", "land cover\nchance 25 %"]
+    assert [label.get_text() for label in panels[0].get_yticklabels()] == ["DINO", "raw"]
+    np.testing.assert_allclose(np.asarray(panels[0].containers[0][0].get_xdata(), float), [5, -1])
+    with pytest.raises(InputError, match="no label"):
+        plots.purity(rows, {"density": "density"}, {})
+
+
+def test_a_way_has_its_ends_outside_and_a_column_a_step() -> None:
+    images = np.random.default_rng(0).integers(0, 255, (9, 4, 4, 3)).astype(np.uint8)
+    rows = [{"step": 0, "rank": 0, "image": 7}, {"step": 2, "rank": 0, "image": 8}]
+    rows += [{"step": step, "rank": rank, "image": 2 * step + rank - 1} for step in range(3) for rank in (1, 2)]
+    figure = plots.ways(pd.DataFrame(rows), images, "DINO", "© nobody")
+    shown = {
+        (round(axis.get_position().y0, 2), round(axis.get_position().x0, 2)): axis.get_images()[0].get_array()
+        for axis in figure.axes if axis.get_images()
+    }  # fmt: skip
+    assert len(shown) == 8
+    assert [axis.get_title() for axis in figure.axes if axis.get_title()] == ["from", "0.00", "0.50", "1.00", "to"]
+    drawn(figure)
+
+
+def test_recall_curves_have_the_top_one_percent_in_their_legend() -> None:
+    rows = pd.DataFrame(
+        [
+            {"area": area, "method": method, "query": "d0", "share": share, "recall": value, "low": value - 0.05,
+             "high": min(value + 0.05, 1), "gallery": 5000, "spacing_m": 17.4}
+            for area in ("tokyo", "wall-street") for method, first in (("dino", 0.5), ("pixels", 0.1))
+            for share, value in ((0.1, first / 2), (1.0, first), (100.0, 1.0))
+        ]
+    )  # fmt: skip
+    areas = {"tokyo": "Tokyo", "wall-street": "Wall Street"}
+    figure = plots.recall_curves(rows, areas, {"dino": "DINO", "pixels": "raw"})
+    panels = [axis for axis in figure.axes if axis.get_legend()]
+    assert [axis.get_title(loc="left") for axis in panels] == [
+        "Tokyo: 5,000 places, 17 m apart", "Wall Street: 5,000 places, 17 m apart"
+    ]  # fmt: skip
+    assert [text.get_text() for text in panels[0].get_legend().get_texts()] == ["DINO (50.0 %)", "raw (10.0 %)"]
+    np.testing.assert_allclose(panels[0].get_lines()[0].get_ydata(), [25, 50, 100])
+    with pytest.raises(InputError, match="no area"):
+        plots.recall_curves(rows, {"paris": "Paris"}, {})
+
+
+def test_forest_puts_claims_where_their_gains_are() -> None:
+    rows = pd.DataFrame(
+        {"title": ["a > b", "c > d"], "gain": [0.2, -0.01], "low": [0.1, -0.1], "high": [0.3, 0.1],
+         "verdict": ["holds", "undecided"]}
+    )  # fmt: skip
+    axis = plots.forest(rows, scale=100, unit="points").axes[0]
+    lines = [line.get_xdata() for line in axis.get_lines()]
+    assert any(np.allclose(line, [10, 30]) for line in lines) and any(np.allclose(line, [-1]) for line in lines)
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["a > b", "c > d"]
+    with pytest.raises(InputError, match="no claim"):
+        plots.forest(rows.iloc[:0])
+
+
+def test_maps_lie_over_their_points() -> None:
+    rng = np.random.default_rng(0)
+    flat, images = rng.normal(size=(30, 2)), rng.integers(0, 255, (2, 4, 4, 3)).astype(np.uint8)
+    codes = rng.integers(-1, 2, 30)
+    figure = plots.maps_on_a_plane(flat, [3, 8], images, codes, ["wood", "water"], "title", "© nobody")
+    extents = [image.get_extent() for image in figure.axes[0].get_images()]
+    for row, (west, east, south, north) in zip((3, 8), extents, strict=True):
+        np.testing.assert_allclose([(west + east) / 2, (south + north) / 2], flat[row])
+    names = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert names == {"unknown", "wood", "water"}
+
+
+def test_curves_against_training_set_size() -> None:
+    rows = [
+        {"target": f"eurosat/{size}", "method": method, "metric": "top1", "trial": trial, "seed": 0,
+         "setting": "practitioner" if method == "histogram" else "frozen-closed",
+         "value": 0.3 + 0.0001 * size + 0.02 * (trial - 0.5) + (0.1 if method == "dino" else 0.0)}
+        for size in (400, 50) for method in ("dino", "histogram") for trial in (0, 1)
+    ]  # fmt: skip
+    figure = plots.sample_size_curves(pd.DataFrame(rows))
+    (axis,) = figure.axes
+    lines = {line.get_label(): np.asarray(line.get_xydata(), dtype=float) for line in axis.get_lines()}
+    np.testing.assert_allclose(lines["DINO"], [[50, 40.5], [400, 44.0]])
+    np.testing.assert_allclose(lines["trees on colours"], [[50, 30.5], [400, 34.0]])
+    band = axis.collections[0].get_paths()[0].vertices
+    assert np.ptp(band[np.isclose(band[:, 0], 50), 1]) == pytest.approx(2 * 100 * np.std([0.01, -0.01], ddof=1))
+    assert axis.get_xscale() == "log" and [t.get_text() for t in axis.get_xticklabels()] == ["50", "400"]
+    drawn(figure)
+    with pytest.raises(InputError, match="r2"):
+        plots.sample_size_curves(pd.DataFrame(rows), metric="r2")
+
+
+def test_detections_show_what_is_there_and_what_scores_high_enough() -> None:
+    images = np.zeros((2, 40, 40, 3), np.uint8)
+    truth = [np.array([[1, 2, 11, 22]]), np.empty((0, 4))]
+    found = [(np.array([[0, 2, 10, 20], [5, 5, 9, 9]]), np.array([0.8, 0.4])), (np.empty((0, 4)), np.empty(0))]
+    figure = plots.detections(images, truth, found, min_score=0.5, columns=2, captions=["one", "two"])
+    first, second = figure.axes
+    boxes = {tuple(float(v) for v in patch.get_bbox().bounds) for patch in first.patches}
+    assert boxes == {(1, 2, 10, 20), (0, 2, 10, 18)}  # the second detection scores too low
+    assert not second.patches and second.get_title(loc="left") == "two"
+    drawn(figure)

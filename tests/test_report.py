@@ -298,3 +298,20 @@ def test_references_are_committed_results_or_none(tmp_path: Path) -> None:
     report.write_results(results(), tmp_path / "japan-cpu" / "table1.csv")
     found = report.reference_results("japan-cpu", tmp_path)
     assert found is not None and len(found) == len(results())
+
+
+def test_numbers_without_epochs_stand_beside_those_of_ours_that_are_named() -> None:
+    """The paper says nothing of epochs in Tables 3 and 4."""
+    beside = report.paper_beside(3, "OSM", "frozen", 50)
+    ours = results(
+        experiment="table3", target="osm_no_fills", split="blocks", metric="top1", stand_in=False, value=0.5
+    )
+    compared = report.compare(3, {"reference": ours}, target="osm_no_fills", split="blocks", paper=beside)
+    cell = compared[(compared["method"] == "dino") & (compared["epochs"] == 50)].iloc[0]
+    assert (cell["paper"], cell["mean"], cell["status"]) == (65.99, 50.0, "reduced scale")
+    assert compared.loc[compared["epochs"] == 1, "paper"].isna().all()
+    raw = compared[compared["method"] == "raw_gps"]
+    assert raw["setting"].tolist() == ["finetune"] and raw["paper"].tolist() == [5.12]
+    assert len(report.paper_beside(4, "xView", "finetune", 8)) == 8
+    with pytest.raises(InputError, match="no data set 'water'"):
+        report.paper_beside(3, "water", "frozen", 50)

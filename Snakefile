@@ -113,7 +113,7 @@ rule figure:
 
 rule book:
     input:
-        expand(f"{GRID}/table{{number}}.done", number=[1, 2]),
+        expand(f"{GRID}/table{{number}}.done", number=[1, 2, 3, 4]),
         expand(f"{GRID}/figure{{number}}.done", number=list(FIGURES)),
     output:
         touch(f"{GRID}/book.done"),

@@ -458,9 +458,9 @@ PROFILES: dict[str, Profile] = {
             probing=Probing(
                 epochs=(1, 5, 10), n_frozen=5, n_finetune=1, n_trees=1, max_finetune=400, n_interpolated=400
             ),
-            land_cover=LandCover(n_places=600, n_blocks=2, imagery=("map_images",), n_trials=3, n_trees=1),
-            sample_size=SampleSize("map_images", sizes=(25, 50, 100, 200, 400), n_test=200, n_trials=5),
-            detection=Detection("map_buildings", 160, chips=2, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
+            land_cover=LandCover(n_places=400, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
+            sample_size=SampleSize("map_images", sizes=(25, 50, 100, 200), n_test=150, n_trials=3),
+            detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
             figures=_EMBEDDED_FIGURES,
             retrieval=Retrieval(gallery=200, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(

@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -416,8 +416,11 @@ def _draw_in_processes(
         }
     )
     waiting: queue.SimpleQueue[list[Job]] = queue.SimpleQueue()
-    for start in range(0, len(jobs), 4):  # a few jobs at a time; neighbours share decoded tiles
-        waiting.put(jobs[start : start + 4])
+    start = 0
+    while start < len(jobs):  # a few jobs at a time, but the last ones singly: no process waits long for another
+        step = 4 if len(jobs) - start > 8 * count else 1
+        waiting.put(jobs[start : start + step])
+        start += step
     finished: queue.SimpleQueue[Job | Exception | None] = queue.SimpleQueue()
     stop = threading.Event()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -431,16 +434,18 @@ def _draw_in_processes(
 
     def feed(process: subprocess.Popen[str]) -> None:
         assert process.stdin and process.stdout and process.stderr
+        sent: deque[list[Job]] = deque()
         try:
             process.stdin.write(setup + "\n")
             while not stop.is_set():
-                try:
-                    batch = waiting.get_nowait()
-                except queue.Empty:
+                with contextlib.suppress(queue.Empty):
+                    while len(sent) < 2:  # one lies ready while another is drawn
+                        sent.append(waiting.get_nowait())
+                        process.stdin.write(json.dumps(sent[-1]) + "\n")
+                        process.stdin.flush()
+                if not sent:
                     break
-                process.stdin.write(json.dumps(batch) + "\n")
-                process.stdin.flush()
-                for job in batch:
+                for job in sent.popleft():
                     answer = json.loads(process.stdout.readline() or '{"died": true}')
                     if "errno" in answer:
                         raise OSError(answer["errno"], os.strerror(answer["errno"]))

@@ -31,6 +31,7 @@ def programs(reference: Path | None, minutes: float) -> dict[str, list[str]]:
     return {
         "drawing": [str(source)],
         "pretraining": peer,
+        "pretraining-japan": ["--like", "japan", "--batch", "4", "--no-peers", "--steps", "1"],
         "profile_step": [],
         "embedding": ["--model", str(model), "--map", *maps, "--minutes", f"{minutes:g}"],
         "search": [],
@@ -53,7 +54,7 @@ def main() -> int:
             continue
         where = [] if name == "drawing" else ["--out", str(chosen.out)]
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *words, *where], check=False)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name.partition('-')[0]}", *words, *where], check=False)
         print(f"{name}: {time.perf_counter() - start:.0f} s, status {done.returncode}", file=sys.stderr, flush=True)
         failed += [name] if done.returncode else []
     if failed:

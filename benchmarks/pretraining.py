@@ -9,7 +9,8 @@ are on: channels_last, the fused optimizer, and on a GPU bfloat16 (float16 in th
 one loader worker a processor. One image is one place: two global and all local views.
 
 Rounds take turns. `share_of_limit` is the arithmetic of a step at this rate, as a share of what large matrix products
-reach on the same machine (float32 on one core by processor time; bfloat16 on a GPU). Writes pretraining.csv.
+reach on the same machine (float32 on one core by processor time; bfloat16 on a GPU). Writes pretraining.csv, or
+pretraining-PROFILE.csv with `--like PROFILE`: its encoder, views and heads on the same places.
 """
 
 from __future__ import annotations
@@ -225,6 +226,27 @@ def reference(
 # ---------------------------------------------------------------------------------------------------------- all
 
 
+def peers(
+    folder: Path | None, profile: Profile, sampler: ViewSampler, config: EncoderConfig, batch: int, steps: int,
+    workers: int,
+) -> dict[str, Callable[[], float]]:
+    """The peers that are here; a line for each that is not."""
+    out: dict[str, Callable[[], float]] = {}
+    try:
+        import lightly as peer
+
+        name = f"lightly {peer.__version__}"
+        for title, simple in ((f"{name}, its own transform", False), (f"{name}, crops and rotations alone", True)):
+            out[title] = lightly(profile, sampler, config, batch, steps, workers, simple)
+    except ImportError:
+        print("lightly is not installed (pip install lightly): its rows are left out", file=sys.stderr)
+    if folder is not None and (folder / "main_dino.py").exists():
+        out["reference DINO"] = reference(folder, profile, sampler, config, batch, steps, workers)
+    else:
+        print("no --reference (a checkout of facebookresearch/dino): its row is left out", file=sys.stderr)
+    return out
+
+
 def flops_an_image(run: Run) -> float:
     """Floating-point operations of one step (forward, backward and teacher) for each place, counted by torch."""
     with FlopCounterMode(display=False) as counter:
@@ -243,6 +265,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--workers", type=int, help="the peers' loader workers; by default 0 on a CPU, all on a GPU")
     parser.add_argument("--compile", metavar="MODE", help="also ours with torch.compile")
+    parser.add_argument("--no-peers", action="store_true", help="ours alone")
     measure.options(parser)
     chosen = parser.parse_args()
     profile, device = scaled(chosen.profile, chosen.like), stages.device()
@@ -265,20 +288,8 @@ def main() -> None:
         title: (lambda run=run: run.steps(chosen.steps)) for title, run in runs.items()
     }
     sampler, config = material(profile, chosen.pack)
-    try:
-        import lightly as peer
-
-        name = f"lightly {peer.__version__}"
-        for title, simple in ((f"{name}, its own transform", False), (f"{name}, crops and rotations alone", True)):
-            tried[title] = lightly(profile, sampler, config, batch, chosen.steps, workers, simple)
-    except ImportError:
-        print("lightly is not installed (pip install lightly): its rows are left out", file=sys.stderr)
-    if chosen.reference is not None and (chosen.reference / "main_dino.py").exists():
-        tried["reference DINO"] = reference(
-            chosen.reference, profile, sampler, config, batch, chosen.steps, workers
-        )
-    else:
-        print("no --reference (a checkout of facebookresearch/dino): its row is left out", file=sys.stderr)
+    if not chosen.no_peers:
+        tried |= peers(chosen.reference, profile, sampler, config, batch, chosen.steps, workers)
     rates = measure.interleaved(tried, chosen.rounds, OURS["dino"])
     peak = measure.matrix_flops(device.type)
     rows = []
@@ -290,8 +301,9 @@ def main() -> None:
             "cpu_ratio": rate.cpu_ratio, "least": rate.low, "greatest": rate.high, "gflop_an_image": arithmetic / 1e9,
             "limit_images_per_s": limit, "share_of_limit": (rate.wall if gpu else rate.cpu) / limit,
         })  # fmt: skip
+    name = f"pretraining-{chosen.like}" if chosen.like else "pretraining"
     measure.report(
-        "pretraining", rows, chosen, profile=chosen.profile, encoder=f"{config.arch} x{config.width:g}",
+        name, rows, chosen, profile=chosen.profile, encoder=f"{config.arch} x{config.width:g}",
         px=profile.views.global_px, batch=batch, workers=workers, rounds=chosen.rounds,
         matrix_gflops=round(peak / 1e9, 1), data="pack" if chosen.pack else chosen.profile,
     )  # fmt: skip

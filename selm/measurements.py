@@ -37,6 +37,12 @@ MEASURED: dict[str, Measured] = {
          ("limit_images_per_s", "arithmetic limit", "n"), ("share_of_limit", "share of it", "%")),
         "python -m benchmarks.pretraining --reference DINO",
     ),
+    "pretraining-japan": Measured(
+        "ResNet-50, 128 and 64 px, as in the paper: what the five auxiliary losses cost",
+        (("way", "", "s"), ("batch", "batch", "n"), *_RATES, ("cpu_ratio", "ratio", "x"),
+         ("gflop_an_image", "GFLOP an image", "n"), ("share_of_limit", "share of the limit", "%")),
+        "python -m benchmarks.pretraining --like japan --batch 4 --no-peers",
+    ),
     "profile_step": Measured(
         "Where the time of a step goes",
         (("kind", "", "s"), ("name", "", "s"), ("ms", "ms a step", "n"), ("share", "share", "%"),

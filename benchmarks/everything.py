@@ -54,7 +54,8 @@ def main() -> int:
             continue
         where = [] if name == "drawing" else ["--out", str(chosen.out)]
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{name.partition('-')[0]}", *words, *where], check=False)
+        program = f"benchmarks.{name.partition('-')[0]}"
+        done = subprocess.run([sys.executable, "-m", program, *words, *where], check=False)
         print(f"{name}: {time.perf_counter() - start:.0f} s, status {done.returncode}", file=sys.stderr, flush=True)
         failed += [name] if done.returncode else []
     if failed:

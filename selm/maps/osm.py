@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
-VERSION = 1  # raised when the same extract gives other layers
+VERSION = 2  # raised when the same extract gives other layers
 _CRS = "EPSG:3857"
 
 # Tags that the layers are made from.
@@ -183,21 +183,36 @@ def _header_bounds(blob: bytes) -> mercator.BBox | None:
 
 def _read_pbf(file: Path) -> gpd.GeoDataFrame:
     """All drawn features of a .osm.pbf file with their tags as columns."""
+    import pandas as pd
     import pyrosm
+
+    def features(custom_filter: dict[str, Any]) -> gpd.GeoDataFrame | None:
+        # one object a reading: it keeps what it found for the first filter
+        return pyrosm.OSM(str(file), keep_metadata=False, progress=False).get_data_by_custom_criteria(
+            custom_filter=custom_filter,
+            filter_type="keep",
+            extra_attributes=list(_EXTRA),
+            keep_nodes=False,
+            keep_ways=True,
+            keep_relations=True,
+        )
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            frame = pyrosm.OSM(str(file), keep_metadata=False, progress=False).get_data_by_custom_criteria(
-                custom_filter=dict.fromkeys(_KEYS, True),
-                filter_type="keep",
-                extra_attributes=list(_EXTRA),
-                keep_nodes=False,
-                keep_ways=True,
-                keep_relations=True,
-            )
+            frame = features(dict.fromkeys(_KEYS, True))
+            # Among others, pyrosm leaves out ways that are a coastline and nothing else.
+            coast = features({"natural": ["coastline"]})
     except Exception as error:  # pyrosm has no exceptions of its own
         raise InputError(f"{file}: cannot be read as OpenStreetMap data ({_one_line(error)})") from None
+    if coast is not None and len(coast):
+        coast = coast[["natural", "geometry"]]
+        if frame is None:
+            frame = coast
+        else:
+            if "natural" in frame:
+                frame["natural"] = frame["natural"].where(frame["natural"] != "coastline", None)
+            frame = pd.concat([frame, coast])
     if frame is None or not len(frame):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
     return _with_columns(frame)
@@ -322,13 +337,15 @@ def to_layers(frame: gpd.GeoDataFrame, bounds: mercator.BBox) -> dict[str, gpd.G
 def sea_polygons(coastlines: list[Any], bounds: mercator.BBox) -> list[Any]:
     """The parts of `bounds` that are sea: to the right of directed coastlines (shapely lines, degrees).
 
-    Extracts cut ways at their last node inside: a coastline that ends within 0.001 degrees of the border is led to it.
+    Extracts cut ways at their last node inside: a coastline that ends near the border, within 0.005 degrees and a tenth
+    of the shorter side, is led to it.
     A piece that coastlines call sea and land by turns, because some are missing, goes by the longer stretch.
     """
     import shapely
 
     box = shapely.box(*bounds)
     inside = shapely.intersection(np.array(coastlines, object), box) if coastlines else []
+    reach = min(0.005, 0.1 * min(bounds[2] - bounds[0], bounds[3] - bounds[1]))
     pieces = [part for part in shapely.get_parts(inside) if part.geom_type == "LineString" and not part.is_empty]
     if not pieces:
         return []
@@ -336,7 +353,7 @@ def sea_polygons(coastlines: list[Any], bounds: mercator.BBox) -> list[Any]:
     for part in shapely.get_parts(shapely.line_merge(shapely.multilinestrings(pieces), directed=True)):
         line = shapely.get_coordinates(part)
         if not part.is_closed:
-            first, last = (_border_near(end, box, 0.001) for end in (line[0], line[-1]))
+            first, last = (_border_near(end, box, reach) for end in (line[0], line[-1]))
             line = np.concatenate([first, line, last])
         parts.append(shapely.linestrings(line))
     faces = shapely.get_parts(shapely.polygonize(shapely.get_parts(shapely.union_all([*parts, box.exterior]))))

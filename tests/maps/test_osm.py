@@ -110,10 +110,41 @@ def test_coastlines_in_pieces_and_short_of_the_border() -> None:
     pieces = [LineString([(0.5, 0.0004), (0.5, 0.3)]), LineString([(0.5, 0.3), (0.6, 0.5), (0.5, 0.9996)])]
     sea = osm.sea_polygons(pieces, BOUNDS)
     assert len(sea) == 1 and sea[0].contains(Point(0.9, 0.5)) and not sea[0].contains(Point(0.55, 0.5))
+    near = [LineString([(0.5, 0.004), (0.5, 0.9951)])]
+    assert area_of_sea(*near) == pytest.approx(0.5)
+    assert osm.sea_polygons([LineString([(0.5, 0.006), (0.5, 0.994)])], BOUNDS) == []
     # A coastline that just ends inside bounds nothing: land is drawn rather than a guess.
     assert osm.sea_polygons([LineString([(0.5, 0.2), (0.5, 0.8)])], BOUNDS) == []
     assert osm.sea_polygons([], BOUNDS) == []
     assert osm.sea_polygons([LineString([(2, 2), (3, 3)])], BOUNDS) == []
+
+
+def test_extracts_of_a_few_hundred_metres_lead_coastlines_to_the_border_less_far() -> None:
+    small = (0.0, 0.0, 0.01, 0.02)
+    assert len(osm.sea_polygons([LineString([(0.005, 0.0009), (0.005, 0.0192)])], small)) == 1
+    assert osm.sea_polygons([LineString([(0.005, 0.002), (0.005, 0.018)])], small) == []
+
+
+@pytest.mark.realdata
+def test_the_rivers_around_manhattan_are_water(real, tmp_path) -> None:
+    """They are coastlines in OpenStreetMap, which pyrosm leaves out among other features; the extract cuts them."""
+    pytest.importorskip("pyrosm")
+    description = osm.read_layers(real("osm-newyork/lower-manhattan.osm.pbf"), tmp_path / "layers")
+    import geopandas
+
+    water = geopandas.read_file(tmp_path / "layers" / "water.fgb").to_crs(4326)
+    sea = water[water["class"] == "ocean"].union_all()
+    for lat, lon, wet in (
+        (40.7200, -74.0200, True),  # the Hudson
+        (40.7060, -73.9965, True),  # the East River under Brooklyn Bridge
+        (40.7000, -74.0200, True),  # the Upper Bay
+        (40.7128, -74.0060, False),  # City Hall
+        (40.7033, -73.9881, False),  # DUMBO, Brooklyn
+        (40.7270, -73.9800, False),  # East Village
+    ):
+        assert sea.contains(Point(lon, lat)) == wet, (lat, lon)
+    west, south, east, north = description["bounds"]
+    assert 0.25 < sea.area / ((east - west) * (north - south)) < 0.5
 
 
 def test_sea_reaches_the_water_layer() -> None:

@@ -137,11 +137,13 @@ def location_table(
 
 def probe_tables(probes: pd.DataFrame, beside: pd.DataFrame | None) -> list[Html]:
     """`location_table` for every table and setting in the results; of probes trained by epochs, the last."""
-    found = probes.groupby(["table", "setting"], sort=False)["epochs"].max()
-    return [
-        location_table(probes, beside, str(table), str(setting), int(epochs))
-        for (table, setting), epochs in sorted(found.items(), key=lambda item: str(item[0][0]))
-    ]
+    out = []
+    for table in sorted(probes["table"].unique()):
+        rows = probes[probes["table"] == table]
+        for setting in dict.fromkeys(rows["setting"]):
+            epochs = int(rows.loc[rows["setting"] == setting, "epochs"].max())
+            out.append(location_table(probes, beside, str(table), str(setting), epochs))
+    return out
 
 
 def rows_beside(profile: str) -> pd.DataFrame | None:
@@ -367,7 +369,9 @@ def img2gps_table2(results: pd.DataFrame | None) -> Html:
     if results is not None:
         rows = []
         for (backbone, pooling, loss), group in results.groupby(["backbone", "pooling", "loss"], sort=False):
-            extra = [] if (pooling, loss) == ("average", "mse") else [pooling if loss == "mse" else "distance as loss"]
+            extra: list[str] = []
+            if (pooling, loss) != ("average", "mse"):
+                extra = [str(pooling) if loss == "mse" else "distance as loss"]
             rows.append(
                 [", ".join([str(backbone), *extra]), f"{group['parameters'].iloc[0] / 1e6:.2f} M",
                  spread(group["train_loss"], 3), spread(group["val_loss"], 3), spread(group["val_ahd_m"], 1),
@@ -387,7 +391,7 @@ def img2gps_table3(results: pd.DataFrame | None) -> Html:
     sections: dict[str, Sequence[Sequence[str]]] = {"the source, as printed: photographs, pretrained": source}
     if results is not None:
         rows = [
-            [names[str(recipe)], str(k or "–"), spread(group["val_ahd_m"], 1), spread(group["test_ahd_m"], 1)]
+            [str(names[str(recipe)]), str(k or "–"), spread(group["val_ahd_m"], 1), spread(group["test_ahd_m"], 1)]
             for (recipe, k), group in results.groupby(["recipe", "k"], sort=False)
         ]
         sections[f"{_described(results)}, {_start(results)}"] = rows

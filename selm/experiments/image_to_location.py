@@ -144,10 +144,10 @@ def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFr
             error = distances_km(profile, cells.lat[best], cells.lon[best])
             rows += [{"way": way, **row} for row in _outcome(profile, cells, ranked, error)]
         for run in contrasts(profile):
-            score = gallery_scores(profile, run, progress=progress)
-            found = table.iloc[score.argmax(axis=1)]
+            similar = gallery_scores(profile, run, progress=progress)
+            found = table.iloc[similar.argmax(axis=1)]
             error = distances_km(profile, found["lat"].to_numpy(), found["lon"].to_numpy())
-            by_cell = best_of_cells(score, own, len(cells))
+            by_cell = best_of_cells(similar, own, len(cells))
             rows += [{"way": run.position, **row} for row in _outcome(profile, cells, by_cell, error)]
         out = pd.DataFrame(rows).assign(
             n=len(queries), cells=len(cells), profile=profile.name, stand_in=profile.stand_ins,

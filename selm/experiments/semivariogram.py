@@ -70,7 +70,7 @@ def variogram(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
                 continue
             shares = kinds(fitted, at[rng], torch.as_tensor(features[rng]))
             rows.append({**dataclasses.asdict(fitted), "sill": fitted.sill, **shares})
-        common = {
+        common: dict[str, Any] = {
             "profile": profile.name, "stand_in": profile.stand_ins, "run_id": fits_file.stem.rsplit("-", 2)[1],
             "data": fits_file.stem.rsplit("-", 2)[1], **provenance(stages.device()),
         }  # fmt: skip
@@ -87,9 +87,9 @@ def chosen(profile: Profile) -> Fit:
     if not len(fits):
         raise InputError(f"profile '{profile.name}': no semivariogram model fits its embeddings")
     wanted = fits[fits["model"] == profile.location_encoders.variogram_model]
-    row = wanted.iloc[0] if len(wanted) else fits.loc[fits["r2"].idxmax()]
-    fields = [field.name for field in dataclasses.fields(Fit)]
-    return Fit(**{name: str(row[name]) if name == "model" else float(row[name]) for name in fields})
+    row = wanted.iloc[0] if len(wanted) else fits.iloc[int(fits["r2"].to_numpy().argmax())]
+    numbers = (float(row[name]) for name in ("nugget", "partial_sill", "range_km", "r2"))
+    return Fit(str(row["model"]), *numbers)
 
 
 def runs(profile: Profile) -> list[tuple[str, Run]]:

@@ -33,7 +33,8 @@ class AttentionPooling(nn.Module):
         self.heads = heads
         self.score = nn.Conv2d(channels, heads, kernel_size=1)
         nn.init.zeros_(self.score.weight)  # starts as average pooling
-        nn.init.zeros_(self.score.bias)
+        if self.score.bias is not None:
+            nn.init.zeros_(self.score.bias)
 
     def forward(self, maps: Tensor) -> Tensor:
         weight = self.score(maps).flatten(2).softmax(dim=-1)  # (B, heads, h·w)

@@ -17,6 +17,7 @@ from selm.location.encoder import LocationEncoder
 from selm.location.losses import distillation, symmetric_info_nce
 from selm.methods.base import Method, feature_spread
 from selm.optimisation import Optimisation
+from selm.profiles import Views
 
 OBJECTIVES = ("contrast", "distillation")
 PairWeights = Callable[[Tensor, Tensor], Tensor]  # (N, 2) degrees, (N, d) image features → (N, N)
@@ -81,6 +82,14 @@ class LocationMethod(Method):
         return Optimisation(
             "adamw", lr=self.lr, lr_warmup=self.lr_warmup, weight_decay=(self.weight_decay, self.weight_decay)
         )
+
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        heads = "one linear layer on the image" if self.objective == "contrast" else "–"
+        temperature = "learnt, from 0.07, at least 0.01" if self.objective == "contrast" else "–"
+        return {
+            "momentum": "–", "temperatures": temperature, "queue": "–", "heads": heads, "views": "no view: coordinates"
+        }  # fmt: skip
 
     def draw(  # type: ignore[override]  # its places are its own, not a sampler's
         self, sampler: object, n: int, generator: torch.Generator, part: slice = slice(None)

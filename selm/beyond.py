@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -283,7 +284,10 @@ def recall_against_area(found: pd.DataFrame) -> Figure:
     for i, (way, curve) in enumerate(rows.groupby("way", sort=False)):
         axis.plot(curve["at"], 100 * curve["value"], color=COLOURS[i % 8], linestyle=_DASHES[i % 8], linewidth=1.3,
                   label=_way(str(way)))  # fmt: skip
-    axis.set(xscale="log", xlabel="area searched, km²", ylabel="images found, %", ylim=(0, 100))
+    nothing = rows.groupby("at")["value"].max() == 0  # areas below the smallest cell
+    left = float(nothing.index[nothing].max()) if nothing.any() else float(rows["at"].min())
+    right = float(rows["at"].max())
+    axis.set(xscale="log", xlabel="area searched, km²", ylabel="images found, %", ylim=(0, 100), xlim=(left, right))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -316,7 +320,7 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
                   label=f"{row.model}: range {row.range_km:.3g} km, R² {row.r2:.2f}")  # fmt: skip
         if row.range_km < float(line[-1]):
             axis.axvline(row.range_km, color=COLOURS[i], linestyle=":", linewidth=0.8)
-    axis.set(xlabel="distance, km", ylabel="1 − cosine of the embeddings", ylim=(0, None))
+    axis.set(xlabel="distance, km", ylabel="1 − cosine of the embeddings", ylim=(0, 1.08 * float(bins["gamma"].max())))
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
@@ -435,7 +439,7 @@ def loss_curves(curves: pd.DataFrame) -> Figure:
         axes[0].plot(curve["epoch"], curve["train_loss"], color=COLOURS[i], linestyle="--", linewidth=1.0)
         axes[0].plot(curve["epoch"], curve["val_loss"], color=COLOURS[i], linewidth=1.3, label=name)
         axes[1].plot(curve["epoch"], curve["val_ahd_m"], color=COLOURS[i], linewidth=1.3)
-    axes[0].set(xlabel="epoch", ylabel="loss: dashed training, solid validation")
+    axes[0].set(xlabel="epoch", ylabel="loss (dashed: training)")
     axes[1].set(xlabel="epoch", ylabel="validation AHD, m")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -458,7 +462,8 @@ def error_lines(predictions: pd.DataFrame, columns: int = 3) -> Figure:
         axis.plot(x, y, color="0.7", linewidth=0.6, zorder=1)
         axis.scatter(x[0], y[0], s=9, color=COLOURS[0], linewidths=0, label="true", zorder=2)
         axis.scatter(x[1], y[1], s=12, color=COLOURS[1], marker="x", linewidths=0.9, label="predicted", zorder=3)
-        axis.set_title(f"{way}\nAHD {rows['error_m'].mean():.0f} m", loc="left", fontsize=8)
+        title = textwrap.fill(str(way), 30)
+        axis.set_title(f"{title}\nAHD {rows['error_m'].mean():.0f} m", loc="left", fontsize=8)
         axis.set_aspect(1 / math.cos(math.radians(float(rows["lat"].mean()))))
         axis.ticklabel_format(useOffset=False)
         axis.locator_params(nbins=3)

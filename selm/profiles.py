@@ -464,6 +464,7 @@ PROFILES: dict[str, Profile] = {
             figures=_EMBEDDED_FIGURES,
             retrieval=Retrieval(gallery=200, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
+                encoders=(("sinusoidal", "relu"), ("fourier", "relu"), ("harmonics", "siren")),
                 n_places=500,
                 images=12_000,
                 batch=64,

@@ -1,7 +1,7 @@
 """Everything that wants a GPU, by one command, on a machine without network or map libraries.
 
     python -m benchmarks.pack PACK --profile japan --max-mib 60       where the maps are; then carry PACK over
-    python -m benchmarks.gpu PACK OUT [--minutes 25] [--reference DINO] [--compile default]
+    python -m benchmarks.gpu PACK OUT [--minutes 25] [--reference DINO] [--compile MODE]
 
 In this order, within the time: the pretraining step against the peers (pretraining.csv), where its time goes and what
 each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv), and with the time
@@ -127,7 +127,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", help="encoder, views and settings; by default the pack's own")
     parser.add_argument("--minutes", type=float, default=25.0, help="for everything")
     parser.add_argument("--reference", type=Path, help="a checkout of facebookresearch/dino")
-    parser.add_argument("--compile", metavar="MODE", help="torch.compile in the step benchmark and in training")
+    parser.add_argument(
+        "--compile", metavar="MODE", default="default" if torch.cuda.is_available() else "none",
+        help="torch.compile in the step benchmark and in training; none: without",
+    )
     parser.add_argument("--train", nargs="*", default=["dino", "gps_selm"], metavar="METHOD")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, default=5)
@@ -144,12 +147,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     common = ["--pack", str(chosen.pack), "--profile", name, "--out", str(chosen.out), "--rounds", str(chosen.rounds)]
     batch = ["--batch", str(chosen.batch)] if chosen.batch else []
-    compiled = ["--compile", chosen.compile] if chosen.compile else []
+    mode = None if chosen.compile == "none" else chosen.compile
+    compiled = ["--compile", mode] if mode else []
+    graphs = ["--compile", "reduce-overhead"] if mode else []  # CUDA graphs, among the changes one by one
     peer = ["--reference", str(chosen.reference)] if chosen.reference else []
     model = encoder_of(pack, profile, chosen.out / "random-encoder")
     parts = {
         "pretraining": ["benchmarks.pretraining", *common, *batch, *compiled, *peer],
-        "profile_step": ["benchmarks.profile_step", *common, *batch, *compiled],
+        "profile_step": ["benchmarks.profile_step", *common, *batch, *compiled, *graphs],
         "embedding": ["benchmarks.embedding", "--model", str(model), "--map", str(chosen.pack / "atlas"),
                       "--minutes", f"{chosen.minutes / 10:.2f}", "--out", str(chosen.out)],
     }  # fmt: skip
@@ -163,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     for i, method in enumerate(chosen.train):
         left = (end - time.monotonic()) / (len(chosen.train) - i)
         try:
-            run = train(pack, profile, method, chosen.out, max(1.0, left), compiled=chosen.compile)
+            run = train(pack, profile, method, chosen.out, max(1.0, left), compiled=mode)
             tables.append(probe(pack, run, profile))
         except (InputError, RuntimeError) as error:
             failed.append(f"training {method}: {str(error).splitlines()[0]}")

@@ -290,3 +290,71 @@ def test_tokyo_from_real_vector_tiles(real: Callable[[str], Path], tmp_path: Pat
         assert (np.abs(atlas.crop(a, o, 17, 128).astype(int) - alone).max(-1) > 24).mean() < 0.02
     with_sea = draw.draw_image(source, 35.60, 139.85, zoom=15, size=64, tile_px=64)
     assert (with_sea == (0xAA, 0xD3, 0xDF)).all(-1).mean() > 0.5  # Tokyo Bay
+
+
+def test_the_same_coast_from_raw_data_and_from_tiles(tmp_path: Path, layers_folder: Path) -> None:
+    """Raw data has a coastline, with land on its left; tiles have the sea as a polygon: the pictures are the same."""
+    import gzip
+    import json
+    import sqlite3
+
+    mvt = pytest.importorskip("mapbox_vector_tile")
+    pytest.importorskip("pyogrio")
+    from selm.maps.mercator import from_tile
+
+    x, y = 7276, 3225
+
+    def place(column: float, row: float) -> tuple[float, float]:  # of 4096 in the tile, rows from the north
+        lat, lon = from_tile(x + column / 4096, y + row / 4096, 13)
+        return float(lat), float(lon)
+
+    # The coast runs south from (1024, 0) to (3072, 4096), so land is in the east; an island lies in the sea.
+    ways = {
+        "coastline": [place(1024, 0), place(1024, 2048), place(3072, 2048), place(3072, 4096)],
+        "island": [place(256, 3072), place(768, 3072), place(768, 3584), place(256, 3584), place(256, 3072)][::-1],
+        "road": [place(3500, 0), place(3500, 4096)],
+        "bridge": [place(64, 0), place(64, 4096)],  # an extract is as wide as what it holds
+    }
+    nodes, text = [], []
+    for number, (name, way) in enumerate(ways.items(), start=1):
+        refs = []
+        for lat, lon in way:
+            nodes.append((lat, lon))
+            refs.append(f'<nd ref="{len(nodes)}"/>')
+        if name == "island":
+            refs[-1] = refs[0]  # closed
+        tag = '<tag k="highway" v="primary"/>' if name in ("road", "bridge") else '<tag k="natural" v="coastline"/>'
+        text.append(f'<way id="{number}" version="1">{"".join(refs)}{tag}</way>')
+    points = [f'<node id="{i}" version="1" lat="{a:.9f}" lon="{o:.9f}"/>' for i, (a, o) in enumerate(nodes, start=1)]
+    raw = tmp_path / "coast.osm"
+    raw.write_text(f'<osm version="0.6">{"".join(points)}{"".join(text)}</osm>')
+
+    shore, island = "0 0, 0 4096, 1024 4096, 1024 2048, 3072 2048, 3072 0, 0 0", "256 512, 768 512, 768 1024, 256 1024"
+    sea = f"POLYGON(({shore}), ({island}, 256 512))"  # tiles count rows from the south here
+    content = [
+        {"name": "water", "features": [{"geometry": sea, "properties": {"class": "ocean"}}]},
+        {"name": "transportation", "features": [
+            {"geometry": f"LINESTRING({column} 0, {column} 4096)", "properties": {"class": "primary", "ramp": 0}}
+            for column in (64, 3500)]},
+    ]  # fmt: skip
+    tiles = tmp_path / "coast.mbtiles"
+    layers = [{"id": name, "fields": {"class": "String"}} for name in ("water", "transportation")]
+    with sqlite3.connect(tiles) as database:
+        database.execute("CREATE TABLE metadata (name text, value text)")
+        database.execute("CREATE TABLE tiles (zoom_level int, tile_column int, tile_row int, tile_data blob)")
+        rows = {
+            "format": "pbf",
+            "minzoom": "13",
+            "maxzoom": "13",
+            "bounds": "130,30,150,45",
+            "json": json.dumps({"vector_layers": layers}),
+        }
+        database.executemany("INSERT INTO metadata VALUES (?, ?)", rows.items())
+        tile = gzip.compress(mvt.encode(content))
+        database.execute("INSERT INTO tiles VALUES (13, ?, ?, ?)", (x, 2**13 - 1 - y, tile))
+    lat, lon = place(2048, 2048)
+    pictures = [draw.draw_image(source, lat, lon, zoom=13, size=240, tile_px=256) for source in (raw, tiles)]
+    assert (pictures[0] == pictures[1]).all(-1).mean() > 0.99
+    water = [(picture == (0xAA, 0xD3, 0xDF)).all(-1) for picture in pictures]
+    for row, column, wet in ((60, 20, True), (200, 100, True), (60, 180, False), (200, 230, False), (200, 24, False)):
+        assert all(picture[row, column] == wet for picture in water), (row, column)

@@ -171,7 +171,7 @@ def _between_areas(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | N
 def _found(profile: Profile, area: Area, query: Query) -> tuple[NDArray[np.float64], NDArray[np.str_], int] | None:
     """Whether each place is among the top 1 % (mean over the full method's runs), its block, and the number of runs."""
     hits = []
-    for method, seed in representations.complete_ones(profile):
+    for method, seed in representations.complete_ones(profile) if recall.is_drawn(profile, area) else ():
         file = recall.files(profile, area, method, seed)[1]
         if method == "gps_selm" and file.exists():
             rank = checkpoints.load_tensors(file)[0][query.name].numpy()

@@ -32,25 +32,39 @@ BLOCK_ZOOM = 16  # places are drawn for the bootstrap by whole zoom-16 tiles: ab
 _BATCH = 256
 
 
-def area_atlas(profile: Profile, area: Area, style: str = "") -> Atlas:
-    """The area's map and a margin for queries, drawn in a style ("": the profile's); computed once."""
-    from selm.maps.draw import Style, draw_atlas
-    from selm.maps.sources import open_source
+def area_folder(profile: Profile, area: Area, style: str = "") -> Path:
+    """Where the area's map is kept, whether or not it is drawn."""
+    from selm.maps.draw import Style
 
     maps = profile.maps
     chosen = style or maps.style
-    zoom = maps.zooms[0]
     parts = {
-        "source": area.source, "bbox": area.bbox, "style": Style.named(chosen).hash, "zoom": zoom, "px": maps.tile_px,
+        "source": area.source, "bbox": area.bbox, "style": Style.named(chosen).hash, "zoom": maps.zooms[0],
+        "px": maps.tile_px,
     }  # fmt: skip
-    folder = stages.address("atlases", f"area-{area.name}-{chosen}", parts)
+    return stages.address("atlases", f"area-{area.name}-{chosen}", parts)
+
+
+def area_atlas(profile: Profile, area: Area, style: str = "") -> Atlas:
+    """The area's map and a margin for queries, drawn in a style ("": the profile's); computed once."""
+    folder = area_folder(profile, area, style)
     if (folder / "atlas.json").exists():
         return Atlas(folder)
+    from selm.maps.draw import draw_atlas
+    from selm.maps.sources import open_source
+
+    maps = profile.maps
     west, south, east, north = area.bbox
     lat, lon = 0.003, 0.004  # some 330 m: beyond any query's reach
     box = (west - lon, south - lat, east + lon, north + lat)
     source = open_source(source_of(Region(area.name, area.source, "test")))
-    return draw_atlas(source, folder, zooms=(zoom,), tile_px=maps.tile_px, bbox=box, style=chosen)
+    style = style or maps.style
+    return draw_atlas(source, folder, zooms=maps.zooms[:1], tile_px=maps.tile_px, bbox=box, style=style)
+
+
+def is_drawn(profile: Profile, area: Area) -> bool:
+    """Whether the area's map is there: where it is not, nothing else of the area is."""
+    return (area_folder(profile, area) / "atlas.json").exists()
 
 
 def area_key(profile: Profile, area: Area) -> dict[str, Any]:
@@ -201,6 +215,7 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
     there = [
         pd.read_csv(file)
         for area in profile.retrieval.areas
+        if is_drawn(profile, area)
         for run in representations.complete_ones(profile)
         if (file := files(profile, area, *run)[0]).exists()
     ]

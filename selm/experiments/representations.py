@@ -76,7 +76,6 @@ def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-@torch.no_grad()
 def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) -> NDArray[np.float32]:
     """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
 
@@ -87,11 +86,12 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
     encoder = None if method in BASELINES else stages.encoder(profile, method, seed).to(on).eval()
     like = encoder if encoder is not None else stages.new_encoder(stages.encoder_config(profile), 0)
     out = []
-    for image in images:
-        if method == "histogram":
-            out.append(np.sqrt(_histograms(profile, image)))
-        elif encoder is None:
-            out.append(F.adaptive_avg_pool2d(like.standardise(image.cpu()), PIXELS).flatten(1).numpy())
-        else:
-            out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
+    with torch.no_grad():  # not around the whole: the encoder above may have to be trained
+        for image in images:
+            if method == "histogram":
+                out.append(np.sqrt(_histograms(profile, image)))
+            elif encoder is None:
+                out.append(F.adaptive_avg_pool2d(like.standardise(image.cpu()), PIXELS).flatten(1).numpy())
+            else:
+                out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
     return np.concatenate(out)

@@ -159,6 +159,8 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
     assert asked == ["", "same", "noise"]  # once for both representations
     pd.testing.assert_frame_equal(recall.compute(profile, area, [("pixels", 0), ("histogram", 0)]), rows)
     assert asked == ["", "same", "noise"]  # and not again
+    assert recall.finished(profile) == {}  # no map is drawn to see whether there is anything
+    monkeypatch.setattr(recall, "is_drawn", lambda profile, area: True)
     (published,) = recall.finished(profile).values()
     assert len(published) == len(rows)
 

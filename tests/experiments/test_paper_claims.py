@@ -151,6 +151,7 @@ def test_areas_are_compared_by_two_bootstraps(tmp_path: Path, monkeypatch: pytes
         rank = torch.from_numpy(np.where(rng.permutation(500) < 500 * share, 5, 400))
         checkpoints.save_tensors(tmp_path / f"{name}.safetensors", {"d0": rank})
     monkeypatch.setattr(recall, "files", files)
+    monkeypatch.setattr(recall, "is_drawn", lambda profile, area: True)
     monkeypatch.setattr(recall, "gallery", lambda profile, area: pd.DataFrame({"block": blocks}))
     monkeypatch.setattr(paper_claims.representations, "complete_ones", lambda profile: [("gps_selm", 0)])
     claim = SimpleNamespace(where="figure5", a="tokyo", b="wall-street")

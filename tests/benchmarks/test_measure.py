@@ -61,13 +61,14 @@ def test_arithmetic_is_counted_from_the_networks() -> None:
 
 
 def test_the_cost_of_a_profile_is_its_images_over_the_rate(tmp_path: Path) -> None:
+    demo = get_profile("demo")
     rates = pd.DataFrame([
         {"way": "ours, DINO", "share_of_limit": 0.25, "matrix_gflops": 790_000, "device": "NVIDIA H200",
          "encoder": "resnet50 x1", "px": 128},
     ])  # fmt: skip
-    rows = {row["item"]: row for row in cost.estimate(get_profile("paper"), rates, 700.0)}
-    flops, _ = cost.arithmetic(get_profile("paper"), "dino")
-    hours = get_profile("paper").pretraining.images * flops / (0.25 * 790e12) / 3600
+    rows = {row["item"]: row for row in cost.estimate(demo, rates, 700.0)}
+    flops, _ = cost.arithmetic(demo, "dino")
+    hours = demo.pretraining.images * flops / (0.25 * 790e12) / 3600
     assert rows["pretraining dino"]["value"] == pytest.approx(hours)
     assert rows["pretraining dino"]["unit"] == "GPU-hours"
     total = sum(row["value"] for name, row in rows.items() if name.startswith("pretraining ") )

@@ -189,6 +189,5 @@ def _row(where: str, way: str, processes: int, wall: float, cpu: float, ratio: f
     }  # fmt: skip
 
 
-
 if __name__ == "__main__":
     main()

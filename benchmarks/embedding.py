@@ -77,9 +77,7 @@ def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, me
     return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
 
 
-def calls(
-    embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int
-) -> list[dict[str, Any]]:
+def calls(embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int) -> list[dict[str, Any]]:
     """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
     blocks = embedder._open().blocks
     sizes = [1, 1_000]

@@ -128,7 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=25.0, help="for everything")
     parser.add_argument("--reference", type=Path, help="a checkout of facebookresearch/dino")
     parser.add_argument(
-        "--compile", metavar="MODE", default="default" if torch.cuda.is_available() else "none",
+        "--compile",
+        metavar="MODE",
+        default="default" if torch.cuda.is_available() else "none",
         help="torch.compile in the step benchmark and in training; none: without",
     )
     parser.add_argument("--train", nargs="*", default=["dino", "gps_selm"], metavar="METHOD")

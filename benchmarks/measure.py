@@ -51,9 +51,7 @@ def cpu_seconds() -> float:
     return sum(u.ru_utime + u.ru_stime for u in usage)
 
 
-def interleaved(
-    ways: Mapping[str, Callable[[], float]], rounds: int, base: str, *, warmup: int = 1
-) -> dict[str, Rate]:
+def interleaved(ways: Mapping[str, Callable[[], float]], rounds: int, base: str, *, warmup: int = 1) -> dict[str, Rate]:
     """Run the ways in turn, `rounds` times after `warmup` rounds; each returns how much work it did."""
     wall: dict[str, list[float]] = {name: [] for name in ways}
     cpu: dict[str, list[float]] = {name: [] for name in ways}

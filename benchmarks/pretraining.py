@@ -227,7 +227,12 @@ def reference(
 
 
 def peers(
-    folder: Path | None, profile: Profile, sampler: ViewSampler, config: EncoderConfig, batch: int, steps: int,
+    folder: Path | None,
+    profile: Profile,
+    sampler: ViewSampler,
+    config: EncoderConfig,
+    batch: int,
+    steps: int,
     workers: int,
 ) -> dict[str, Callable[[], float]]:
     """The peers that are here; a line for each that is not."""
@@ -272,9 +277,7 @@ def main() -> None:
     gpu = device.type == "cuda"
     workers = chosen.workers if chosen.workers is not None else (os.cpu_count() or 1) * gpu
     torch.backends.cudnn.benchmark = gpu
-    runs = {
-        title: open_run(profile, method, pack=chosen.pack, batch=chosen.batch) for method, title in OURS.items()
-    }
+    runs = {title: open_run(profile, method, pack=chosen.pack, batch=chosen.batch) for method, title in OURS.items()}
     if chosen.compile:
         for method, title in OURS.items():
             runs[f"{title}, compiled"] = open_run(

@@ -71,7 +71,7 @@ def test_the_cost_of_a_profile_is_its_images_over_the_rate(tmp_path: Path) -> No
     hours = demo.pretraining.images * flops / (0.25 * 790e12) / 3600
     assert rows["pretraining dino"]["value"] == pytest.approx(hours)
     assert rows["pretraining dino"]["unit"] == "GPU-hours"
-    total = sum(row["value"] for name, row in rows.items() if name.startswith("pretraining ") )
+    total = sum(row["value"] for name, row in rows.items() if name.startswith("pretraining "))
     assert rows["energy"]["value"] == pytest.approx(total * 0.7 * cost.PUE)
 
 

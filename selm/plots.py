@@ -382,7 +382,7 @@ def purity(rows: pd.DataFrame, labels: Mapping[str, str], titles: Mapping[str, s
     axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
     figure.supxlabel("share of neighbours with the same label above chance, points", fontsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=2)
+    figure.legend(handles, names, loc="outside upper right", ncols=2)
     return figure
 
 
@@ -398,7 +398,7 @@ def maps_on_a_plane(flat: ArrayLike, rows: ArrayLike, images: ArrayLike, codes: 
     axis.set_axis_off()
     axis.set_aspect("equal")
     present = [c for c in range(len(names)) if (code == c).any()]
-    colours = sns.color_palette("colorblind", max(len(present), 1))
+    colours = [*sns.color_palette("colorblind", 10), *sns.color_palette("dark", 10)][: len(present)]
     for c, colour in [(-1, "0.8"), *zip(present, colours, strict=False)]:
         inside = code == c
         if inside.any():

@@ -125,7 +125,7 @@ class Figures:
     steps: int = 7  # Figure 3: "equal intervals"; their number is ours
     shown: int = 3  # section 4.4: nearest neighbours at each step
     field_classes: tuple[str, ...] = ("farmland",)  # section 4.4: "a field tile"; what counts as one is ours
-    city_classes: tuple[str, ...] = ("built_up",)  # section 4.4: "an urban map": buildings, as the map draws them
+    city_classes: tuple[str, ...] = ("built_up",)  # section 4.4: "an urban map": near streets or buildings
     extreme: int = 20  # ours: endpoints are drawn from so many places that have most of these classes
     pairs: int = 100  # ours: pairs of endpoints behind the numbers; the first are drawn
     pairs_drawn: int = 2

@@ -84,16 +84,19 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
 
     space: ``embedding``, the vectors, or ``tsne``, the three dimensions of the picture. Columns `purity`, `chance`,
     `excess` (their difference) with its interval `low` … `high`: bootstrap over the spatial cells. Places within the
-    buffer of each other are never neighbours.
+    buffer of each other are never neighbours. The baselines have no picture.
     """
-    rows_file, points_file = files(profile, method, seed)
-    if not (rows_file.exists() and points_file.exists()):
+    rows_file = files(profile, method, seed)[0]
+    if not _is_there(profile, method, seed):
         figures, table = profile.figures, held_out.places(profile)
-        x, picture = vectors(profile, method, seed), points(profile, method, seed)
+        x = vectors(profile, method, seed)
+        spaces = {"embedding": x}
+        if method not in representations.BASELINES:
+            spaces["tsne"] = points(profile, method, seed)
         apart = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
         rows = []
         for label, codes in labels(profile).items():
-            for space, where in (("embedding", x), ("tsne", picture)):
+            for space, where in spaces.items():
                 found = neighbour_purity(where, codes, figures.neighbours, apart=apart)
                 if found.n < 2 or len(set(table["cell"][np.isfinite(found.own)])) < 2:
                     continue  # a label that is known in one cell at most
@@ -133,7 +136,7 @@ def coordinates(profile: Profile) -> pd.DataFrame:
         }
     )  # fmt: skip
     for method, seed in _there(profile):
-        if seed == 0:
+        if seed == 0 and method not in representations.BASELINES:
             for axis, name in enumerate("xyz"):
                 out[f"{method}_{name}"] = points(profile, method, seed)[:, axis].round(2)
     if f"{DRAWN}_x" in out:
@@ -184,10 +187,13 @@ def sheet(indices: NDArray[np.uint8], palette: NDArray[np.uint8], columns: int =
     return encode_png(canvas, palette, level=9)
 
 
+def _is_there(profile: Profile, method: str, seed: int) -> bool:
+    rows, picture = files(profile, method, seed)
+    return rows.exists() and (method in representations.BASELINES or picture.exists())
+
+
 def _there(profile: Profile) -> list[tuple[str, int]]:
-    return [
-        run for run in representations.complete_ones(profile) if all(file.exists() for file in files(profile, *run))
-    ]
+    return [run for run in representations.complete_ones(profile) if _is_there(profile, *run)]
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:

@@ -42,7 +42,7 @@ def interpolate(start: ArrayLike, end: ArrayLike, steps: int, kind: str = "linea
 def along(values: ArrayLike) -> float:
     """Spearman's rank correlation of a quantity (steps,) with the step: 1 where it only rises; 0 where it is constant.
 
-    What "a gradual progression" (section 4.4) says of, for example, the share of buildings.
+    What "a gradual progression" (section 4.4) says of, for example, the share of built-up land.
     """
     v = np.asarray(values, np.float64)
     from scipy.stats import rankdata

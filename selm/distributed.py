@@ -110,6 +110,8 @@ def gather(values: Tensor) -> Tensor:
     """(n, …) rows of each process → (N n, …) rows of all in the order of their ranks, not differentiated."""
     if size() == 1:
         return values
+    if values.dtype == torch.bool:  # which gloo does not send
+        return gather(values.to(torch.uint8)).bool()
     parts = [torch.empty_like(values, memory_format=torch.contiguous_format) for _ in range(size())]
     dist.all_gather(parts, values.detach().contiguous())
     return torch.cat(parts)

@@ -53,6 +53,7 @@ def rank_program(out: Path) -> None:
             "main": distributed.is_main(),
             "rows": [rows.start, rows.stop],
             "gather": distributed.gather(own).tolist(),
+            "gather_bool": distributed.gather(price.isfinite()).tolist(),
             "batch_mean": distributed.batch_mean(own.view(2, 2, 2)).tolist(),
             "masked": float(price.nanmean() * distributed.masked_share(price.isfinite())),
             "none": float(distributed.masked_share(torch.zeros(4, dtype=torch.bool))),
@@ -129,6 +130,7 @@ def test_two_processes_share_rows_in_the_order_of_their_ranks(two: Path) -> None
     assert [f["rows"] for f in found] == [[0, 4], [4, 8]]
     for f in found:
         assert f["gather"] == [[float(i), 10.0 * i] for i in range(8)]
+        assert f["gather_bool"] == [True, False, True, True, False, False, False, True]
         assert f["batch_mean"] == [[3.5, 35.0]]
         assert "a batch of 7 cannot be split evenly among 2 processes" in f["odd"]
         assert f["kinds"] == ["Conv2d", "GlobalBatchNorm", "ReLU", "Flatten", "GlobalBatchNorm"]

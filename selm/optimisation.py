@@ -43,3 +43,15 @@ class Optimisation:
             group["lr"] = learning_rate(self.lr, self.lr_min, progress, self.lr_warmup)
             if group["decays"] or self.decay_all:
                 group["weight_decay"] = cosine(*self.weight_decay, progress)
+
+    def describe(self) -> dict[str, str]:
+        """For the book's table of settings."""
+        name = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}[self.optimizer]
+        rate = f"{self.lr:g}" + ("" if self.lr_min == self.lr else f" → {self.lr_min:g}")
+        start, end = self.weight_decay
+        return {
+            "optimizer": f"{name} ({', '.join(map(str, self.momentum))})",
+            "learning rate": rate + (f", warm-up {100 * self.lr_warmup:g} %" if self.lr_warmup else ""),
+            "weight decay": f"{start:g}" + ("" if start == end else f" → {end:g}"),
+            "gradient clip": "–" if self.clip is None else f"{self.clip:g}",
+        }

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+import torch
+
 from selm.errors import InputError, unknown
 from selm.methods.base import Method
 from selm.methods.gps_selm import GPSSELM, Terms
@@ -14,8 +17,8 @@ from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.methods.mugs import Mugs, MugsSettings
 from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
 from selm.methods.tile2vec import Tile2Vec, Tile2VecSettings
-from selm.networks import MapEncoder
-from selm.profiles import Pretraining
+from selm.networks import EncoderConfig, MapEncoder
+from selm.profiles import Pretraining, Profile
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Row:
     settings: Any = None
     version: int = 1
     in_paper: bool = True
+    tuning_runs: int = 0  # trial runs, judged on the validation regions, that its settings were chosen from
 
     @property
     def terms(self) -> Terms | None:
@@ -96,3 +100,25 @@ def build(name: str, encoder: MapEncoder, settings: Pretraining, image_px: int) 
     if row.builder is None:
         raise InputError(f"'{name}' is not pretrained (pretrained: {', '.join(PRETRAINED)})")
     return row.builder(encoder, settings, row.settings, image_px)
+
+
+def settings_table(profile: Profile, *, controls: bool = False) -> pd.DataFrame:
+    """How each pretrained row of the paper's tables is trained under a profile (with `controls`, of ours too), as text.
+
+    The words come from the methods as they are built for it (without memory for their weights).
+    """
+    config = EncoderConfig(profile.encoder.arch, profile.encoder.width, image_px=profile.views.global_px)
+    rows = {}
+    for name in PRETRAINED:
+        row = METHODS[name]
+        if not (row.in_paper or controls):
+            continue
+        with torch.device("meta"):
+            method = build(name, MapEncoder(config), profile.pretraining, profile.views.global_px)
+        rows[row.title] = {
+            **method.optimisation().describe(),
+            **method.describe(profile.views),
+            "images seen": f"{profile.pretraining.images:,}",
+            "tuning runs": str(row.tuning_runs),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selm import distributed
 from selm.networks import MapEncoder
 from selm.optimisation import Optimisation
+from selm.profiles import Views
 from selm.views import Batch, ViewSampler
 
 
@@ -26,6 +28,11 @@ class Method(nn.Module, ABC):
     @abstractmethod
     def optimisation(self) -> Optimisation:
         """The optimizer and schedules that the method is trained with."""
+
+    @abstractmethod
+    def describe(self, views: Views) -> dict[str, str]:
+        """For the book's table of settings: `momentum` of the slow network, `temperatures`, `queue`, `heads`, and the
+        `views` that are drawn where the profile's are `views`; "–" for what the method has not."""
 
     def prepare(self, sampler: ViewSampler) -> None:
         """Called once, before training: buffers that the method computes from all places."""
@@ -59,4 +66,14 @@ class Method(nn.Module, ABC):
 @torch.no_grad()
 def feature_spread(features: Tensor) -> Tensor:
     """Root of the summed variances of unit features (N, d): 1 for all directions, 0 when all features are the same."""
-    return F.normalize(features.float(), dim=-1).var(dim=0).sum().sqrt()
+    return distributed.gather(F.normalize(features.float(), dim=-1)).var(dim=0).sum().sqrt()
+
+
+def views_text(views: Views) -> str:
+    """Number, size and share of the image of global and local views: 2 × 128 px of 40–100 %, 6 × 64 px of 5–40 %."""
+
+    def one(count: int, px: int, area: tuple[float, float]) -> str:
+        return f"{count} × {px} px of {100 * area[0]:g}–{100 * area[1]:g} %"
+
+    text = one(2, views.global_px, views.global_area)
+    return f"{text}, {one(views.n_local, views.local_px, views.local_area)}" if views.n_local else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selm import distributed, losses
-from selm.methods.base import Method
+from selm.methods.base import Method, feature_spread, views_text
+from selm.methods.momentum import frozen_copy
 from selm.networks import MapEncoder, ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining
+from selm.profiles import Pretraining, Views
 from selm.schedules import cosine, linear_warmup
 from selm.views import Batch
 
@@ -57,7 +58,7 @@ class GPSSELM(Method):
         self.needs_parents = terms.reconstruction
         if terms.distillation:
             self.head = ProjectionHead(dim, settings.out_dim, settings.head_hidden, settings.head_bottleneck)
-            self.teacher_head = _frozen_copy(self.head)
+            self.teacher_head = frozen_copy(self.head)
             self.register_buffer("centre", torch.zeros(settings.out_dim))
         if terms.price:
             self.price_head = geo_head(dim, settings.geo_hidden, 1)
@@ -72,11 +73,11 @@ class GPSSELM(Method):
             self.register_buffer("outer", self.border * (1 - _central_quarter(image_px)), persistent=False)
         if terms.clustering:
             self.cluster_head = cluster_head(dim, settings.cluster_hidden, settings.cluster_out)
-            self.teacher_cluster_head = _frozen_copy(self.cluster_head)
+            self.teacher_cluster_head = frozen_copy(self.cluster_head)
             self.cluster_prototypes = nn.Parameter(torch.randn(settings.prototypes, settings.cluster_out))
             self.register_buffer("p_div", torch.zeros(settings.cluster_out))
         if terms.distillation or terms.clustering:
-            self.teacher_encoder = _frozen_copy(encoder)
+            self.teacher_encoder = frozen_copy(encoder)
 
     def optimisation(self) -> Optimisation:
         """AdamW with DINO's schedules (section 4)."""
@@ -85,6 +86,30 @@ class GPSSELM(Method):
             "adamw", lr=s.lr * s.batch / 256, lr_min=s.lr_min, lr_warmup=s.lr_warmup, weight_decay=s.weight_decay,
             clip=s.clip,
         )  # fmt: skip
+
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        s, terms = self.settings, self.terms
+        temperatures, heads = [], []
+        if terms.distillation:
+            temperatures.append(f"{s.student_temp:g}; {s.teacher_temp[0]:g} → {s.teacher_temp[1]:g}")
+            heads.append(f"{s.head_hidden}-{s.head_hidden}-{s.head_bottleneck}, K = {s.out_dim}")
+        if terms.geo:
+            heads.append(f"geo: {s.geo_hidden}")
+        if terms.reconstruction:
+            heads.append(f"3 transposed convolutions: {s.rec_channels}")
+        if terms.clustering:
+            low, high = s.cluster_teacher_temp
+            temperatures.append(f"clusters {s.cluster_student_temp:g}; {low:g} → {high:g}")
+            heads.append(f"{s.cluster_hidden}-{s.cluster_hidden}-{s.cluster_out}, m = {s.prototypes}")
+        taught = terms.distillation or terms.clustering
+        return {
+            "momentum": f"{s.teacher_momentum[0]:g} → {s.teacher_momentum[1]:g}" if taught else "–",
+            "temperatures": "; ".join(temperatures) or "–",
+            "queue": "–",
+            "heads": "; ".join(heads),
+            "views": views_text(views if taught else dataclasses.replace(views, n_local=0)),
+        }
 
     def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """See `Method.loss`.
@@ -112,10 +137,7 @@ class GPSSELM(Method):
         if terms.clustering and taught is not None:
             clust = self._cluster(features, taught, batch.size, progress, out)
         out["loss"] = losses.total(cl, geo, rec, clust, s.alpha, s.beta, s.gamma)
-        with torch.no_grad():
-            # the spread of unit features: 1 for features in all directions, 0 when they are all the same
-            unit = distributed.gather(F.normalize(wide.float(), dim=-1))
-            out["feature_spread"] = (unit.var(dim=0).sum()).sqrt()
+        out["feature_spread"] = feature_spread(wide)
         return out
 
     def _distill(self, features: Tensor, taught: Tensor, size: int, progress: float, out: dict[str, Tensor]) -> Tensor:
@@ -213,13 +235,6 @@ class GPSSELM(Method):
         if logged.get("feature_spread", 1.0) < 0.05:
             return "features are all alike"
         return ""
-
-
-def _frozen_copy(module: nn.Module) -> nn.Module:
-    twin = copy.deepcopy(module)
-    for parameter in twin.parameters():
-        parameter.requires_grad_(False)
-    return twin
 
 
 def _central_quarter(px: int) -> Tensor:

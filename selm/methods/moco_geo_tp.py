@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selm.errors import InputError
 from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.networks import MapEncoder
-from selm.profiles import Pretraining
+from selm.profiles import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 
@@ -43,6 +43,12 @@ class MoCoGeoTP(MoCo):
         self.needs_parents = settings.positive == "zoom"
         self.classes = max(2, min(settings.geo_classes, int(settings.geo_classes_share * pretraining.n_locations)))
         self.geo_head = nn.Sequential(nn.ReLU(), nn.Linear(settings.dim, self.classes))
+
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        own = super().describe(views)
+        key = "" if self.settings.positive == "view" else "; the key one zoom out"
+        return own | {"heads": f"{own['heads']}; geo: {self.classes} classes", "views": own["views"] + key}
 
     def prepare(self, sampler: ViewSampler) -> None:
         """Cluster the places' coordinates by k-means, in degrees as the authors do."""

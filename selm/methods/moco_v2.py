@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selm import contrastive, distributed
-from selm.methods.base import Method, feature_spread
+from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import follow, frozen_copy, momentum_of_run, queue_length, random_units
 from selm.networks import MapEncoder, contrastive_head, split_batchnorm
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining
+from selm.profiles import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 
@@ -70,9 +70,23 @@ class MoCo(Method):
             "sgd", lr=s.lr, weight_decay=(s.weight_decay, s.weight_decay), decay_all=True, momentum=(s.sgd_momentum,)
         )
 
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        s, width = self.settings, self.head[0].out_features
+        return {
+            "momentum": f"{self.momentum:.4g}",
+            "temperatures": f"{s.temperature:g}",
+            "queue": f"{len(self.queue):,}",
+            "heads": f"{width}-{s.dim}",
+            "views": views_text(self._views(views)),
+        }
+
+    def _views(self, views: Views) -> Views:
+        return dataclasses.replace(views, global_area=self.settings.crop_area, n_local=0)
+
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """Two random crops of each place."""
-        views = dataclasses.replace(sampler.views, global_area=self.settings.crop_area, n_local=0)
+        views = self._views(sampler.views)
         rows = sampler.draw_rows(n, generator)
         return sampler.batch(rows, generator, parents=self.needs_parents, part=part, views=views)
 

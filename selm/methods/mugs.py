@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selm import contrastive, distributed, losses
-from selm.methods.base import Method, feature_spread
+from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import follow, frozen_copy, queue_length, random_units
 from selm.networks import MapEncoder, PredictedHead, ProjectionHead, RelationBlock
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining
+from selm.profiles import Pretraining, Views
 from selm.schedules import cosine
 from selm.views import Batch, ViewSampler, erased
 
@@ -98,6 +98,21 @@ class Mugs(Method):
             "adamw", lr=s.lr, lr_min=s.lr_min, lr_warmup=s.lr_warmup, weight_decay=s.weight_decay, clip=s.clip
         )
 
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        s, p = self.settings, self.pretraining
+        head = f"{p.head_hidden}-{p.head_hidden}-{p.head_bottleneck}"
+        return {
+            "momentum": f"{p.teacher_momentum[0]:g} → {p.teacher_momentum[1]:g}",
+            "temperatures": f"{s.temperature:g}; group {s.student_temp:g}; {s.teacher_temp:g}",
+            "queue": f"4 × {len(self.memory):,}",
+            "heads": f"2 × {head}, predictor {s.predictor_ratio * p.head_hidden}; {head}, K = {p.out_dim}",
+            "views": f"{views_text(self._views(views))}; 2 of the teacher",
+        }
+
+    def _views(self, views: Views) -> Views:
+        return dataclasses.replace(views, global_area=self.settings.global_area, local_area=self.settings.local_area)
+
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """global_views: two of the teacher, then two of the student; `weak` says which places' student views are weak.
 
@@ -105,7 +120,7 @@ class Mugs(Method):
         per view for local ones.
         """
         s = self.settings
-        views = dataclasses.replace(sampler.views, global_area=s.global_area, local_area=s.local_area)
+        views = self._views(sampler.views)
         rows = sampler.draw_rows(n, generator)
         taught = sampler.batch(rows, generator, parents=False, part=part, views=dataclasses.replace(views, n_local=0))
         seen = sampler.batch(rows, generator, parents=False, part=part, views=views)

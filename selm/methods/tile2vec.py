@@ -11,7 +11,7 @@ from selm import contrastive
 from selm.methods.base import Method, feature_spread
 from selm.networks import MapEncoder
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining
+from selm.profiles import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 
@@ -42,6 +42,17 @@ class Tile2Vec(Method):
         """Adam at a constant rate."""
         s = self.settings
         return Optimisation("adam", lr=s.lr, lr_min=s.lr, momentum=s.betas)
+
+    def describe(self, views: Views) -> dict[str, str]:
+        """See `Method.describe`."""
+        s = self.settings
+        return {
+            "momentum": "–",
+            "temperatures": f"margin {s.margin:g}, λ = {s.l2:g}",
+            "queue": "–",
+            "heads": "–",
+            "views": f"3 × {views.global_px} px: whole images, ± {s.neighbourhood:g} images and beyond",
+        }
 
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """Anchors, neighbours and distant tiles of n places."""

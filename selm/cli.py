@@ -68,8 +68,11 @@ def map_(
 
     check_target(out, (".png",))
     from selm.maps.draw import draw_image
+    from selm.maps.sources import open_source
 
-    typer.echo(save_image(out, draw_image(source, lat, lon, zoom=zoom, size=size, tile_px=tile_px, style=style)))
+    opened = open_source(source)
+    image = draw_image(opened, lat, lon, zoom=zoom, size=size, tile_px=tile_px, style=style)
+    typer.echo(save_image(out, image, opened.attribution))
 
 
 @app.command()

@@ -46,8 +46,10 @@ JAPAN = (
 )
 
 
-def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, inches: float = 1.55) -> Figure:
-    """Images (N, h, w, 3), each with its caption, in rows of `columns`."""
+def contact_sheet(
+    images: NDArray[np.uint8], captions: Sequence[str], columns: int = 6, inches: float = 1.55, attribution: str = ""
+) -> Figure:
+    """Images (N, h, w, 3), each with its caption, in rows of `columns`; `attribution`, whose data they show, below."""
     import matplotlib.pyplot as plt
 
     rows = -(-len(images) // columns)
@@ -59,6 +61,8 @@ def contact_sheet(images: NDArray[np.uint8], captions: Sequence[str], columns: i
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, interpolation="nearest")
         axis.set_title(caption, fontsize=8)
+    if attribution:
+        figure.supxlabel(attribution, fontsize=7, color="#555", x=0.99, ha="right")
     return figure
 
 
@@ -130,8 +134,7 @@ def japan_sheet(out: Path) -> None:
     images = np.stack([draw_image(sources[region], lat, lon, zoom=17, size=128) for _, region, lat, lon in JAPAN])
     bits = image_entropy(grey(images), np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1))
     captions = [f"{JAPAN[i][0]}\n{JAPAN[i][2]:.4f}, {JAPAN[i][3]:.4f}\n{bits[i]:.2f} bits" for i in range(len(JAPAN))]
-    figure = contact_sheet(images, captions)
-    figure.supxlabel("© OpenMapTiles © OpenStreetMap contributors", fontsize=7, color="#555", x=0.99, ha="right")
+    figure = contact_sheet(images, captions, attribution="© OpenMapTiles © OpenStreetMap contributors")
     _save(figure, out)
 
 

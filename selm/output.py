@@ -52,11 +52,15 @@ def written(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def save_image(path: str | Path, rgb: NDArray[Any]) -> Path:
-    """Write uint8 (h, w, 3) colours as a PNG file."""
+def save_image(path: str | Path, rgb: NDArray[Any], attribution: str = "") -> Path:
+    """Write uint8 (h, w, 3) colours as a PNG file; `attribution`, whose data it shows, becomes its text Copyright."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     path = check_target(path, (".png",))
+    about = PngInfo()
+    if attribution:
+        about.add_itxt("Copyright", attribution)
     with written(path) as temporary:
-        Image.fromarray(np.asarray(rgb, np.uint8)).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(np.asarray(rgb, np.uint8)).save(temporary, format="PNG", optimize=True, pnginfo=about)
     return path

@@ -56,6 +56,13 @@ def test_no_page_loads_anything_from_the_network(pages: Path) -> None:
             assert loads(html.unescape(inside)) == [], f"{path.name}, in a frame"
 
 
+def test_every_page_says_whose_maps_prices_and_census_it_shows(pages: Path) -> None:
+    for name in notebooks.chapters(ROOT / "_toc.yml"):
+        text = html.unescape((pages / f"{name}.html").read_text(encoding="utf-8"))
+        for owner in ("© OpenStreetMap contributors", "© OpenMapTiles", "国土交通省 国土数値情報", "e-Stat"):
+            assert owner in text, f"{name}: {owner}"
+
+
 def test_files_that_pages_name_exist(pages: Path) -> None:
     for path in pages.glob("*.html"):
         for name in re.findall(r"<(?:script|img)\b[^>]*\ssrc=\"([^\"#?:]+)", path.read_text(encoding="utf-8")):

@@ -305,6 +305,13 @@ class ImageToGPS:
 
 
 @dataclass(frozen=True)
+class Ablations:
+    """The sweep on the validation regions. Part of no other result's address."""
+
+    share: float = 0.25  # ours: of the images that a pretraining sees
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     purpose: str
@@ -317,6 +324,7 @@ class Profile:
     probing: Probing = field(default_factory=Probing)
     figures: Figures = field(default_factory=Figures)
     retrieval: Retrieval = field(default_factory=Retrieval)
+    ablations: Ablations = field(default_factory=Ablations)
     land_cover: LandCover = field(default_factory=LandCover)
     sample_size: SampleSize = field(default_factory=SampleSize)
     detection: Detection = field(default_factory=Detection)

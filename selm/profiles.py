@@ -249,6 +249,7 @@ class LocationEncoders:
     hidden: int = 512
     layers: int = 2  # SatCLIP
     degrees: int = 40  # SatCLIP's larger setting
+    neighbours: int = 10  # whose maps' embeddings are averaged, as a control
     settings: tuple[str, ...] = ("frozen", "frozen-closed")
     n_trials: tuple[tuple[str, int], ...] = (("table1", 10), ("table2", 10))
     n_timed: int = 20_000  # coordinates of the speed test

@@ -114,6 +114,7 @@ def location_table(
             more = " (map image)" if name in ("random_init", "gps_selm") else ""
             sections["Without an embedding, or with a map"].append([html.escape(title + more), *pair(mine)])
     untrained = [(UNTRAINED, "", "Location encoder with random weights")]
+    untrained += [(c, "", f"Without a network: {said}") for c, said in COVERAGES.items() if c != UNTRAINED]
     for coverage, objective, section in untrained + [
         (coverage, objective, f"Location encoder {how}: {said}")
         for coverage, said in COVERAGES.items()
@@ -166,7 +167,7 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
 
     "The best" is chosen on the test places themselves, which flatters it.
     """
-    from selm.experiments.location_encoders import COVERAGES, POSITIONS
+    from selm.experiments.location_encoders import COVERAGES, NEIGHBOURS, POSITIONS
 
     lines = []
     for table in dict.fromkeys(probes["table"]):
@@ -178,13 +179,18 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
             rows = rows[(rows["setting"] == "frozen-closed") & (rows["epochs"] == 0)]
             facts = []
             for coverage, maps in COVERAGES.items():
-                mine = rows[rows["coverage"] == coverage].fillna({"objective": ""})
-                means = {key: float(group.mean()) for key, group in mine.groupby(["position", "objective"])["value"]}
-                if means:
-                    position, objective = better(means, key=means.__getitem__)
-                    best = _text(means[position, objective] * scale, digits)
+                mine = rows[(rows["coverage"] == coverage) & (rows["position"] != NEIGHBOURS)]
+                mine = mine.fillna({"objective": ""})
+                by_kind = {key: float(group.mean()) for key, group in mine.groupby(["position", "objective"])["value"]}
+                if by_kind:
+                    position, objective = better(by_kind, key=by_kind.__getitem__)
+                    best = _text(by_kind[position, objective] * scale, digits)
                     how = f"{POSITIONS[position]}, {objective}" if objective else POSITIONS[position]
                     facts.append(f"<strong>{best}</strong> from {maps} ({how})")
+            means = rows.loc[(rows["coverage"] == "everywhere") & (rows["position"] == NEIGHBOURS), "value"]
+            if len(means):
+                mean = _text(float(means.mean()) * scale, digits)
+                facts.append(f"<strong>{mean}</strong> from the mean of the nearest maps' embeddings, no network")
             if beside is not None and len(beside):
                 others = beside[(beside["experiment"] == table) & (beside["split"] == split)]
                 others = others[(others["metric"] == metric) & (others["seed"] == 0)]

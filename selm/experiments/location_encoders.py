@@ -25,6 +25,7 @@ from selm import checkpoints, paths, splits, stages
 from selm.errors import InputError
 from selm.experiments import grid
 from selm.experiments.grid import Cell
+from selm.labels.neighbours import nearest
 from selm.location import Frame, LocationConfig, LocationEncoder, LocationMethod, PairedPlaces
 from selm.locations import sample_locations
 from selm.pretrain import Trainer, pretrain, provenance
@@ -40,11 +41,13 @@ COVERAGES = {
     "pretraining": "maps of the pretraining regions",
     "everywhere": "maps of all regions, without labels",
 }
+NEIGHBOURS = "neighbours"
 POSITIONS = {
     "raw": "raw coordinates",
     "sinusoidal": "multi-scale sinusoids",
     "fourier": "random Fourier hierarchy (GeoCLIP)",
     "harmonics": "spherical harmonics, SIREN (SatCLIP)",
+    NEIGHBOURS: "no network: mean of the nearest maps' embeddings",
 }
 TARGETS = {"table1": "l01", "table2": "area_type"}
 BESIDE = ("prior", "knn_coordinates", "trees_coordinates", "random_init")  # rows of the tables shown beside
@@ -54,7 +57,9 @@ BESIDE = ("prior", "knn_coordinates", "trees_coordinates", "random_init")  # row
 class Run:
     """One training of a location encoder. `variogram` weighs the negatives of its contrast, `strength` how much.
 
-    With the coverage `UNTRAINED` it keeps its random weights: what the position encoding gives a probe by itself.
+    With the coverage `UNTRAINED` it keeps its random weights: what the position encoding gives a probe by itself. The
+    position `NEIGHBOURS` is no network but the control of one: the mean, weighted by inverse distance, of the teacher's
+    embeddings of the nearest places that the coverage has maps of.
     """
 
     position: str
@@ -73,10 +78,14 @@ class Run:
 
 
 def runs(profile: Profile) -> list[Run]:
-    """Every encoder of the profile: with random weights, then by objective and coverage."""
+    """Every encoder of the profile: with random weights, the neighbours' mean, then by objective and coverage."""
     s = profile.location_encoders
     untrained = [Run(position, network, "", UNTRAINED) for position, network in s.encoders]
-    return untrained + [
+    means = [Run(NEIGHBOURS, "", "", coverage) for coverage in COVERAGES if coverage != UNTRAINED]
+    return [
+        *untrained,
+        *means,
+    ] + [
         Run(position, network, objective, coverage)
         for coverage in COVERAGES
         if coverage != UNTRAINED
@@ -225,6 +234,8 @@ def _config(profile: Profile, run: Run, pairs: PairedPlaces) -> dict[str, Any]:
     names = ("images", "batch", "lr", "lr_warmup", "weight_decay", "dim", "hidden", "layers", "degrees", "teacher")
     values = dataclasses.asdict(s)
     state = pd.DataFrame(pairs.coordinates.numpy())
+    if run.position == NEIGHBOURS:
+        names = ("neighbours",)
     return {
         "run": dataclasses.asdict(run), "settings": {name: values[name] for name in names},
         "teacher": _teacher(profile, str(paths.runs())), "places": stages.table_fingerprint(state),
@@ -235,6 +246,8 @@ def _config(profile: Profile, run: Run, pairs: PairedPlaces) -> dict[str, Any]:
 
 def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
     """The run directory of a trained location encoder; trains, by the one training loop, what is not finished."""
+    if run.position == NEIGHBOURS or run.coverage == UNTRAINED:
+        raise InputError(f"'{run.label}' is not trained")
     s = profile.location_encoders
     pairs = paired(profile, run.coverage)
     config = _config(profile, run, pairs)
@@ -279,6 +292,14 @@ def method(profile: Profile, run: Run, *, progress: bool = True) -> LocationMeth
 
 def embeddings(profile: Profile, run: Run, table: pd.DataFrame, *, progress: bool = True) -> NDArray[np.float32]:
     """(N, dim) embeddings of the coordinates of a table."""
+    if run.position == NEIGHBOURS:
+        pairs = paired(profile, run.coverage)
+        known = pairs.coordinates.numpy()
+        k = min(profile.location_encoders.neighbours, len(known))
+        distance, near = nearest(table["lat"], table["lon"], known[:, 0], known[:, 1], k=k)
+        weight = 1 / np.maximum(distance, 1.0)  # metres
+        weight /= weight.sum(axis=1, keepdims=True)
+        return np.einsum("nk,nkd->nd", weight, pairs.features.numpy()[near]).astype(np.float32)
     coordinates = torch.tensor(table[["lat", "lon"]].to_numpy(np.float64))
     return encoder(profile, run, progress=progress).embed(coordinates).numpy()
 
@@ -376,7 +397,8 @@ def beside(profile: Profile, *, compute: bool = True) -> pd.DataFrame:
 
 def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd.DataFrame:
     """Is a distilled encoder that saw maps of the test region worse than the map's embedding, better than its own
-    random weights, better than trees on coordinates? A verdict each, from the closed-form probe under spatial blocks.
+    random weights, than the mean of neighbouring maps' embeddings and than trees on coordinates? A verdict each, from
+    the closed-form probe under spatial blocks.
 
     Paired bootstrap over blocks with Holm's correction over the claims of a table (`selm.probes.claims`), conditional
     on one training each. ``a`` and ``b`` name encoders as ``POSITION`` and ``POSITION (random weights)``, and rows of
@@ -392,9 +414,12 @@ def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd
         for run in runs(profile):
             if run.coverage == UNTRAINED:
                 name = f"{run.position} (random weights)"
+            elif run.coverage == "everywhere" and run.position == NEIGHBOURS:
+                name = NEIGHBOURS
             elif run.coverage == "everywhere" and run.objective == "distillation":
                 name = run.position
-                pairs += [(s.teacher, name), (name, f"{name} (random weights)"), (name, "trees_coordinates")]
+                others = (f"{name} (random weights)", NEIGHBOURS, "trees_coordinates")
+                pairs += [(s.teacher, name), *((name, other) for other in others)]
             else:
                 continue
             run_cell(profile, table, "blocks", "frozen-closed", run, progress=False)

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from selm import stages
+from selm.errors import InputError
 from selm.experiments import grid, image_to_location, location_encoders, semivariogram
 from selm.experiments.grid import Task
 from selm.experiments.location_encoders import Run
 from selm.labels.neighbours import pairs_within
+from selm.maps.mercator import haversine_m
 from selm.probes.folds import BufferedFolds, random_folds
 from selm.profiles import Profile, get_profile
 
@@ -61,9 +63,10 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
 def test_probes_are_computed_once_and_say_what_they_are(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = location_encoders.probes(profile, progress=False)
     n_runs = len(location_encoders.runs(profile))
-    assert n_runs == 2 + 2 * 2 * 2 and len(rows) == 2 * n_runs  # two ways to split
+    assert n_runs == 2 + 2 + 2 * 2 * 2 and len(rows) == 2 * n_runs  # two ways to split
     assert np.isfinite(rows["value"]).all() and set(rows["coverage"]) == set(location_encoders.COVERAGES)
-    assert rows.loc[rows["coverage"] == "none", "objective"].isna().all() and (rows["table"] == "table1").all()
+    untrained = (rows["coverage"] == "none") | (rows["position"] == "neighbours")
+    assert rows.loc[untrained, "objective"].isna().all() and (rows["table"] == "table1").all()
     assert rows["run_id"].nunique() == n_runs
     monkeypatch.setattr(location_encoders, "embeddings", lambda *a, **k: pytest.fail("computed again"))
     pd.testing.assert_frame_equal(location_encoders.probes(profile, progress=False), rows)
@@ -77,6 +80,20 @@ def test_a_distilled_encoder_knows_places_it_was_not_trained_on(profile: Profile
     found = location_encoders.embeddings(profile, run, queries) * method.std.numpy() + method.mean.numpy()
     error = np.square(found - truth)[:, :5].mean(axis=0) / truth[:, :5].var(axis=0)
     assert (error < 0.7).all() and error.mean() < 0.4
+
+
+def test_the_neighbours_mean_against_a_loop(profile: Profile) -> None:
+    queries, known = (location_encoders.places(profile, kind) for kind in ("queries", "pretraining"))
+    found = location_encoders.embeddings(profile, Run("neighbours", "", "", "pretraining"), queries)
+    features = made_up_features(known)
+    for i in range(5):
+        at = queries.iloc[i]
+        metres = haversine_m(at["lat"], at["lon"], known["lat"], known["lon"])
+        near = np.argsort(metres)[: profile.location_encoders.neighbours]
+        weight = 1 / np.maximum(metres[near], 1.0)
+        np.testing.assert_allclose(found[i], weight @ features[near] / weight.sum(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="is not trained"):
+        location_encoders.trained(profile, Run("neighbours", "", "", "pretraining"))
 
 
 def test_recall_rises_with_the_area_and_a_match_beats_the_prior(profile: Profile) -> None:
@@ -117,5 +134,5 @@ def test_what_is_finished_is_published_and_nothing_else(profile: Profile, monkey
 
     monkeypatch.setattr(grid, "point_scores", scores)
     verdicts = location_encoders.finished(profile)["location-claims.csv"]
-    assert len(verdicts) == 2 * 3 and (verdicts.loc[verdicts["b"] == "trees_coordinates", "verdict"] == "holds").all()
+    assert len(verdicts) == 2 * 4 and (verdicts.loc[verdicts["b"] == "trees_coordinates", "verdict"] == "holds").all()
     assert (verdicts.loc[verdicts["a"] == "gps_selm", "verdict"] == "reversed").all()

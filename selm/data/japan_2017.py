@@ -126,7 +126,7 @@ def build(*, clones: Path | None = None, progress: bool = True) -> list[Path]:
 
     `clones` is a folder of local git clones, ``OWNER+NAME`` or ``NAME`` each, used instead of downloads. Raises
     InputError where a source cannot be had or what is made differs from what the reference runs used; then nothing of
-    that file is left. Archives (about 200 MB) are kept below ``SELM_DATA/archives`` until everything is made.
+    that file is left. Archives (about 450 MB) are kept below ``SELM_DATA/archives`` until everything is made.
     """
     root = paths.sources()
     missing = [name for name in REGIONS if not (root / MAP_FILE.format(name)).exists()]

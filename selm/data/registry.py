@@ -23,7 +23,7 @@ from selm.errors import InputError, unknown
 from selm.output import written
 
 MLIT = "国土交通省 国土数値情報"
-_MLIT_TERMS = "MLIT terms (CC BY 4.0 compatible); A29 as each municipality says"
+_MLIT_TERMS = "terms of use of MLIT's National Land Numerical Information"
 _KSJ = "https://nlftp.mlit.go.jp/ksj/gml"
 NOTES = "fetched.json"
 
@@ -64,7 +64,7 @@ DATA_SETS: dict[str, DataSet] = {
             "2013, census areas of 2015", "profiles japan-cpu, japan, paper: Tables 1 and 2, Figures 2 and 3",
             "map ODbL + CC BY 4.0, prices MLIT terms, census Government of Japan Standard Terms of Use",
             f"© OpenMapTiles © OpenStreetMap contributors; {MLIT}（地価公示）; 総務省 国勢調査（e-Stat）",
-            "https://github.com/hfu/jp1710_13", "osm-japan/kanto.mbtiles", 500_000_000, "selm.data.japan_2017.build",
+            "https://github.com/hfu/jp1710_13", "osm-japan/kanto.mbtiles", 103_000_000, "selm.data.japan_2017.build",
         ),
         DataSet(
             "osm", "an OpenStreetMap extract by name: a city of BBBike (Tokyo, Berlin) or a region of Geofabrik "
@@ -74,14 +74,15 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         DataSet(
             "l01", "official land prices L01 (地価公示) of a year: some 26,000 points with yen/m², use and zoning",
-            "Table 1, Table 2 (2013 in the reference runs)", "MLIT terms", f"{MLIT}（地価公示データ L01）",
+            "Table 1, Table 2 (2013 in the reference runs)", _MLIT_TERMS, f"{MLIT}（地価公示データ L01）",
             f"{_KSJ}/datalist/KsjTmplt-L01-v3_1.html", "mlit/L01-*.zip", 10_000_000,
             "selm.labels.land_price.read_l01", f"{_KSJ}/data/L01/L01-{{yy}}/L01-{{yy}}{{_area}}_GML.zip",
             "mlit/L01-{year}{_area}_GML.zip", year=2024, area="a prefecture, 01 to 47", whole=True,
         ),
         DataSet(
             "a29", "use districts A29 (用途地域): polygons in 12 or 13 classes", "merged zones of Table 2",
-            _MLIT_TERMS, f"{MLIT}（用途地域データ A29）", f"{_KSJ}/datalist/KsjTmplt-A29-v2_1.html", "mlit/A29-*.zip",
+            f"{_MLIT_TERMS}, by municipality", f"{MLIT}（用途地域データ A29）",
+            f"{_KSJ}/datalist/KsjTmplt-A29-v2_1.html", "mlit/A29-*.zip",
             10_000_000, "selm.labels.zoning.read_a29", f"{_KSJ}/data/A29/A29-{{yy}}/A29-{{yy}}_{{area}}_GML.zip",
             "mlit/A29-{year}_{area}_GML.zip", year=2019, area="a prefecture, 01 to 47",
         ),
@@ -96,7 +97,7 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         DataSet(
             "population-mesh", "population of 2020 and estimates to 2070 on squares of 500 m",
-            "population where there are no census areas", "MLIT terms",
+            "population where there are no census areas", _MLIT_TERMS,
             f"{MLIT}（500mメッシュ別将来推計人口データ R6）",
             f"{_KSJ}/datalist/KsjTmplt-mesh500r6.html", "mlit/500m_mesh_*.zip", 20_000_000,
             "selm.labels.population_mesh.read_population_mesh",
@@ -243,9 +244,7 @@ def extract_address(place: str) -> tuple[str, str]:
             known += [str(other).lower() for other in names]
     near = difflib.get_close_matches(text.replace(" ", ""), known, n=3, cutoff=0.5)
     hint = f" (near: {', '.join(near)})" if near else ""
-    raise InputError(
-        f"no extract is known for '{place}'{hint}; any .osm.pbf file does too: selm reproduce --map FILE"
-    )
+    raise InputError(f"no extract is known for '{place}'{hint}; any .osm.pbf file does too: selm reproduce --map FILE")
 
 
 def fetch(name: str, year: int | None = None, area: str | None = None, *, progress: bool = True) -> Path:

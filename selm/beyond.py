@@ -249,7 +249,9 @@ def speed_table(speed: pd.DataFrame) -> Html:
         rate = float(f"{row.coordinates_per_s:.2g}")
         rows.append([html.escape(title), f"{rate:,.0f}", f"{row.coordinates_per_s / base:,.1f} ×"])
     return simple_table(
-        ["", "coordinates/s", "against the map"], {"": rows}, f"Speed on {speed['device'].iloc[0]}, one process"
+        ["", "coordinates/s", "against the map"],
+        {"": rows},
+        f"Speed: a second of processor time on {speed['device'].iloc[0]}",
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -458,8 +458,8 @@ def _timed(profile: Profile) -> list[Run]:
 def speed(profile: Profile) -> pd.DataFrame:
     """Coordinates embedded a second by each encoder, and by map image and teacher from maps that are drawn already.
 
-    Columns: way, coordinates_per_s (the best of three), n and provenance. Measured once: it is not repeatable to the
-    digit, and a busy machine makes all of them slower.
+    Columns: way, coordinates_per_s (the best of three), n and provenance. On a CPU these are seconds of processor time,
+    all threads together, which other work on the machine hardly changes. Measured once.
     """
     file = _speed_file(profile)
     if not file.exists():
@@ -487,12 +487,14 @@ def speed(profile: Profile) -> pd.DataFrame:
     return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
 
 
-def _seconds(work: Any) -> float:
-    started = time.perf_counter()
+def _seconds(work: Callable[[], object]) -> float:
+    on_gpu = stages.device().type == "cuda"
+    clock = time.perf_counter if on_gpu else time.process_time
+    started = clock()
     work()
-    if torch.cuda.is_available():
+    if on_gpu:
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def chapter(profile: Profile) -> pd.DataFrame:

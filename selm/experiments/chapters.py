@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pandas as pd
 
 from selm.errors import unknown
-from selm.experiments import image_to_location, images_to_gps, location_encoders, semivariogram, surroundings
+from selm.experiments import ablations, image_to_location, images_to_gps, location_encoders, semivariogram, surroundings
 from selm.profiles import Profile
 
 # A chapter's rows, computed where they are missing: `selm chapter NAME`.
 CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
+    "ablations": ablations.chapter,
     "surroundings": surroundings.surroundings,
     "location-encoders": location_encoders.chapter,
     "image-to-location": image_to_location.recall_against_area,
@@ -20,6 +21,7 @@ CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
 }
 # What is there of it, as file name → table; computes no result.
 FINISHED: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
+    "ablations": ablations.finished,
     "surroundings": surroundings.finished,
     "location-encoders": location_encoders.finished,
     "image-to-location": image_to_location.finished,

@@ -1,0 +1,238 @@
+"""What each choice of pretraining is worth: short runs, judged on the validation regions alone.
+
+Every try is one field of the profile changed. DINO and GPS-SELM get the same number of tries: those that both have, and
+as many of their own. A try is scored by ridge on the frozen features of the official points of the validation regions,
+under spatial blocks: the test region is never looked at. `gradient_norms` says how loud each loss is at the features
+that all of them share.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from selm import checkpoints, methods, splits, stages
+from selm.errors import InputError, unknown
+from selm.labels.neighbours import pairs_within
+from selm.methods.base import Method
+from selm.pretrain import Trainer, provenance, step_generator
+from selm.probes.folds import BufferedFolds
+from selm.probes.frozen import ridge
+from selm.probes.outcome import OutOfFold
+from selm.profiles import Profile
+from selm.views import Batch
+
+VERSION = 1  # raise it when the numbers change
+SWEPT = ("dino", "gps_selm")
+LOSSES = ("cl", "price", "density", "coordinates", "rec", "clust")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One try: fields of the profile's `pretraining`, `views` or `maps` that differ; `lr` multiplies the rate."""
+
+    name: str
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    views: Mapping[str, Any] = field(default_factory=dict)
+    maps: Mapping[str, Any] = field(default_factory=dict)
+    lr: float = 1.0
+
+    def of(self, profile: Profile) -> Profile:
+        """The profile with this variant's fields, and the sweep's share of its images.
+
+        Raises InputError for a field that there is not.
+        """
+        parts: dict[str, Any] = {}
+        for part in ("pretraining", "views", "maps"):
+            changes = dict(getattr(self, part))
+            if part == "pretraining":
+                images = round(profile.ablations.share * profile.pretraining.images)
+                changes = {"images": images, "lr": self.lr * profile.pretraining.lr, **changes}
+            known = {f.name for f in dataclasses.fields(getattr(profile, part))}
+            for name in changes:
+                if name not in known:
+                    raise unknown(f"field of {part}", name, known)
+            parts[part] = dataclasses.replace(getattr(profile, part), **changes)
+        return dataclasses.replace(profile, **parts)
+
+
+AS_IT_IS = Variant("as it is")
+COMMON = (
+    AS_IT_IS,
+    Variant("learning rate × ½", lr=0.5),
+    Variant("learning rate × 2", lr=2.0),
+    Variant("K = 1024", {"out_dim": 1024}),
+    Variant("no centring", {"centre_momentum": None}),
+    Variant("no local crops", views={"n_local": 0}),
+    Variant("places drawn uniformly", {"alpha_priority": 0.0}),
+    Variant("momentum from 0.996", {"teacher_momentum": (0.996, 1.0)}),
+    Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
+)
+OWN: dict[str, tuple[Variant, ...]] = {
+    "gps_selm": (
+        Variant("α = 0.1 (geo)", {"alpha": 0.1}),
+        Variant("α = 1 (geo)", {"alpha": 1.0}),
+        Variant("β = 0.1 (reconstruction)", {"beta": 0.1}),
+        Variant("β = 1 (reconstruction)", {"beta": 1.0}),
+        Variant("γ = 0.1 (clustering)", {"gamma": 0.1}),
+        Variant("γ = 1 (clustering)", {"gamma": 1.0}),
+        Variant("64 prototypes", {"prototypes": 64}),
+        Variant("p_div centres the teacher only", {"cluster_centre_student": False}),
+    ),
+    "dino": (
+        Variant("teacher temperature 0.04 throughout", {"teacher_temp": (0.04, 0.04)}),
+        Variant("teacher temperature 0.07 throughout", {"teacher_temp": (0.07, 0.07)}),
+        Variant("student temperature 0.2", {"student_temp": 0.2}),
+        Variant("weight decay 0.04 throughout", {"weight_decay": (0.04, 0.04)}),
+        Variant("K = 64", {"out_dim": 64}),
+        Variant("bottleneck of 64", {"head_bottleneck": 64}),
+        Variant("global crops from 20 % of the image", views={"global_area": (0.2, 1.0)}),
+        Variant("no zooming of views", views={"zoom": (1.0, 1.0)}),
+    ),
+}
+
+
+def tries(method: str) -> tuple[Variant, ...]:
+    """The tries of a method that is swept: common ones first. Raises InputError for another method."""
+    if method not in SWEPT:
+        raise unknown("swept method", method, SWEPT)
+    return COMMON + OWN[method]
+
+
+def scored(profile: Profile, variant: Profile, method: str, seed: int) -> OutOfFold:
+    """Ridge on the features of one try at the official points of the validation regions, under spatial blocks."""
+    points = stages.points(profile)
+    places = points[points["target_set"] == "validation"].reset_index(drop=True)
+    if not len(places):
+        raise InputError(f"profile '{profile.name}' has no validation region to judge a try on")
+    table = splits.read_folds(profile)
+    draws = range(profile.probing.n_frozen)
+    fold = np.stack([splits.fold_of(places["cell"].to_numpy(), table, draw) for draw in draws])
+    near = pairs_within(places["lat"], places["lon"], profile.maps.buffer_m)
+    x = stages.features(variant, method, seed, places, "validation")
+    return ridge(x, places["price"].to_numpy(float), BufferedFolds(fold, near))
+
+
+def file_of(profile: Profile, variant: Variant, method: str, seed: int) -> Path:
+    """Where a try's rows are kept, whether or not it has been made."""
+    parts = {
+        "from": stages.pretraining_config(profile, method, seed), "variant": dataclasses.asdict(variant),
+        "share": profile.ablations.share, "points": stages.points_key(profile), "trials": profile.probing.n_frozen,
+        "version": VERSION,
+    }  # fmt: skip
+    return stages.address("ablations", f"{profile.name}-{method}-s{seed}", parts).with_suffix(".csv")
+
+
+def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progress: bool = True) -> pd.DataFrame:
+    """One try, trained and scored where it is not there yet: a row a trial."""
+    file = file_of(profile, variant, method, seed)
+    if not file.exists():
+        changed = variant.of(profile)
+        folder = stages.pretrained(changed, method, seed, progress=progress)
+        last = pd.read_csv(folder / "metrics.csv").iloc[-1]
+        done = scored(profile, changed, method, seed)
+        rows = [
+            {
+                "experiment": "ablations", "method": method, "variant": variant.name, "seed": seed, "trial": trial,
+                "metric": "mse", "value": float(value), "n": int(done.n_test[trial]),
+                "images": changed.pretraining.images, "feature_spread": last["feature_spread"],
+                "collapse": last["collapse"] if isinstance(last["collapse"], str) else "", "profile": profile.name,
+                "run_id": folder.name.rsplit("-", 1)[1], "stand_in": profile.stand_ins,
+                "data": stages.points_key(profile)[:12], **provenance(stages.device()),
+            }
+            for trial, value in enumerate(done.values("mse")[0])
+        ]  # fmt: skip
+        checkpoints.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return pd.read_csv(file)
+
+
+def sweep(profile: Profile, which: Iterable[str] = SWEPT, *, progress: bool = True) -> pd.DataFrame:
+    """All tries of some methods, computing what is missing."""
+    todo = [(method, variant) for method in which for variant in tries(method)]
+    with tqdm(todo, desc=f"ablations ({profile.name})", unit="try", disable=not progress) as bar:
+        return pd.concat([run(profile, variant, method, progress=progress) for method, variant in bar])
+
+
+def chapter(profile: Profile) -> pd.DataFrame:
+    """`summary` of all tries, computing what is missing."""
+    return summary(sweep(profile))
+
+
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
+    """What is there to publish, by file name; computes nothing."""
+    files = [file_of(profile, variant, method, 0) for method in SWEPT for variant in tries(method)]
+    there = [pd.read_csv(file) for file in files if file.exists()]
+    return {"ablations.csv": pd.concat(there, ignore_index=True)} if there else {}
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row a try: mean and sd of the error over trials, and the gain over the method as it is (positive: better)."""
+    table = rows.groupby(["method", "variant"], sort=False).agg(
+        mean=("value", "mean"), sd=("value", "std"), n=("value", "count"), collapse=("collapse", "first")
+    ).reset_index()  # fmt: skip
+    base = table[table["variant"] == AS_IT_IS.name].set_index("method")["mean"]
+    table["gain"] = table["method"].map(base) - table["mean"]
+    return table
+
+
+# -- how loud each loss is ---------------------------------------------------------------------------------------------
+
+
+def gradient_norms(method: Method, batch: Batch, progress: float) -> dict[str, float]:
+    """Norm of each loss's gradient at the features that all losses share: the encoder's outputs in all its passes.
+
+    Losses are taken as they are, before the weights of eqs. 8 and 13. A loss that is not there is left out.
+    """
+    passes: list[Tensor] = []
+    hook = method.encoder.register_forward_hook(lambda module, inputs, output: passes.append(output))
+    try:
+        out = method.loss(batch, progress)
+    finally:
+        hook.remove()
+    shared = [one for one in passes if one.requires_grad]
+    norms = {}
+    for name in LOSSES:
+        if name in out and out[name].requires_grad:
+            found = torch.autograd.grad(out[name], shared, retain_graph=True, allow_unused=True)
+            squares = [g.float().square().sum() for g in found if g is not None]
+            norms[name] = float(torch.stack(squares).sum().sqrt()) if squares else 0.0
+    return norms
+
+
+def loudness(
+    profile: Profile, method: str = "gps_selm", *, after: Iterable[int] = (0, 25), batches: int = 4, seed: int = 0
+) -> pd.DataFrame:
+    """Mean gradient norms of each loss over some batches, after so many steps of training.
+
+    Columns: `loss`, `after` (steps), `norm`, `weight` (its factor in eqs. 8 and 13) and `felt`, their product.
+    """
+    s = profile.pretraining
+    third = s.alpha / 3
+    weights = {"cl": 1.0, "price": third, "density": third, "coordinates": third, "rec": s.beta, "clust": s.gamma}
+    sampler, on = stages.sampler(profile), stages.device()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = stages.new_encoder(stages.encoder_config(profile), seed)
+        made = methods.build(method, encoder, s, profile.views.global_px)
+    trainer = Trainer(made, sampler, s, seed, on)
+    rows = []
+    for steps in sorted(after):
+        while trainer.step < steps:
+            trainer.train_step()
+        found = []
+        for number in range(batches):
+            batch = trainer.method.draw(sampler, s.batch, step_generator(seed + 1, number, on))
+            found.append(gradient_norms(trainer.method, batch, trainer.step / trainer.steps))
+        for loss in found[0]:
+            norm, weight = float(np.mean([one[loss] for one in found])), weights[loss]
+            rows.append({"loss": loss, "after": steps, "norm": norm, "weight": weight, "felt": norm * weight})
+    return pd.DataFrame(rows)

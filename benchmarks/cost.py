@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import re
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,6 +30,7 @@ from benchmarks.embedding import coordinates
 from benchmarks.steps import EmptyMap, empty_sampler
 from selm import methods, paths
 from selm.errors import InputError
+from selm.maps.atlas import BLOCK_ZOOM
 from selm.methods import METHODS, PRETRAINED
 from selm.networks import EncoderConfig, MapEncoder
 from selm.profiles import Profile, get_profile
@@ -61,13 +64,20 @@ def arithmetic(profile: Profile, method: str) -> tuple[float, int]:
     return counter.get_total_flops() / n, sum(p.numel() for p in made.parameters())
 
 
-def block_bytes() -> dict[int, float]:
-    """Mean bytes of a drawn block by zoom, over the drawn maps of 128 pixels a tile that are here."""
+def block_bytes(tile_px: int) -> dict[int, float]:
+    """Bytes of a block by zoom at so many pixels a tile: bytes a pixel of the maps that are drawn here, times pixels.
+
+    Larger drawings pack better, so that maps drawn with fewer pixels a tile give somewhat too much.
+    """
     out: dict[int, float] = {}
     for zoom in (17, 16, 15, 14):
-        sizes = [f.stat().st_size for f in paths.runs().glob(f"atlases/*-128px-*/z{zoom}/13/*/*.png")]
-        if sizes:
-            out[zoom] = sum(sizes) / len(sizes)
+        shares = []
+        for folder in sorted(paths.runs().glob(f"atlases/*-selm-*px-*/z{zoom}")):
+            drawn = int(re.findall(r"-(\d+)px-", folder.parent.name)[0])
+            sizes = [file.stat().st_size for file in islice(sorted(folder.glob("13/*/*.png")), 0, None, 7)]
+            shares += [size / (drawn << (zoom - BLOCK_ZOOM)) ** 2 for size in sizes]
+        if shares:
+            out[zoom] = sum(shares) / len(shares) * (tile_px << (zoom - BLOCK_ZOOM)) ** 2
     return out
 
 
@@ -98,7 +108,7 @@ def estimate(profile: Profile, rates: pd.DataFrame, watts: float) -> list[dict[s
         work += seeds * images * flops
         hours += row(
             f"pretraining {method}", seeds * images / rate / 3600, unit,
-            f"{seeds} seed{'s' * (seeds > 1)} x {images:,} images at {rate:,.0f}/s ({flops / 1e9:.1f} GFLOP an image)",
+            f"{seeds} seed{'s' * (seeds > 1)} x {images:,} images at {rate:,.1f}/s ({flops / 1e9:.1f} GFLOP an image)",
         )  # fmt: skip
     row("pretraining, all", hours, unit, "sum of the rows above")
     row("energy", hours * watts * PUE / 1000, "kWh", f"{watts:g} W a {unit.split('-')[0]}, PUE {PUE} (assumed)")
@@ -108,11 +118,11 @@ def estimate(profile: Profile, rates: pd.DataFrame, watts: float) -> list[dict[s
         row("the same on GPUs", assumed, "GPU-hours", how)
         row("energy on GPUs", assumed * 700 * PUE / 1000, "kWh", f"700 W a GPU, PUE {PUE} (assumed)")
     tiles = profile.pretraining.n_locations / 0.7  # 70 % of the places are pretrained on (section 4)
-    sizes = block_bytes()
+    sizes = block_bytes(profile.maps.tile_px)
     if sizes:
         blocks = math.ceil(tiles / 256)
         each = ", ".join(f"zoom {zoom}: {size / 1000:,.0f} kB" for zoom, size in sizes.items())
-        how = f"at least {blocks:,} blocks of 256 places, as drawn here ({each} a block)"
+        how = f"at least {blocks:,} blocks of 256 places, by the bytes a pixel of those drawn here ({each} a block)"
         row("maps", blocks * sum(sizes.values()) / 2**30, "GiB", how)
         row("maps on a GPU", blocks * (2048**2 + 1024**2) / 2**30, "GiB", "uint8 blocks of zooms 17 and 16")
     runs = sum(profile.seeds_of(m) for m in PRETRAINED if METHODS[m].in_paper)

@@ -54,7 +54,9 @@ def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytes
     atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
     words = ("--model", str(model), "--map", str(atlas), "--most", "1", "--in-process", "40", "--rounds", "1")
     rows = run(embedding, monkeypatch, tmp_path / "out", *words)["embedding"]
-    assert rows["what"].tolist() == ["selm embed", "in one process"] and rows["places"].tolist() == [1, 40]
+    assert rows["what"].tolist() == ["selm embed", "in one process, as dense as a million"] and rows[
+        "places"
+    ].tolist() == [1, 40]
     assert rows["peak_mib"][0] > 50 and 0 < rows["encoder_share"][1] < 1.5
     assert str(smoke) not in (tmp_path / "out" / "embedding.csv").read_text()
 

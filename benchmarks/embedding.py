@@ -115,8 +115,8 @@ def in_process(embedder: Embedder, n: int, rounds: int, seed: int) -> dict[str, 
     gpu = embedder._open().device.type == "cuda"
     whole, alone = rates["whole"], rates["encoder alone"]
     return {
-        "what": "in one process, as dense as a million", "map": "ready", "places": n, "seconds": spent, "places_per_s": whole.wall,
-        "places_per_cpu_s": whole.cpu, "encoder_share": 1 / (alone.wall_ratio if gpu else alone.cpu_ratio),
+        "what": "in one process, as dense as a million", "map": "ready", "places": n, "seconds": spent,
+        "places_per_s": whole.wall, "places_per_cpu_s": whole.cpu, "encoder_share": 1 / (alone.wall_ratio if gpu else alone.cpu_ratio),
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from selm import checkpoints
+from selm import checkpoints, distributed
 from selm.errors import InputError, unknown
 
 _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
@@ -181,7 +181,8 @@ class ProjectionHead(nn.Module):
 class SplitBatchNorm2d(nn.BatchNorm2d):
     """BatchNorm whose training batch is normalised in groups of about `group` images, as several GPUs would do it.
 
-    There are always two groups at least. In eval mode it is a plain BatchNorm, with the same state.
+    There are always two groups at least, over all processes that share the batch. In eval mode it is a plain BatchNorm,
+    with the same state.
     """
 
     group: int
@@ -189,7 +190,8 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
-        parts = images.tensor_split(max(2, len(images) // self.group))
+        groups = max(2, len(images) * distributed.size() // self.group)
+        parts = images.tensor_split(max(1, groups // distributed.size()))
         return torch.cat([super(SplitBatchNorm2d, self).forward(part) for part in parts])
 
 

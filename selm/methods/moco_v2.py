@@ -103,16 +103,19 @@ class MoCo(Method):
         projected = self.head(features).float()
         queries = F.normalize(projected, dim=-1)
         with torch.no_grad():
-            dealt = deal(batch.size, self.settings.bn_images, query_images.device)
-            taught = self.key_head(self.key_encoder(key_images[dealt])).float()
-            keys = F.normalize(torch.empty_like(taught).index_copy_(0, dealt, taught), dim=-1)
-            self._next_keys = keys
+            # several processes deal with each other, as the authors' GPUs do
+            dealt = deal(batch.size * distributed.size(), self.settings.bn_images, query_images.device)
+            own = distributed.part(len(dealt))
+            taught = self.key_head(self.key_encoder(distributed.gather(key_images)[dealt[own]])).float()
+            taught = distributed.gather(taught)
+            self._next_keys = F.normalize(torch.empty_like(taught).index_copy_(0, dealt, taught), dim=-1)
+            keys = self._next_keys[own]
         nce = contrastive.info_nce(queries, keys, self.queue, self.settings.temperature).mean()
         with torch.no_grad():
-            own = queries.detach()
+            asked = queries.detach()
             diagnostics = {
-                "key_cosine": (own * keys).sum(dim=-1).mean(),
-                "queue_cosine": own.mean(dim=0) @ self.queue.mean(dim=0),
+                "key_cosine": (asked * keys).sum(dim=-1).mean(),
+                "queue_cosine": asked.mean(dim=0) @ self.queue.mean(dim=0),
                 "feature_spread": feature_spread(features),
             }
         return projected, {"nce": nce, **diagnostics}
@@ -126,7 +129,7 @@ class MoCo(Method):
         """Move the key encoder (the same as before the next step's keys) and put this step's keys into the queue."""
         follow(self.key_encoder, self.encoder, self.momentum)
         follow(self.key_head, self.head, self.momentum)
-        contrastive.push(self.queue, self.pointer, distributed.gather(self._next_keys))
+        contrastive.push(self.queue, self.pointer, self._next_keys)
 
 
 def deal(n: int, group: int, device: torch.device) -> Tensor:

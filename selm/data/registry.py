@@ -26,6 +26,7 @@ MLIT = "国土交通省 国土数値情報"
 _MLIT_TERMS = "terms of use of MLIT's National Land Numerical Information"
 _KSJ = "https://nlftp.mlit.go.jp/ksj/gml"
 NOTES = "fetched.json"
+_EXAMPLES = {"osm": '--area "Tokyo"', "l03-b": "--area 5339", "streetlearn": "--area wallstreet5k"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class DataSet:
     save_as: str = ""
     year: int | None = None
     area: str = ""
+    pattern: str = r"0[1-9]|[1-3]\d|4[0-7]"  # of `area`: prefectures
     whole: bool = False  # there is one file of all areas too
     by_hand: str = ""
 
@@ -77,14 +79,14 @@ DATA_SETS: dict[str, DataSet] = {
             "Table 1, Table 2 (2013 in the reference runs)", _MLIT_TERMS, f"{MLIT}（地価公示データ L01）",
             f"{_KSJ}/datalist/KsjTmplt-L01-v3_1.html", "mlit/L01-*.zip", 10_000_000,
             "selm.labels.land_price.read_l01", f"{_KSJ}/data/L01/L01-{{yy}}/L01-{{yy}}{{_area}}_GML.zip",
-            "mlit/L01-{year}{_area}_GML.zip", year=2024, area="a prefecture, 01 to 47", whole=True,
+            "mlit/L01-{year}{_area}_GML.zip", year=2024, area="a prefecture, 01 to 47 (Tokyo is 13)", whole=True,
         ),
         DataSet(
             "a29", "use districts A29 (用途地域): polygons in 12 or 13 classes", "merged zones of Table 2",
             f"{_MLIT_TERMS}, by municipality", f"{MLIT}（用途地域データ A29）",
             f"{_KSJ}/datalist/KsjTmplt-A29-v2_1.html", "mlit/A29-*.zip",
             10_000_000, "selm.labels.zoning.read_a29", f"{_KSJ}/data/A29/A29-{{yy}}/A29-{{yy}}_{{area}}_GML.zip",
-            "mlit/A29-{year}_{area}_GML.zip", year=2019, area="a prefecture, 01 to 47",
+            "mlit/A29-{year}_{area}_GML.zip", year=2019, area="a prefecture, 01 to 47 (Tokyo is 13)",
         ),
         DataSet(
             "l03-b", "land use mesh L03-b (土地利用細分メッシュ): 12 classes on squares of 100 m",
@@ -93,7 +95,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-L03-b-2021.html", "mlit/L03-b-*.zip", 13_000_000,
             "selm.labels.land_use_mesh.read_l03b",
             f"{_KSJ}/data/L03-b/L03-b-{{yy}}/L03-b-{{yy}}_{{area}}-{{datum}}_GML.zip",
-            "mlit/L03-b-{year}_{area}_GML.zip", year=2021, area="a primary mesh, as 5339",
+            "mlit/L03-b-{year}_{area}_GML.zip", year=2021, area="a primary mesh, as 5339", pattern=r"\d{4}",
         ),
         DataSet(
             "population-mesh", "population of 2020 and estimates to 2070 on squares of 500 m",
@@ -102,7 +104,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-mesh500r6.html", "mlit/500m_mesh_*.zip", 20_000_000,
             "selm.labels.population_mesh.read_population_mesh",
             f"{_KSJ}/data/m500r6/m500r6-24/500m_mesh_2024_{{area}}_GEOJSON.zip",
-            "mlit/500m_mesh_2024_{area}_GEOJSON.zip", area="a prefecture, 01 to 47",
+            "mlit/500m_mesh_2024_{area}_GEOJSON.zip", area="a prefecture, 01 to 47 (Tokyo is 13)",
         ),
         DataSet(
             "e-stat", "census small areas (cho-me) with people, households and outlines",
@@ -111,7 +113,7 @@ DATA_SETS: dict[str, DataSet] = {
             "estat/*.zip", 15_000_000, "selm.labels.population.read_areas",
             "https://www.e-stat.go.jp/gis/statmap-search/data?dlserveyId=A00200521{year}&code={area}&coordSys=1"
             "&format=shape&downloadType=5&datum={estat_datum}",
-            "estat/small-areas-{year}-{area}.zip", year=2020, area="a prefecture, 01 to 47",
+            "estat/small-areas-{year}-{area}.zip", year=2020, area="a prefecture, 01 to 47 (Tokyo is 13)",
         ),
         DataSet(
             "naip-cdl", "NAIP aerial tiles with CDL land cover, as Tile2Vec published them", "Table 3 of the paper",
@@ -139,12 +141,14 @@ DATA_SETS: dict[str, DataSet] = {
             "dhsprogram.com; put dhs_final_labels.csv and the unpacked image archives into {here}",
         ),
         DataSet(
-            "streetlearn", "lists of 5,000 panoramas each: Union Square, Wall Street, Hudson River",
-            "Figure 5 of the paper", "StreetLearn terms (Google)",
-            "Mirowski et al. 2019, StreetLearn; Samano et al. 2020, You Are Here", "https://arxiv.org/abs/1911.08797",
-            "streetlearn/*5k.csv", 2_000_000, "selm.locations.read_coordinates",
-            by_hand="the authors' repository, linked from the paper, holds the lists; the panoramas themselves are "
-            "asked for at sites.google.com/view/streetlearn; put unionsquare5k.csv and wallstreet5k.csv into {here}",
+            "streetlearn", "lists of 5,000 places of panoramas each, around Union Square and Wall Street",
+            "Figure 5 of the paper (the panoramas themselves must be asked for: sites.google.com/view/streetlearn)",
+            "StreetLearn terms (Google)", "Mirowski et al. 2019, StreetLearn; Samano et al. 2020, You Are Here",
+            "https://github.com/ZhouMengjie/you-are-here", "streetlearn/*5k.csv", 172_000,
+            "selm.labels.streetlearn.read_streetlearn",
+            "https://raw.githubusercontent.com/ZhouMengjie/you-are-here/3aeaf2fe37c134d41568766462cc4edcae586d81/Data/"
+            "{area}.csv",
+            "streetlearn/{area}.csv", area="unionsquare5k or wallstreet5k", pattern="(unionsquare|wallstreet)5k",
         ),
         DataSet(
             "eurosat", "EuroSAT: 27,000 Sentinel-2 chips (RGB) of ten land-use classes",
@@ -205,11 +209,8 @@ def address(data_set: DataSet, year: int | None = None, area: str | None = None)
         assert area is not None
         name, url = extract_address(area)
         return url, paths.sources() / data_set.save_as.format(area=name)
-    if area is not None and data_set.area.startswith("a prefecture"):
-        if not re.fullmatch(r"0[1-9]|[1-3]\d|4[0-7]", area):
-            raise InputError(f"{data_set.name}: '{area}' is not {data_set.area} (two digits; Tokyo is 13)")
-    elif area is not None and not re.fullmatch(r"\d{4}", area):
-        raise InputError(f"{data_set.name}: '{area}' is not {data_set.area}")
+    if area is not None and not re.fullmatch(data_set.pattern, area):
+        raise InputError(f"{data_set.name}: --area {area} is not {data_set.area}")
     edition = year or data_set.year or 0
     words = {
         "year": edition, "yy": f"{edition % 100:02d}", "area": area or "", "_area": f"_{area}" if area else "",
@@ -311,7 +312,7 @@ def command(data_set: DataSet) -> str:
     if data_set.year:
         parts.append(f"--year {data_set.year}")
     if data_set.area and not data_set.whole:
-        parts.append({"osm": '--area "Tokyo"', "l03-b": "--area 5339"}.get(data_set.name, "--area 13"))
+        parts.append(_EXAMPLES.get(data_set.name, "--area 13"))
     return " ".join(parts)
 
 

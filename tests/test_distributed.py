@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import os
 import socket
 import subprocess
@@ -16,8 +17,9 @@ import torch
 from synthetic import SETTINGS, trainer
 from torch import nn
 
-from selm import checkpoints, distributed
+from selm import checkpoints, distributed, methods
 from selm.errors import InputError
+from selm.methods import PRETRAINED
 from selm.pretrain import pretrain
 
 METHODS = ("dino", "gps_selm")
@@ -80,6 +82,12 @@ def rank_program(out: Path) -> None:
         for stop in (5, None):  # killed after the checkpoint at step 4, then on to the end
             run = trainer("gps_selm", SHORT)
             pretrain(run, out / "resumed", {"method": "gps_selm"}, progress=False, stop_after=stop)
+        for name in (row for row in PRETRAINED if methods.METHODS[row].in_paper):
+            run = trainer(name, SHORT)
+            losses = [float(distributed.mean(run.train_step()["loss"])) for _ in range(2)]
+            state = run.method.state_dict().items()
+            weights_ = torch.cat([value.double().flatten() for key, value in state if "running_" not in key])
+            found[f"same {name}"] = [losses, distributed.gather(weights_.sum()[None]).tolist()]
         (out / f"found-{rank}.json").write_text(json.dumps(found))
 
 
@@ -137,6 +145,16 @@ def test_two_processes_share_rows_in_the_order_of_their_ranks(two: Path) -> None
     # three known prices with one process, one with the other: the mean of the two is that over all four
     assert sum(f["masked"] for f in found) / 2 == pytest.approx((1 + 3 + 4 + 8) / 4)
     assert [f["none"] for f in found] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", [row for row in PRETRAINED if methods.METHODS[row].in_paper])
+def test_every_row_trains_in_two_processes_and_both_hold_the_same(two: Path, name: str) -> None:
+    """Weights, queues and centres; the running statistics of norms that a method splits are each process's own."""
+    found = [json.loads((two / f"found-{rank}.json").read_text())[f"same {name}"] for rank in range(2)]
+    assert found[0] == found[1]
+    losses, sums = found[0]
+    assert all(math.isfinite(value) for value in losses)
+    assert sums[0] == sums[1]
 
 
 def test_norms_take_their_statistics_from_the_whole_batch(two: Path) -> None:

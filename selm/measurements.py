@@ -114,19 +114,21 @@ def _text(value: object, form: str) -> str:
     return f"{text} ×" if form == "x" else text
 
 
+def _cell(text: str, form: str) -> str:
+    return f'<td style="text-align: left; white-space: normal">{text}</td>' if form == "s" else _td(text)
+
+
 def table(name: str) -> Html:
     """A measurement for a page, with the devices, loads, commits and dates it comes from and its command."""
     about, rows = MEASURED[name], read(name)
     if rows is None:
         return Html(f'<p class="selm-foot">{about.title}: not measured yet (<code>{about.command}</code>).</p>')
-    shown = rows.drop_duplicates("what") if name == "growth" else rows
+    shown = rows.drop_duplicates(["grows", "what"]) if name == "growth" else rows
     columns = [column for column in about.columns if column[0] in shown]
     head = "<tr>" + "".join(f"<th>{heading}</th>" for _, heading, _ in columns) + "</tr>"
     body = ""
     for row in shown.to_dict("records"):
-        body += "<tr>" + "".join(
-            _td(_text(row[column], form), *(["wide"] if form == "s" else [])) for column, _, form in columns
-        ) + "</tr>"  # fmt: skip
+        body += f"<tr>{''.join(_cell(_text(row[column], form), form) for column, _, form in columns)}</tr>"
     facts = []
     for column, word in (("device", ""), ("threads", "threads"), ("load", "load"), ("commit", "commit"), ("date", "")):
         if column in rows:
@@ -144,27 +146,32 @@ _AXES = {
 
 
 def growth_figure(rows: pd.DataFrame) -> Figure:
-    """Time and memory against each of the sizes, on logarithmic axes; the grey line is linear growth."""
+    """Time (logarithmic) and the memory that the work added against each of the sizes; grey: linear growth."""
     import matplotlib.pyplot as plt
     import numpy as np
+    from matplotlib.ticker import NullFormatter
 
     from selm.plots import _MARKERS, WIDTH, use_style
 
     use_style()
     kinds = [kind for kind in _AXES if (rows["grows"] == kind).any()]
-    figure, axes = plt.subplots(2, len(kinds), figsize=(WIDTH, 3.9), squeeze=False, sharex="col")
+    figure, axes = plt.subplots(2, len(kinds), figsize=(WIDTH, 4.2), squeeze=False, sharex="col")
     for column, kind in enumerate(kinds):
         above, below = axes[:, column]
         part = rows[rows["grows"] == kind]
         for marker, (what, one) in zip(_MARKERS, part.groupby("what", sort=False), strict=False):
             one = one.sort_values("size")
             above.plot(one["size"], one["seconds"], marker=marker, markersize=4, label=str(what))
-            below.plot(one["size"], one["mib"], marker=marker, markersize=4)
+            below.plot(one["size"], one["mib_added"], marker=marker, markersize=4)
         sizes = np.array(sorted(set(part["size"])), float)
         power = 2 if kind == "image_px" else 1
         top = part.loc[part["size"] == sizes[-1], "seconds"].max()
         above.plot(sizes, top * (sizes / sizes[-1]) ** power, color="#bbbbbb", linewidth=1, zorder=0)
-        above.set(xscale="log", yscale="log", ylabel="processor seconds" if not column else "")
-        below.set(xscale="log", yscale="log", xlabel=_AXES[kind], ylabel="process, MiB" if not column else "")
-        above.legend(fontsize=6)
+        above.set(xscale="log", yscale="log", ylabel="" if column else "processor seconds")
+        names = [f"10$^{round(np.log10(size))}$" if size >= 1000 else f"{size:g}" for size in sizes]
+        below.set_xticks(sizes, names)
+        below.minorticks_off()
+        above.yaxis.set_minor_formatter(NullFormatter())
+        below.set(xlabel=_AXES[kind], ylabel="" if column else "memory added, MiB", ylim=(0, None))
+        above.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     return figure

@@ -51,6 +51,16 @@ def test_numbers_are_shown_by_kind(elsewhere: Path) -> None:
         assert wanted in text, wanted
 
 
+def test_growth_has_a_line_for_each_pair_of_work_and_size(elsewhere: Path) -> None:
+    rows = [
+        {"grows": grows, "what": "linear probe", "size": size, "slope": slope, "why": "", "commit": "a"}
+        for grows, slope in (("classes", 0.25), ("trials", 0.75)) for size in (1, 2)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(elsewhere / "growth.csv", index=False)
+    text = measurements.table("growth").text
+    assert text.count("linear probe") == 2 and "0.25" in text and "0.75" in text
+
+
 def test_an_unknown_measurement_is_named() -> None:
     with pytest.raises(InputError, match="unknown measurement 'drawings'; did you mean 'drawing'"):
         measurements.read("drawings")
@@ -59,7 +69,7 @@ def test_an_unknown_measurement_is_named() -> None:
 def test_growth_is_drawn_by_what_grows() -> None:
     pytest.importorskip("matplotlib")
     rows = pd.DataFrame([
-        {"grows": grows, "what": what, "size": size, "seconds": size / 100, "mib": 10 + size}
+        {"grows": grows, "what": what, "size": size, "seconds": size / 100, "mib_added": size}
         for grows, what in (("places", "planning"), ("places", "search"), ("trials", "ridge")) for size in (1, 10, 100)
     ])  # fmt: skip
     figure = measurements.growth_figure(rows)

@@ -16,6 +16,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -77,7 +79,9 @@ def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, me
     return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
 
 
-def calls(embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int) -> list[dict[str, Any]]:
+def calls(
+    embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int
+) -> Iterator[dict[str, Any]]:
     """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
     blocks = embedder._open().blocks
     sizes = [1, 1_000]
@@ -93,12 +97,12 @@ def calls(embedder: Embedder, model: Path, map_: Path, most: int, minutes: float
         print(f"{blocks.name}: {len(places)} places", file=sys.stderr, flush=True)
         used = called(model, map_, places, embedder.batch)
         rows.append({"what": "selm embed", "map": "drawn in the call" if blocks.draw else "ready", **used})
+        yield rows[-1]
         if len(rows) > 1:
             more = rows[-1]["places"] - rows[-2]["places"]
             each = max(1e-9, (rows[-1]["seconds"] - rows[-2]["seconds"]) / more)
         if allowed < n:
             break
-    return rows
 
 
 def in_process(embedder: Embedder, n: int, rounds: int, seed: int) -> dict[str, Any]:
@@ -135,13 +139,16 @@ def main() -> None:
     measure.options(parser)
     chosen = parser.parse_args()
     rows: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     for map_ in chosen.map:
         embedder = Embedder(str(chosen.model), str(map_), batch=chosen.batch)
-        rows += calls(embedder, chosen.model, map_, chosen.most, chosen.minutes, chosen.seed)
-        rows.append(in_process(embedder, chosen.in_process, chosen.rounds, chosen.seed + 1))
-    config = embedder.encoder.config
-    measure.report("embedding", rows, chosen, encoder=f"{config.arch} x{config.width:g}", px=config.image_px,
-                   batch=chosen.batch)  # fmt: skip
+        config = embedder.encoder.config
+        facts = {"encoder": f"{config.arch} x{config.width:g}", "px": config.image_px, "batch": chosen.batch}
+        parts = calls(embedder, chosen.model, map_, chosen.most, chosen.minutes, chosen.seed)
+        for row in chain(parts, [in_process(embedder, chosen.in_process, chosen.rounds, chosen.seed + 1)]):
+            rows.append(row)
+            measure.keep("embedding", rows, chosen, **facts)
+    measure.report("embedding", rows, chosen, **facts)
 
 
 if __name__ == "__main__":

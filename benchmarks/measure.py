@@ -109,15 +109,22 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-write", action="store_true", help="print only")
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, **more: Any) -> pd.DataFrame:
-    """Print a table, and write it with where it comes from as DIR/NAME.csv unless told not to."""
-    table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format=lambda value: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"))
-    table = table.assign(**about(command_line(), **more))
+def keep(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, **more: Any) -> pd.DataFrame:
+    """Write rows with where they come from as DIR/NAME.csv, unless told not to: what is there if the rest fails."""
+    table = pd.DataFrame(rows).assign(**about(command_line(), **more))
     if not chosen.no_write:
-        path = Path(chosen.out) / f"{name}.csv"
-        checkpoints.write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        print(f"written to {path}", file=sys.stderr)
+        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+        checkpoints.write_text(Path(chosen.out) / f"{name}.csv", text)
+    return table
+
+
+def report(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, **more: Any) -> pd.DataFrame:
+    """`keep`, and print the table."""
+    shown = pd.DataFrame(rows)
+    print(shown.to_string(index=False, float_format=lambda value: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"))
+    table = keep(name, rows, chosen, **more)
+    if not chosen.no_write:
+        print(f"written to {Path(chosen.out) / name}.csv", file=sys.stderr)
     return table
 
 

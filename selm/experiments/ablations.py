@@ -140,6 +140,7 @@ def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progr
         folder = stages.pretrained(changed, method, seed, progress=progress)
         last = pd.read_csv(folder / "metrics.csv").iloc[-1]
         done = scored(profile, changed, method, seed)
+        made = provenance(stages.device())
         rows = [
             {
                 "experiment": "ablations", "method": method, "variant": variant.name, "seed": seed, "trial": trial,
@@ -147,7 +148,7 @@ def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progr
                 "images": changed.pretraining.images, "feature_spread": last["feature_spread"],
                 "collapse": last["collapse"] if isinstance(last["collapse"], str) else "", "profile": profile.name,
                 "run_id": folder.name.rsplit("-", 1)[1], "stand_in": profile.stand_ins,
-                "data": stages.points_key(profile)[:12], **provenance(stages.device()),
+                "data": stages.points_key(profile)[:12], **made,
             }
             for trial, value in enumerate(done.values("mse")[0])
         ]  # fmt: skip

@@ -170,7 +170,11 @@ def _keep(
 ) -> None:
     method, seed = run
     n, shares = len(table), profile.retrieval.shares
-    distance = spacing_m(table)
+    common = {
+        "gallery": n, "n_blocks": table["block"].nunique(), "spacing_m": round(spacing_m(table), 1),
+        "profile": profile.name, "run_id": representations.run_id(profile, method, seed), "stand_in": False,
+        "data": area_atlas(profile, area).fingerprint[:12], **provenance(stages.device()),
+    }  # fmt: skip
     rows = []
     for query in profile.retrieval.queries:
         rank = found[query.name]
@@ -179,10 +183,7 @@ def _keep(
         rows += [
             {
                 "experiment": "figure5", "area": area.name, "query": query.name, "shift_m": query.shift_m,
-                "method": method, "seed": seed, "share": share, "recall": value, "low": a, "high": b, "gallery": n,
-                "n_blocks": table["block"].nunique(), "spacing_m": round(distance, 1), "profile": profile.name,
-                "run_id": representations.run_id(profile, method, seed), "stand_in": False,
-                "data": area_atlas(profile, area).fingerprint[:12], **provenance(stages.device()),
+                "method": method, "seed": seed, "share": share, "recall": value, "low": a, "high": b, **common,
             }
             for share, value, a, b in zip(shares, values, low, high, strict=True)
         ]  # fmt: skip

@@ -94,6 +94,10 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
         if method not in representations.BASELINES:
             spaces["tsne"] = points(profile, method, seed)
         apart = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
+        facts = {
+            "profile": profile.name, "run_id": representations.run_id(profile, method, seed),
+            "data": held_out.key(profile), **provenance(stages.device()),
+        }  # fmt: skip
         rows = []
         for label, codes in labels(profile).items():
             for space, where in spaces.items():
@@ -107,9 +111,7 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
                         "k": figures.neighbours, "classes": len(np.unique(codes[codes >= 0])),
                         "purity": np.nanmean(found.own), "chance": np.nanmean(found.chance), "excess": gain.gain,
                         "low": gain.low, "high": gain.high, "n": gain.n_points, "n_blocks": gain.n_blocks,
-                        "profile": profile.name, "run_id": representations.run_id(profile, method, seed),
-                        "stand_in": profile.stand_ins and label != "land_cover", "data": held_out.key(profile),
-                        **provenance(stages.device()),
+                        "stand_in": profile.stand_ins and label != "land_cover", **facts,
                     }
                 )  # fmt: skip
         checkpoints.write_text(rows_file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))

@@ -59,9 +59,11 @@ def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bo
 
 
 def publish(profile: Profile, results: pd.DataFrame) -> Path:
-    """Write a place's results to data/results/places, for the book to show."""
+    """Write a place's results to data/results/places, for the book to show: the rows of the closed form and of the
+    practitioner's models."""
     about = places.describe(profile.name)
-    kept = results.assign(place=about["title"], map_attribution=about["attribution"])
+    kept = results[results["setting"].isin(["frozen-closed", "practitioner"])]
+    kept = kept.assign(place=about["title"], scale=about["scale"], map_attribution=about["attribution"])
     return report.write_results(kept, paths.repository() / "data" / "results" / "places" / f"{profile.name}.csv")
 
 

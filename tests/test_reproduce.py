@@ -112,3 +112,4 @@ def test_published_rows_carry_the_place_and_its_attribution(
     rows = report.read_results(reproduce.publish(profile, results))
     assert set(rows["place"]) == {'Kotka "harbour"'}
     assert set(rows["map_attribution"]) == {"© OpenStreetMap contributors"}
+    assert set(rows["scale"]) == {"smoke"} and set(rows["setting"]) <= {"frozen-closed", "practitioner"}

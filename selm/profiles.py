@@ -313,6 +313,17 @@ class Ablations:
 
 
 @dataclass(frozen=True)
+class Surroundings:
+    """The chapter on more context; ours. Each row's probe is the best of `penalties` (× `fields`) in the validation
+    regions."""
+
+    penalties: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0)
+    fields: tuple[tuple[float, float], ...] = ((0.3, 10.0), (0.3, 30.0), (1.0, 30.0))  # share and kilometres
+    validation_draws: int = 3
+    n_points: int = 50_000  # places at most
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     purpose: str
@@ -331,6 +342,7 @@ class Profile:
     detection: Detection = field(default_factory=Detection)
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
+    surroundings: Surroundings = field(default_factory=Surroundings)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
     folds: str = ""  # a fold file of its own, of a place (`selm.places`); else the committed one of its data set
 
@@ -378,6 +390,8 @@ _SMALL = Pretraining(
 )
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
+_FEW_SURROUNDINGS = Surroundings(penalties=(1.0, 10.0), fields=((0.3, 0.5),), validation_draws=1, n_points=250)
+
 PROFILES: dict[str, Profile] = {
     profile.name: profile
     for profile in (
@@ -406,6 +420,7 @@ PROFILES: dict[str, Profile] = {
                 checkpoint_every=3,
                 log_every=1,
             ),  # fmt: skip
+            surroundings=_FEW_SURROUNDINGS,
             probing=Probing(
                 epochs=(1, 2, 3), n_frozen=2, n_finetune=1, n_trees=1, max_finetune=64, n_interpolated=64, n_points=150
             ),
@@ -462,11 +477,12 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=1_500, images=8_000, density_classes=8, checkpoint_every=50, log_every=5
+                _SMALL, n_locations=1_500, images=4_000, density_classes=8, checkpoint_every=25, log_every=5
             ),
             probing=Probing(
-                epochs=(1, 5, 10), n_frozen=5, n_finetune=1, n_trees=1, max_finetune=400, n_interpolated=400
+                epochs=(1, 3, 6), n_frozen=3, n_finetune=1, n_trees=1, max_finetune=200, n_interpolated=400
             ),
+            surroundings=_FEW_SURROUNDINGS,
             land_cover=LandCover(n_places=400, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 200), n_test=150, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),

@@ -33,9 +33,6 @@ EXPERIMENT = "surroundings"
 VERSION = 2
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
 ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0)
-FIELDS = ((0.3, 10.0), (0.3, 30.0), (1.0, 30.0))  # share and kilometres
-VALIDATION_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -70,11 +67,16 @@ def cells(profile: Profile) -> list[Cell]:
     ]
 
 
-def tries(coordinates: bool) -> list[LocalField]:
+def tries(profile: Profile, coordinates: bool) -> list[LocalField]:
     """The probes that are tried in the validation regions."""
+    settings = profile.surroundings
     if not coordinates:
-        return [LocalField(penalty) for penalty in PENALTIES]
-    return [LocalField(penalty, share, km) for penalty in PENALTIES for share, km in FIELDS]
+        return [LocalField(penalty) for penalty in settings.penalties]
+    return [LocalField(penalty, share, km) for penalty in settings.penalties for share, km in settings.fields]
+
+
+def _test(profile: Profile, split: str) -> grid.Task:
+    return grid.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
 
 
 def validation(profile: Profile) -> grid.Task:
@@ -83,16 +85,17 @@ def validation(profile: Profile) -> grid.Task:
     points = stages.points(profile)
     chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
     if not len(chosen):
-        return grid.task(profile, "table1", "l01", "blocks").first(1)
+        return _test(profile, "blocks").first(1)
     table = splits.read_folds(profile)
-    fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in range(VALIDATION_DRAWS)])
+    draws = range(profile.surroundings.validation_draws)
+    fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in draws])
     near = pairs_within(chosen["lat"], chosen["lon"], profile.maps.buffer_m)
     return grid.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
 
 
 @lru_cache(maxsize=12)
 def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> dict[int, NDArray[np.float32]]:
-    places = (validation(profile) if of == "validation" else grid.task(profile, "table1", "l01", "blocks")).places
+    places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
     network, colours = stages.encoder(profile, method, seed), stages.palette(profile)
     zooms = methods.get_row("multi_zoom").zooms
     return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in zooms}
@@ -107,10 +110,10 @@ def _score(profile: Profile, cell: Cell, todo: grid.Task, of: str, probe: LocalF
 def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     known = validation(profile)
     errors = []
-    for probe in tries(cell.coordinates):
+    for probe in tries(profile, cell.coordinates):
         errors.append(float(_score(profile, cell, known, "validation", probe).values("mse").mean()))
-    best = tries(cell.coordinates)[int(np.argmin(errors))]
-    done = _score(profile, cell, grid.task(profile, "table1", "l01", cell.split), "test", best)
+    best = tries(profile, cell.coordinates)[int(np.argmin(errors))]
+    done = _score(profile, cell, _test(profile, cell.split), "test", best)
     rows = done.rows(
         experiment=EXPERIMENT, target="l01", split=cell.split,
         setting=setting(cell.zooms, cell.coordinates), tries=len(errors), validation=min(errors),
@@ -121,7 +124,7 @@ def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[s
 
 def _base(profile: Profile, cell: Cell) -> Any:
     parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
-             "tries": [dataclasses.asdict(probe) for probe in tries(cell.coordinates)]}  # fmt: skip
+             "settings": dataclasses.asdict(profile.surroundings)}  # fmt: skip
     return cell_base(profile, cell.label, cell.method, cell.seed, parts)
 
 

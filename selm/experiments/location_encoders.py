@@ -395,6 +395,12 @@ def beside(profile: Profile, *, compute: bool = True) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
+def _compared(run: Run) -> bool:
+    """Whether `claims` looks at a run."""
+    everywhere = run.coverage == "everywhere" and (run.position == NEIGHBOURS or run.objective == "distillation")
+    return run.coverage == UNTRAINED or everywhere
+
+
 def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd.DataFrame:
     """Is a distilled encoder that saw maps of the test region worse than the map's embedding, better than its own
     random weights, than the mean of neighbouring maps' embeddings and than trees on coordinates? A verdict each, from
@@ -411,17 +417,13 @@ def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd
         metric = "mse" if table == "table1" else "top1"
         scores: dict[str, NDArray[np.float64]] = {}
         pairs = []
-        for run in runs(profile):
+        for run in filter(_compared, runs(profile)):
+            name = run.position
             if run.coverage == UNTRAINED:
-                name = f"{run.position} (random weights)"
-            elif run.coverage == "everywhere" and run.position == NEIGHBOURS:
-                name = NEIGHBOURS
-            elif run.coverage == "everywhere" and run.objective == "distillation":
-                name = run.position
+                name = f"{name} (random weights)"
+            elif name != NEIGHBOURS:
                 others = (f"{name} (random weights)", NEIGHBOURS, "trees_coordinates")
                 pairs += [(s.teacher, name), *((name, other) for other in others)]
-            else:
-                continue
             run_cell(profile, table, "blocks", "frozen-closed", run, progress=False)
             file = _cell_file(profile, table, "blocks", "frozen-closed", run)
             values = checkpoints.load_tensors(file.with_suffix(".safetensors"))[0][metric][0]
@@ -512,8 +514,11 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     rows = [pd.read_csv(file, dtype={"run_id": str}) for file in files if _there(file)]
     if rows:
         out["location-encoders.csv"] = pd.concat(rows, ignore_index=True)
-    # a table's verdicts, once all of its cells are there
-    todo = {cell[0] for cell, file in zip(cells(profile), files, strict=True) if not _there(file)}
+    # a table's verdicts, once the cells that they compare are there
+    todo = {
+        table for (table, split, setting, run), file in zip(cells(profile), files, strict=True)
+        if split == "blocks" and setting == "frozen-closed" and _compared(run) and not _there(file)
+    }  # fmt: skip
     done = [table for table, trials in profile.location_encoders.n_trials if trials and table not in todo]
     if done and "frozen-closed" in profile.location_encoders.settings:
         out["location-claims.csv"] = claims(profile, done)

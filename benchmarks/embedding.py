@@ -89,7 +89,7 @@ def calls(
         sizes.append(10 * sizes[-1])
     rows: list[dict[str, Any]] = []
     each = 0.0  # seconds a place, from the last two calls
-    for n in sorted({min(n, most) for n in sizes}):
+    for n in sorted({min(n, most) for n in sizes} - {0}):
         allowed = int(60 * minutes / each) if each else n
         if rows and min(n, allowed) <= 2 * rows[-1]["places"]:
             break  # not worth another row

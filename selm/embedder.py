@@ -220,7 +220,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                         atlas = DeviceAtlas([group], (config.zoom,), opened.device)
                         for part in np.array_split(images, -(-len(images) // _CUT)):
                             centres = torch.as_tensor(plan.centres[part], device=opened.device)
-                            put((part, atlas.patches(centres, config.zoom, config.image_px)[0]))
+                            put((part, cut_squares(atlas, centres, config.zoom, config.image_px)))
                 put(_ENDED)
             except _Stopped:
                 pass
@@ -238,6 +238,33 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         finally:
             stop.set()
             thread.join()
+
+
+def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Tensor:
+    """`DeviceAtlas.patches` without the offsets: (N, 2) pixels → uint8 (N, size, size) palette indices.
+
+    On a CPU, a square inside one block is copied row by row, for a fraction of what addressing every pixel costs.
+    """
+    if atlas.device.type != "cpu":
+        return atlas.patches(centres, zoom, size)[0]
+    side = atlas.tile_px << (zoom - BLOCK_ZOOM)
+    start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
+    block = start // side
+    at = block - atlas.origin
+    height, width = atlas.table.shape
+    inside = ((start + size - 1) // side == block).all(axis=1)
+    inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map
+    out = torch.empty(len(centres), size, size, dtype=torch.uint8)
+    images, blocks = out.numpy(), atlas.blocks[zoom].numpy()
+    rows = np.flatnonzero(inside)
+    slots = atlas.table.numpy()[at[rows, 1], at[rows, 0]]
+    corners = (start - block * side)[rows]
+    for row, slot, (x, y) in zip(rows.tolist(), slots.tolist(), corners.tolist(), strict=True):
+        images[row] = blocks[slot, y : y + size, x : x + size]
+    across = np.flatnonzero(~inside)
+    if len(across):
+        out[across] = atlas.patches(centres[across], zoom, size)[0]
+    return out
 
 
 @dataclass

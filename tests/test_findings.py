@@ -39,13 +39,22 @@ def test_every_claim_on_tables_1_and_2_is_in_one_line() -> None:
     per_table = counted.groupby(table["where"]).sum()
     assert per_table.to_dict() == claims["where"].value_counts().to_dict()
     first = table.iloc[0]
-    assert first["claim"] == "GPS-SELM beats DINO" and first["verdict"] == "mixed"
+    assert first["claim"] == "GPS-SELM beats DINO" and first["verdict"] == "holds in part"
     assert (first["holds"], first["undecided"], first["not_run"]) == (5, 1, 0)
     assert first["gain"] == "+0.050 to +0.200"
     assert first["paper"] == "+0.160 to +0.390"  # 0.29 − 0.13 … 0.65 − 0.26 (frozen), 0.61 − 0.22 fine-tuned
     area = table[(table["where"] == "table2") & (table["claim"] == "GPS-SELM beats DINO")].iloc[0]
     assert area["verdict"] == "reversed" and area["gain"] == "−2.0 points"
     assert "GPS-SELM beats DINO" in tables.findings_table(table).text
+
+
+def test_one_word_for_a_group() -> None:
+    words = {
+        (3, 0, 0): "holds", (3, 0, 1): "holds in part", (0, 2, 0): "reversed", (0, 2, 1): "reversed in part",
+        (1, 1, 5): "mixed", (0, 0, 4): "undecided", (0, 0, 0): "not run",
+    }  # fmt: skip
+    for counts, word in words.items():
+        assert findings.verdict(dict(zip(("holds", "reversed", "undecided"), counts, strict=True))) == word
 
 
 def test_sentences_are_computed() -> None:

@@ -265,7 +265,8 @@ def pretrained(
         torch.manual_seed(seed)  # for the heads
         method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
     trainer = Trainer(method_, sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled)
-    return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
+    with torch.enable_grad():  # also where whoever wants the encoder is not differentiating
+        return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 
 
 def encoder(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> MapEncoder:

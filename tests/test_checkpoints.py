@@ -252,3 +252,12 @@ def test_headers_stay_readable_by_other_programs(tmp_path, tensors):
         header = json.loads(handle.read(length))
     assert header["weight"]["shape"] == [4, 3, 2, 2]
     assert header["half"]["dtype"] == "BF16"
+
+
+def test_tensors_of_nothing_are_kept(tmp_path):
+    nothing = {"a": torch.zeros(0, dtype=torch.int64), "b": torch.zeros(3, 0), "c": torch.ones(2)}
+    checkpoints.save_tensors(tmp_path / "x.safetensors", nothing)
+    back, _ = checkpoints.load_tensors(tmp_path / "x.safetensors")
+    assert {name: (value.shape, value.dtype) for name, value in back.items()} == {
+        name: (value.shape, value.dtype) for name, value in nothing.items()
+    }

@@ -32,8 +32,10 @@ def publish(profile: Profile) -> list[Path]:
         out.update(of_table(profile))
     if any(f"{name}.csv" in out for name in grid.TABLES):
         out["claims.csv"] = claim_verdicts(profile)
-    for finished in (*FINISHED.values(), *chapters.FINISHED.values()):
-        out |= finished(profile)
+    for of_figure in FINISHED.values():
+        out.update(of_figure(profile))
+    for of_chapter in chapters.FINISHED.values():
+        out.update(of_chapter(profile))
     for name, content in out.items():
         if isinstance(content, bytes):
             with written(folder / name) as temporary:

@@ -1,4 +1,4 @@
-"""A linear probe on features beside a smooth local field of the coordinates: what an embedding adds to the place itself.
+"""A linear probe on features beside a smooth local field of the coordinates: what an embedding adds to the place.
 
 Kernel ridge regression (a Gaussian process' mean) with the sum of two kernels: a linear one on standardised features,
 and `share` times a Gaussian one of length `km` on the ground. `share` 0 leaves the linear probe alone.

@@ -296,7 +296,8 @@ def test_the_whole_loss_falls_when_the_teacher_stands_still(name):
     """A teacher that moves makes its own task harder and the total may rise; one that stands still must be learned."""
     settings = dataclasses.replace(
         SETTINGS, images=40 * 16, batch=16, lr=16e-3, lr_warmup=0.05, freeze_last_layer=0.0,
-        teacher_momentum=(1.0, 1.0), centre_momentum=None, cluster_eta=1.0, teacher_temp=(0.07, 0.07), cluster_teacher_temp=(0.07, 0.07),
+        teacher_momentum=(1.0, 1.0), centre_momentum=None, cluster_eta=1.0,
+        teacher_temp=(0.07, 0.07), cluster_teacher_temp=(0.07, 0.07),
     )  # fmt: skip
     run = trainer(name, settings)
     rows = [{key: value.item() for key, value in run.train_step().items()} for _ in range(40)]

@@ -231,7 +231,9 @@ def _points_key(profile: Profile, runs_folder: str) -> str:
 
 def _config(profile: Profile, run: Run, pairs: PairedPlaces) -> dict[str, Any]:
     s = profile.location_encoders
-    names: tuple[str, ...] = ("images", "batch", "lr", "lr_warmup", "weight_decay", "dim", "hidden", "layers", "degrees", "teacher")
+    names: tuple[str, ...] = (
+        "images", "batch", "lr", "lr_warmup", "weight_decay", "dim", "hidden", "layers", "degrees", "teacher",
+    )  # fmt: skip
     values = dataclasses.asdict(s)
     state = pd.DataFrame(pairs.coordinates.numpy())
     if run.position == NEIGHBOURS:

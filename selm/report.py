@@ -88,15 +88,6 @@ def write_results(results: pd.DataFrame, path: str | Path) -> Path:
     return Path(path)
 
 
-def merge_results(old: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame:
-    """`new` with those cells of `old` that it lacks (a cell: method, setting, target, split, profile and seed)."""
-    if old is None or not len(old):
-        return check_results(new)
-    cell = ["experiment", "target", "split", "method", "setting", "profile", "seed"]
-    renewed = pd.MultiIndex.from_frame(old[cell]).isin(pd.MultiIndex.from_frame(new[cell]))
-    return check_results(pd.concat([old[~renewed], new], ignore_index=True))
-
-
 def reference_results(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     """The committed results of a reference profile, or None where it has not been run."""
     where = (paths.repository() / "data" / "results" if folder is None else folder) / profile

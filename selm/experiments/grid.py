@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from selm import checkpoints, locations, methods, splits, stages
 from selm.errors import InputError
+from selm.experiments.cached import cell_rows
 from selm.labels.neighbours import pairs_within
 from selm.networks import MapEncoder
 from selm.pretrain import provenance
@@ -269,21 +270,17 @@ def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
 
 def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
     """The rows of a cell in the results table, computed where they are not there yet."""
-    file, scores = cell_files(profile, cell)
-    if not (file.exists() and scores.exists()):
+
+    def make() -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
         done = compute(profile, cell, progress=progress)
-        run_id = file.stem.rsplit("-", 1)[1]
-        if cell.method in methods.PRETRAINED:
-            run_id = stages.pretraining_folder(profile, cell.method, cell.seed).name.rsplit("-", 1)[1]
-        rows = done.rows(
-            experiment=cell.table, target=cell.target, split=cell.split, method=cell.method, setting=cell.setting,
-            seed=cell.seed, profile=profile.name, run_id=run_id, stand_in=profile.stand_ins,
-            data=stages.points_key(profile)[:12], **provenance(stages.device()),
-        )  # fmt: skip
-        tensors = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
-        checkpoints.save_tensors(scores, {**tensors, "predictions": torch.from_numpy(done.predictions)})
-        checkpoints.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file)
+        rows = done.rows(experiment=cell.table, target=cell.target, split=cell.split, setting=cell.setting)
+        scores = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
+        return rows, {**scores, "predictions": torch.from_numpy(done.predictions)}
+
+    return cell_rows(
+        profile, cell_files(profile, cell)[0].with_suffix(""), cell.method, cell.seed, make,
+        data=stages.points_key(profile), stand_in=profile.stand_ins,
+    )  # fmt: skip
 
 
 def point_scores(

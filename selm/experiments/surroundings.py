@@ -3,7 +3,7 @@
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of the
 profile's zooms; those features, side by side, go into a linear probe, with or without a local field of the coordinates
 (`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many tries for every row;
-the test region is scored once.
+the test region is scored by the one that is chosen.
 """
 
 from __future__ import annotations

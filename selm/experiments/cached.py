@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
+from tqdm import tqdm
 
 from selm import checkpoints, methods, stages
 from selm.pretrain import provenance
@@ -49,6 +50,18 @@ def cell_rows(
         table = pd.DataFrame([{**row, **common} for row in rows])
         checkpoints.write_text(base.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
     return pd.read_csv(base.with_suffix(".csv"), dtype={"run_id": str, "commit": str, "data": str})
+
+
+def table_rows(
+    title: str, cells: Sequence[Any], run_cell: Callable[[Any], pd.DataFrame], progress: bool
+) -> pd.DataFrame:
+    """The rows of all `cells` (each with a `label`), one after the other, with a progress bar."""
+    parts = []
+    with tqdm(cells, desc=title, unit="cell", disable=not progress) as bar:
+        for cell in bar:
+            bar.set_postfix_str(cell.label)
+            parts.append(run_cell(cell))
+    return pd.concat(parts, ignore_index=True)
 
 
 def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:

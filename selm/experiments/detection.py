@@ -18,12 +18,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from selm import checkpoints, methods, paths, stages
 from selm.errors import InputError
 from selm.experiments import imagery
-from selm.experiments.cached import cell_base, cell_rows, is_finished
+from selm.experiments.cached import cell_base, cell_rows, is_finished, table_rows
 from selm.imagery.chips import random_chips
 from selm.imagery.images import Imagery, statistics
 from selm.probes.detection import Objects, average_precision, detect, detector, train
@@ -167,13 +166,10 @@ def table4(
     profile: Profile, which: Iterable[str] | None = None, *, photographs: str | None = None, progress: bool = True
 ) -> pd.DataFrame:
     """Object detection (Table 4): tidy results, one row a trial; computes the cells that are missing."""
-    parts = []
-    with tqdm(cells(profile, which, photographs), desc=f"{EXPERIMENT} ({profile.name})", unit="cell",
-              disable=not progress) as bar:  # fmt: skip
-        for cell in bar:
-            bar.set_postfix_str(cell.label)
-            parts.append(run_cell(profile, cell, progress=progress))
-    return pd.concat(parts, ignore_index=True)
+    return table_rows(
+        f"{EXPERIMENT} ({profile.name})", cells(profile, which, photographs),
+        lambda cell: run_cell(profile, cell, progress=progress), progress,
+    )  # fmt: skip
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from selm import checkpoints, locations, methods, splits, stages
 from selm.errors import InputError
-from selm.experiments.cached import cell_rows
+from selm.experiments.cached import cell_rows, table_rows
 from selm.labels.neighbours import pairs_within
 from selm.networks import MapEncoder
 from selm.pretrain import provenance
@@ -303,13 +303,8 @@ def point_scores(
 
 def table(profile: Profile, name: str, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
     """All rows of a table's results, computing the cells that are missing."""
-    grid = cells(profile, name, which)
-    parts = []
-    with tqdm(grid, desc=f"{name} ({profile.name})", unit="cell", disable=not progress) as bar:
-        for cell in bar:
-            bar.set_postfix_str(cell.label)
-            parts.append(run_cell(profile, cell, progress=progress))
-    return pd.concat(parts, ignore_index=True)
+    run = partial(run_cell, profile, progress=progress)
+    return table_rows(f"{name} ({profile.name})", cells(profile, name, which), run, progress)
 
 
 def table1(profile: Profile, **options: Any) -> pd.DataFrame:

@@ -20,12 +20,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from tqdm import tqdm
 
 from selm import checkpoints, methods, paths, splits, stages
 from selm.errors import InputError
 from selm.experiments import imagery, osm_land_cover
-from selm.experiments.cached import cell_base, cell_rows, encoder_key, is_finished
+from selm.experiments.cached import cell_base, cell_rows, encoder_key, is_finished, table_rows
 from selm.labels.neighbours import pairs_within
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, random_folds
@@ -186,13 +185,10 @@ def table3(
     profile: Profile, which: Iterable[str] | None = None, *, photographs: str | None = None, progress: bool = True
 ) -> pd.DataFrame:
     """Land cover (Table 3): tidy results, one row a trial; computes the cells that are missing."""
-    parts = []
-    with tqdm(cells(profile, which, photographs), desc=f"{EXPERIMENT} ({profile.name})", unit="cell",
-              disable=not progress) as bar:  # fmt: skip
-        for cell in bar:
-            bar.set_postfix_str(cell.label)
-            parts.append(run_cell(profile, cell, progress=progress))
-    return pd.concat(parts, ignore_index=True)
+    return table_rows(
+        f"{EXPERIMENT} ({profile.name})", cells(profile, which, photographs),
+        lambda cell: run_cell(profile, cell, progress=progress), progress,
+    )  # fmt: skip
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:

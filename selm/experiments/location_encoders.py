@@ -107,12 +107,15 @@ def _sampled(profile: Profile, kind: str, n: int, seed: int) -> pd.DataFrame:
     for region in chosen:
         listed = folds.loc[folds["region"] == region.name]
 
-        def allowed(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        cells = listed["cell"].to_numpy(str)
+
+        def allowed(
+            lat: NDArray[np.float64], lon: NDArray[np.float64], cells: NDArray[np.str_] = cells
+        ) -> NDArray[np.bool_]:
             inside = np.ones(len(lat), bool)
             if kind == "set-aside":
                 inside = splits.split_of(lat, lon, role, profile, folds) == "set-aside"
             if profile.stand_ins:  # blocks reach beyond an extract
-                cells = listed["cell"].to_numpy(str)  # noqa: B023
                 inside &= np.isin(splits.cell_of(lat, lon, maps.cell_degrees), cells)
             return inside
 

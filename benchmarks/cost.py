@@ -33,7 +33,8 @@ from selm.errors import InputError
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.methods import METHODS, PRETRAINED
 from selm.networks import EncoderConfig, MapEncoder
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
+from selm.settings import Profile
 
 ASSUMED = (0.25, 790e12)  # share of the limit and limit of a GPU, where none was measured: the goal of 6,000 images/s
 PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)

@@ -31,7 +31,8 @@ from selm.errors import InputError
 from selm.networks import MapEncoder
 from selm.pretrain import Trainer, pretrain
 from selm.probes.frozen import ridge
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
+from selm.settings import Profile
 
 
 def encoder_of(pack: Pack, profile: Profile, folder: Path) -> Path:

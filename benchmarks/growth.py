@@ -29,7 +29,8 @@ from selm.nearest import Nearest
 from selm.pretrain import Trainer
 from selm.probes.folds import random_folds
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
+from selm.settings import Profile
 from selm.views import DeviceAtlas
 
 Work = Callable[[], object]

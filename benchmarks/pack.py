@@ -33,7 +33,8 @@ from selm.maps.entropy import priorities
 from selm.maps.mercator import to_tile
 from selm.networks import EncoderConfig
 from selm.probes.folds import BufferedFolds
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
+from selm.settings import Profile
 from selm.views import DeviceAtlas, ViewSampler
 
 FORMAT = 1

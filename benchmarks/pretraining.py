@@ -37,8 +37,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import measure
 from benchmarks.steps import Run, material, open_run, scaled, settings_of
 from selm import stages
-from selm.networks import EncoderConfig, MapEncoder
-from selm.profiles import Profile
+from selm.networks import EncoderConfig, MapEncoder, channels_last
+from selm.settings import Profile
 from selm.views import ViewSampler, colour
 
 OURS = {"dino": "ours, DINO", "gps_selm": "ours, GPS-SELM (five auxiliary losses)"}
@@ -77,7 +77,7 @@ def loader(places: Places, batch: int, workers: int, gpu: bool) -> Iterator[Any]
 def encoder(config: EncoderConfig, device: torch.device) -> nn.Module:
     """The same network for everyone."""
     network: nn.Module = MapEncoder(config).network
-    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return channels_last(network.to(device))
 
 
 # ------------------------------------------------------------------------------------------------------- lightly

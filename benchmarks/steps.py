@@ -14,7 +14,8 @@ from selm import methods, stages
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.networks import EncoderConfig
 from selm.pretrain import Trainer
-from selm.profiles import Pretraining, Profile, Views, get_profile
+from selm.profiles import get_profile
+from selm.settings import Pretraining, Profile, Views
 from selm.views import DeviceAtlas, ViewSampler
 
 

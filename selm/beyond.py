@@ -19,6 +19,7 @@ from selm import paths
 from selm.errors import InputError
 from selm.report import records
 from selm.tables import PLUMBING_CHECKS, Html, _td, _wrap
+from selm.titles import title_of
 
 if TYPE_CHECKING:
     import folium
@@ -89,7 +90,6 @@ def location_table(
     beside: rows of the table itself: what needs a map, and what needs no embedding.
     """
     from selm.experiments.location_encoders import COVERAGES, POSITIONS, UNTRAINED
-    from selm.report import titles
 
     metric = "mse" if table == "table1" else "top1"
     digits, scale = (3, 1.0) if metric == "mse" else (1, 100.0)
@@ -105,14 +105,13 @@ def location_table(
     sections: dict[str, list[list[str]]] = {"Without an embedding, or with a map": []}
     if beside is not None and len(beside):
         rows = beside[(beside["experiment"] == table) & (beside["metric"] == metric)]
-        names = titles(dict.fromkeys(rows["method"]))
-        for name, title in names.items():
+        for name in dict.fromkeys(rows["method"]):
             mine = rows[(rows["method"] == name) & rows["epochs"].isin([0, epochs]) & (rows["seed"] == 0)]
             mine = mine[mine["setting"].isin(["practitioner", setting])]
             if not len(mine):
                 continue
             more = " (map image)" if name in ("random_init", "gps_selm") else ""
-            sections["Without an embedding, or with a map"].append([html.escape(title + more), *pair(mine)])
+            sections["Without an embedding, or with a map"].append([html.escape(title_of(name) + more), *pair(mine)])
     untrained = [(UNTRAINED, "", "Location encoder with random weights")]
     untrained += [(c, "", f"Without a network: {said}") for c, said in COVERAGES.items() if c != UNTRAINED]
     for coverage, objective, section in untrained + [
@@ -208,7 +207,6 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
 def claims_table(claims: pd.DataFrame, table: str) -> Html:
     """Verdicts of `selm.experiments.location_encoders.claims` for one table; none for profiles that check plumbing."""
     from selm.experiments.location_encoders import POSITIONS
-    from selm.report import titles
     from selm.tables import _correction, _tag
 
     rows_ = claims[claims["table"] == table]
@@ -217,7 +215,7 @@ def claims_table(claims: pd.DataFrame, table: str) -> Html:
         position, _, weights = of.partition(" (")
         if position in POSITIONS:
             return POSITIONS[position] + (f" ({weights}" if weights else "")
-        return titles([of])[of] + (" (map image)" if of == "gps_selm" else "")
+        return title_of(of) + (" (map image)" if of == "gps_selm" else "")
 
     digits, scale = (3, 1.0) if table == "table1" else (1, 100.0)
     unit = "MSE" if table == "table1" else "top-1, points"

@@ -32,6 +32,7 @@ MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map sourc
 ImageryName = Annotated[
     str | None, typer.Option(metavar="NAME", help="other photographs than the profile's: naip, xview, sustainbench, …")
 ]
+Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
 
@@ -208,7 +209,7 @@ def table(
     ],
     profile: ProfileName,
     imagery: ImageryName = None,
-    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+    publish: Publish = False,
 ) -> None:
     """Compute what is missing of a table and print it."""
     from selm import experiments, report
@@ -216,16 +217,14 @@ def table(
     chosen = _profile(profile)
     results = experiments.table(chosen, f"table{number}", photographs=imagery)
     typer.echo(report.summarise(results).to_string(index=False))
-    if publish:
-        for path in experiments.publish(chosen):
-            typer.echo(path)
+    _publish(chosen, publish)
 
 
 @app.command()
 def chapter(
     name: Annotated[str, typer.Argument(help="surroundings, …: a chapter beyond the paper")],
     profile: ProfileName,
-    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+    publish: Publish = False,
 ) -> None:
     """Compute what is missing of a chapter beyond the paper and print it."""
     from selm import experiments, report
@@ -234,9 +233,7 @@ def chapter(
     results = experiments.chapter(chosen, name)
     shown = report.summarise(results) if "experiment" in results else results
     typer.echo(shown.to_string(index=False))
-    if publish:
-        for path in experiments.publish(chosen):
-            typer.echo(path)
+    _publish(chosen, publish)
 
 
 @app.command()
@@ -244,7 +241,7 @@ def figure(
     number: Annotated[int, typer.Argument(help="of the paper: 2, 3, …")],
     profile: ProfileName,
     imagery: ImageryName = None,
-    publish: Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")] = False,
+    publish: Publish = False,
 ) -> None:
     """Compute what is missing of a figure and print its numbers."""
     from selm import experiments
@@ -253,9 +250,7 @@ def figure(
     results = experiments.figure(chosen, number, photographs=imagery)
     shown = [column for column in results if column not in experiments.PROVENANCE]
     typer.echo(results[shown].to_string(index=False))
-    if publish:
-        for path in experiments.publish(chosen):
-            typer.echo(path)
+    _publish(chosen, publish)
 
 
 @app.command()
@@ -343,15 +338,23 @@ def profiles() -> None:
 def methods_() -> None:
     """List the methods: the rows of the tables."""
     from selm.methods import METHODS
+    from selm.titles import title_of
 
     for name, row in METHODS.items():
-        typer.echo(f"{name:18}  {row.title}{'' if row.in_paper else ' (a control of ours)'}")
+        typer.echo(f"{name:18}  {title_of(name)}{'' if row.in_paper else ' (a control of ours)'}")
 
 
 def _profile(name: str) -> Any:
     from selm.profiles import get_profile
 
     return get_profile(name)
+
+
+def _publish(profile: Any, asked: bool) -> None:
+    from selm import experiments
+
+    for path in experiments.publish(profile) if asked else ():
+        typer.echo(path)
 
 
 def _shard(text: str) -> tuple[int, int]:

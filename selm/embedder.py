@@ -34,7 +34,7 @@ from selm import paths
 from selm.errors import InputError
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, read_block
 from selm.maps.mercator import check_coordinates, to_tile
-from selm.networks import MapEncoder
+from selm.networks import MapEncoder, channels_last
 from selm.views import DeviceAtlas, colour
 
 if TYPE_CHECKING:
@@ -124,8 +124,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             encoder = load_encoder(self.model)
             blocks = _Blocks.open(self.map, encoder)
             on = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-            encoder = encoder.to(on, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._opened = opened = _Opened(key, encoder, blocks, on)
+            self._opened = opened = _Opened(key, channels_last(encoder.to(on)), blocks, on)
         return opened
 
     @property
@@ -277,7 +276,7 @@ class _Opened:
 
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
-        return tuple(np.atleast_1d(np.asarray(values, np.float64)).ravel() for values in (lat, lon))  # type: ignore[return-value]
+        return np.atleast_1d(np.asarray(lat, np.float64)).ravel(), np.atleast_1d(np.asarray(lon, np.float64)).ravel()
     except (TypeError, ValueError):
         raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
 

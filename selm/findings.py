@@ -13,8 +13,9 @@ import pandas as pd
 
 from selm import paths
 from selm.errors import InputError
-from selm.report import PERCENT, records, summarise, titles
+from selm.report import PERCENT, records, summarise
 from selm.tables import printed_values
+from selm.titles import title_of
 
 REFERENCES = ("japan", "japan-cpu")  # the best one that is there counts
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -175,10 +176,9 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
     missing = claims[claims["reason"].fillna("").str.startswith("no finished row of ")]
     names = sorted({name for reason in missing["reason"] for name in reason.split("row of ")[1].split(" and ")})
     if names:
-        called = titles(names)
         out.append(
             f"**{len(missing)} claims wait for rows that are not computed yet** "
-            f"(of {', '.join(called[name] for name in names)}): finish the pretrainings and the cells of the tables."
+            f"(of {', '.join(map(title_of, names))}): finish the pretrainings and the cells of the tables."
         )
     for reason, rows in claims[claims["reason"].fillna("").str.startswith("needs ")].groupby("reason"):
         need = str(reason).replace("needs", "need")
@@ -212,7 +212,7 @@ def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     if not len(chosen):
         return None
     table = summarise(chosen)
-    table["title"] = table["method"].map(titles(table["method"]))
+    table["title"] = table["method"].map(title_of)
     return table.sort_values("mean")[["method", "title", "setting", "mean", "sd"]].reset_index(drop=True)
 
 

@@ -25,8 +25,8 @@ from selm.labels.land_cover import land_cover
 from selm.labels.land_price import RADIUS_M, PriceScale, interpolate, inverse_distance_mean, read_l01
 from selm.maps import entropy, mercator
 from selm.maps.atlas import BLOCK_ZOOM, Atlas
-from selm.profiles import Profile, Region
 from selm.regions import LAND_PRICES, POPULATION, data_file, official_points, source_of
+from selm.settings import Profile, Region
 
 Allowed = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
 _CHUNK = 2048  # images whose entropy is computed together

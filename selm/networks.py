@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def resnet(arch: str, width: float = 1.0) -> ResNet:
@@ -193,6 +194,12 @@ class SplitBatchNorm2d(nn.BatchNorm2d):
         groups = max(2, len(images) * distributed.size() // self.group)
         parts = images.tensor_split(max(1, groups // distributed.size()))
         return torch.cat([super(SplitBatchNorm2d, self).forward(part) for part in parts])
+
+
+def channels_last(module: AnyModule) -> AnyModule:
+    """`module` itself, its convolutions' weights laid out channels last: faster on GPUs' tensor cores and on CPUs."""
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
+    return module
 
 
 def split_batchnorm(encoder: MapEncoder, group: int) -> MapEncoder:

@@ -18,7 +18,6 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,24 +26,15 @@ from selm import paths, splits
 from selm.errors import InputError, unknown
 from selm.maps.mercator import BBox, haversine_m
 from selm.output import written
-from selm.profiles import PROFILES, Area, Maps, Profile, Region, Retrieval
+from selm.place_profiles import Cut, place_profile, places_folder
+from selm.profiles import PROFILES
+from selm.settings import Profile
 
 TEST_SHARE = 0.3  # of what labels come from
 MIN_CELLS = 20  # in each part, so that ten folds have cells to hold
 MIN_POINTS = 60  # official points in each part, to learn from official labels
-BUFFER_M, BUFFER_SHARE = Maps().buffer_m, 0.15  # metres, but at most so much of a cell's height
 _SIZES = (0.25, 0.2, 0.1, 0.08, 0.05, 0.04, 0.02, 0.01, 0.008, 0.005, 0.004, 0.003, 0.002, 0.0015, 0.001)
 _FOLD_VERSION = 1  # raised when the same place is cut otherwise
-
-
-@dataclasses.dataclass(frozen=True)
-class Cut:
-    """How a place is cut: the side of its cells in degrees, the parallel or meridian between the parts, and which."""
-
-    cell_degrees: float
-    along: str  # "parallel" or "meridian"
-    at: float  # degrees
-    test: str  # the part that is tested on: north or east
 
 
 def make_place(
@@ -100,68 +90,11 @@ def make_place(
         "scale": scale, "stand_ins": stand_ins, "attribution": opened.attribution, "cut": dataclasses.asdict(found),
         "region": f"{slug}-{key}",
     }  # fmt: skip
-    folder = paths.runs() / "places"
-    profile = _profile(name, description, folder)
+    profile = place_profile(name, description, PROFILES)
     _write_folds(profile, *official, found, Path(profile.folds))
-    with written(folder / f"{name}.json") as file:
+    with written(places_folder() / f"{name}.json") as file:
         file.write_text(json.dumps(description, ensure_ascii=False, indent=1), encoding="utf-8")
     return profile
-
-
-def load_place(name: str) -> Profile:
-    """The profile of a place that `make_place` made, by its name; InputError if there is none under `SELM_RUNS`."""
-    return _profile(name, describe(name), paths.runs() / "places")
-
-
-def describe(name: str) -> dict[str, Any]:
-    """What a place is made of: title, source, bounds, scale, stand_ins, attribution, cut, region."""
-    file = paths.runs() / "places" / f"{name}.json"
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        known = [path.stem for path in sorted(file.parent.glob("place-*.json"))]
-        missing = unknown("place", name, known) if known else InputError(f"no place '{name}': selm reproduce makes it")
-        raise missing from None
-    except ValueError:
-        raise InputError(f"{file}: not a readable description; delete it and run selm reproduce again") from None
-
-
-def is_place(profile: Profile) -> bool:
-    """Whether a profile is that of a place."""
-    return bool(profile.folds)
-
-
-def _profile(name: str, description: dict[str, Any], folder: Path) -> Profile:
-    base = PROFILES[description["scale"]]
-    cut = Cut(**description["cut"])
-    west, south, east, north = description["bounds"]
-    if cut.along == "parallel":
-        boxes = {"south": (west, south, east, cut.at), "north": (west, cut.at, east, north)}
-    else:
-        boxes = {"west": (west, south, cut.at, north), "east": (cut.at, south, east, north)}
-    roles = {part: "test" if part == cut.test else "pretrain" for part in boxes}
-    regions = tuple(
-        Region(f"{description['region']}-{part}", description["source"], roles[part], box)
-        for part, box in boxes.items()
-    )
-    at = cut.at if cut.along == "parallel" else south
-    height = float(haversine_m(at, west, at + cut.cell_degrees, west))
-    test = boxes[cut.test]
-    labels = "stand-in labels computed from the map" if description["stand_ins"] else "official labels"
-    areas = (Area(description["region"], description["title"], description["source"], test, "held out"),)
-    return dataclasses.replace(
-        base,
-        name=name,
-        purpose=f"{description['title']} at the scale of {base.name}, {labels}",
-        regions=regions,
-        stand_ins=bool(description["stand_ins"]),
-        maps=dataclasses.replace(
-            base.maps, cell_degrees=cut.cell_degrees, buffer_m=float(min(BUFFER_M, BUFFER_SHARE * height))
-        ),
-        retrieval=Retrieval(gallery=base.retrieval.gallery, areas=areas),
-        seeds=(),
-        folds=str(folder / f"{name}.csv"),
-    )
 
 
 # What labels come from

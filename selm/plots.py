@@ -14,7 +14,8 @@ import seaborn as sns
 from numpy.typing import ArrayLike
 
 from selm.errors import InputError
-from selm.report import HIGHER_IS_BETTER, PERCENT, records, summarise, titles
+from selm.report import HIGHER_IS_BETTER, PERCENT, records, summarise
+from selm.titles import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,10 +130,7 @@ def _metrics(folder: Path) -> pd.DataFrame:
 
 def _title(method: str) -> str:
     """A row's title where it is one, else the name as it is."""
-    try:
-        return titles([method])[method]
-    except InputError:
-        return method
+    return TITLES.get(method, method)
 
 
 def entropy_histogram(entropy: Mapping[str, ArrayLike], *, threshold: float | None = None) -> Figure:

@@ -32,7 +32,8 @@ from tqdm import tqdm
 from selm import checkpoints, distributed, paths
 from selm.errors import InputError
 from selm.methods.base import Method
-from selm.profiles import Pretraining
+from selm.networks import channels_last
+from selm.settings import Pretraining
 from selm.views import ViewSampler
 
 
@@ -100,8 +101,7 @@ class Trainer:
     ):  # fmt: skip
         self.part = distributed.part(settings.batch)
         method.prepare(sampler)
-        self.method = method.to(device).train()
-        self.method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.method = channels_last(method.to(device).train())
         distributed.synchronise_norms(self.method, device)
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # shapes stay the same: let it try which algorithm is fastest

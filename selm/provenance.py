@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from selm.pretrain import commit
-from selm.profiles import Profile
+from selm.settings import Profile
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler

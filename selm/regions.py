@@ -14,7 +14,7 @@ from selm import paths
 from selm.errors import InputError
 from selm.labels.land_price import read_l01
 from selm.maps import mercator
-from selm.profiles import Profile, Region
+from selm.settings import Profile, Region
 
 if TYPE_CHECKING:
     from selm.maps.sources import MapSource

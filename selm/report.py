@@ -7,7 +7,7 @@ numbers are in ``data/paper/table<N>.csv``, as printed. Nothing here computes a 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from selm import checkpoints, paths
 from selm.errors import InputError
+from selm.titles import title_of
 
 COLUMNS = (
     "experiment", "target", "split", "method", "setting", "epochs", "metric", "trial", "value", "n_train", "n_test",
@@ -31,6 +32,7 @@ PERCENT = ("top1", "top5", "ap50")  # in percent in the paper and in tables, as 
 SETTINGS = {
     "frozen": "Frozen features, linear layer",
     "frozen-closed": "Frozen features, best linear layer (closed form)",
+    "with-coordinates": "Frozen features and the coordinates, trees",
     "finetune": "Trained end to end",
     "practitioner": "Without an embedding",
 }
@@ -119,14 +121,6 @@ def records(table: pd.DataFrame) -> Iterator[Any]:
     yield from table.itertuples(index=False)
 
 
-def titles(methods: Iterable[str]) -> dict[str, str]:
-    """What the rows of tables are called: as the paper prints them, and our own rows as `selm.experiments` does."""
-    from selm import experiments  # late: result files are read without torch
-
-    named = {str(row.method): str(row.title) for number in range(1, 5) for row in records(paper_table(number))}
-    return {method: named[method] if method in named else experiments.title(method) for method in methods}
-
-
 # -- summaries and statuses --------------------------------------------------------------------------------------------
 
 
@@ -210,7 +204,6 @@ def compare(
             wanted.setdefault(key, math.nan)
     if methods is not None:
         wanted = {key: value for key, value in wanted.items() if key[0] in set(methods)}
-    names = titles(dict.fromkeys(key[0] for key in wanted))
     rows = []
     for heading in runs:
         for (method, setting, epochs, metric), value in wanted.items():
@@ -218,7 +211,7 @@ def compare(
             mean, sd = (float(cell.mean), float(cell.sd)) if cell is not None else (math.nan, math.nan)
             rows.append(
                 {
-                    "run": heading, "split": split, "method": method, "title": names[method], "setting": setting,
+                    "run": heading, "split": split, "method": method, "title": title_of(method), "setting": setting,
                     "epochs": epochs, "metric": metric, "paper": value, "mean": mean, "sd": sd,
                     "n": 0 if cell is None else int(cell.n), "seeds": 0 if cell is None else int(cell.seeds),
                     "profile": "" if cell is None else str(cell.profile), "delta": mean - value,
@@ -230,7 +223,7 @@ def compare(
                "profile", "delta", "status"]  # fmt: skip
     out = pd.DataFrame(rows, columns=columns)
     # the paper's order, then our own rows as they come
-    order = {method: rank for rank, method in enumerate(methods if methods is not None else names)}
+    order = {method: rank for rank, method in enumerate(methods or dict.fromkeys(key[0] for key in wanted))}
     setting_order = {setting: rank for rank, setting in enumerate(SETTINGS)}
     ranks = out.assign(
         _setting=out["setting"].map(setting_order).fillna(len(setting_order)),

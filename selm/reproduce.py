@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from selm import experiments, notebooks, paths, places, report
+from selm import experiments, notebooks, paths, place_profiles, places, report
 from selm.data import registry
 from selm.errors import InputError
 from selm.maps.mercator import BBox
-from selm.profiles import Profile
+from selm.settings import Profile
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,7 +61,7 @@ def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bo
 def publish(profile: Profile, results: pd.DataFrame) -> Path:
     """Write a place's results to data/results/places, for the book to show: the rows of the closed form and of the
     practitioner's models."""
-    about = places.describe(profile.name)
+    about = place_profiles.describe(profile.name)
     kept = results[results["setting"].isin(["frozen-closed", "practitioner"])]
     kept = kept.assign(place=about["title"], scale=about["scale"], map_attribution=about["attribution"])
     return report.write_results(kept, paths.repository() / "data" / "results" / "places" / f"{profile.name}.csv")
@@ -69,7 +69,7 @@ def publish(profile: Profile, results: pd.DataFrame) -> Path:
 
 def write_pages(profile: Profile, folder: Path) -> Path:
     """The pages of a place's book, not filled yet, in `folder`: those of `CHAPTERS`, and a first page that names it."""
-    about = places.describe(profile.name)
+    about = place_profiles.describe(profile.name)
     book = paths.repository() / "book"
     if folder.exists():
         shutil.rmtree(folder)
@@ -100,7 +100,7 @@ def _quoted(text: str) -> str:
 def _first_page(profile: Profile, about: dict[str, Any]) -> str:
     bounds: BBox = about["bounds"]
     west, south, east, north = bounds
-    cut = places.Cut(**about["cut"])
+    cut = place_profiles.Cut(**about["cut"])
     kind = (
         "**Stand-ins computed from the map itself**: no official land prices and census areas cover the place. Scores "
         "on them say that everything runs, and nothing about prices or people."
@@ -151,7 +151,7 @@ def summarise(profile: Profile, results: pd.DataFrame) -> str:
     shown = report.summarise(results)
     shown = shown[(shown["split"] == "blocks") & shown["target"].isin(["l01", "area_type"])]
     shown = shown[shown["setting"].isin(["frozen-closed", "practitioner"]) & shown["metric"].isin(["mse", "top1"])]
-    title = places.describe(profile.name)["title"]
+    title = place_profiles.describe(profile.name)["title"]
     kind = "stand-in labels" if profile.stand_ins else "official labels"
     columns = ["experiment", "method", "setting", "metric", "mean", "sd", "n"]
     table = shown[columns].round(3).to_string(index=False)

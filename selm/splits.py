@@ -26,8 +26,9 @@ from numpy.typing import ArrayLike, NDArray
 from selm import paths
 from selm.errors import InputError
 from selm.maps.mercator import BBox, haversine_m
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
 from selm.regions import label_files, official_points, open_region
+from selm.settings import Profile
 
 DRAWS = 10
 FOLDS = 10

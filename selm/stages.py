@@ -27,7 +27,7 @@ from selm.maps.entropy import priorities
 from selm.networks import EncoderConfig, MapEncoder
 from selm.pretrain import Trainer, pretrain
 from selm.probes.practitioner import colour_histogram
-from selm.profiles import Profile, Region
+from selm.settings import Profile, Region
 from selm.views import DeviceAtlas, ViewSampler, colour, pixel_statistics
 
 # Raise a stage's version when its numbers change for the same settings and data.

@@ -12,7 +12,8 @@ from typing import Any
 import pandas as pd
 
 from selm.errors import InputError
-from selm.report import HIGHER_IS_BETTER, PERCENT, SETTINGS, paper_table, records, titles
+from selm.report import HIGHER_IS_BETTER, PERCENT, SETTINGS, paper_table, records
+from selm.titles import title_of
 
 PLUMBING_CHECKS = ("smoke", "demo")  # profiles that show that everything runs: their numbers carry no verdict
 _UNITS = {"mse": "MSE", "top1": "top-1", "top5": "top-5", "ap50": "AP50"}
@@ -205,13 +206,12 @@ def claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
     plumbing_check = bool(claims["profile"].isin(PLUMBING_CHECKS).any())
     scale = 100.0 if metric in PERCENT else 1.0
     unit = _UNITS[metric] + (", points" if metric in PERCENT else "")
-    names = titles(dict.fromkeys([*claims["a"], *claims["b"]]))
     in_paper = {str(method) for number in (1, 2) for method in paper_table(number)["method"]}
     columns = ("claim", "whose", f"gain ({unit})", "interval", "p, Holm", "runs", "")
     head = "<tr>" + "".join(f"<th>{column}</th>" for column in columns) + "</tr>"
     body = ""
     for row in records(claims):
-        body += f"<tr><td>{html.escape(names[row.a])} beats {html.escape(names[row.b])}</td>"
+        body += f"<tr><td>{html.escape(title_of(row.a))} beats {html.escape(title_of(row.b))}</td>"
         body += _td("paper" if {row.a, row.b} <= in_paper else "ours")
         if row.verdict == "not run":
             body += 4 * _td("–") + _td(_tag(row.verdict)) + "</tr>"
@@ -267,9 +267,9 @@ def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
         column = (str(claim.target), str(claim.metric), str(claim.setting), epochs)
         columns.setdefault(column)
         rows.setdefault((str(claim.a), str(claim.b)), {})[column] = claim
-    names = {name: name.replace("-", " ") for pair in rows for name in pair}
-    if where != "figure5":
-        names = titles(names)
+    names = {
+        name: name.replace("-", " ") if where == "figure5" else title_of(name) for pair in rows for name in pair
+    }
     head = "<tr><th>claim</th>"
     for target, metric, setting, epochs in columns:
         facts = [_SHORT.get(setting, setting), f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else ""]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from selm import profiles
+from selm import settings
 from selm.errors import InputError
 from selm.maps.mercator import to_tile
 
@@ -221,7 +221,7 @@ class ViewSampler:
         atlas: DeviceAtlas,
         lat: NDArray[np.float64],
         lon: NDArray[np.float64],
-        views: profiles.Views,
+        views: settings.Views,
         *,
         zoom: int,
         parent_zoom: int | None,
@@ -254,7 +254,7 @@ class ViewSampler:
 
     def batch(
         self, rows: Tensor, generator: torch.Generator, *, parents: bool = True, part: slice = slice(None),
-        views: profiles.Views | None = None,
+        views: settings.Views | None = None,
     ) -> Batch:  # fmt: skip
         """Two global and n_local local views of each of the places `rows` (B,), with or without their parents.
 

@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from selm import methods, notebooks, paths
-from selm.profiles import Profile
+from selm.settings import Profile
 
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -165,7 +165,7 @@ def test_decisions_quotes_the_defaults() -> None:
 
 def test_decisions_mentions_every_field_of_pretraining_that_is_ours() -> None:
     page = (ROOT / "book" / "decisions.md").read_text()
-    lines = (ROOT / "selm" / "profiles.py").read_text().split("class Pretraining")[1].split("class Probing")[0]
+    lines = (ROOT / "selm" / "settings.py").read_text().split("class Pretraining")[1].split("class Probing")[0]
     for name in re.findall(r"^    (\w+): .*no value in the paper", lines, re.M):
         assert f"`pretraining.{name}`" in page, name
 

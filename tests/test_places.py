@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from selm import places, splits
+from selm import place_profiles, places, splits
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.profiles import PROFILES, get_profile
@@ -99,12 +99,12 @@ def test_a_place_is_a_profile_at_some_scale(extract):
     assert (pretrain[0].bbox[1], test[0].bbox[3]) == (BOUNDS[1], BOUNDS[3])
     height = haversine_m(47.1, 9.5, 47.1 + profile.maps.cell_degrees, 9.5)
     assert 0 < profile.maps.buffer_m <= min(1000, 0.16 * height)
-    assert places.is_place(profile) and not places.is_place(PROFILES["smoke"])
+    assert place_profiles.is_place(profile) and not place_profiles.is_place(PROFILES["smoke"])
 
 
 def test_it_is_found_again_by_its_name(extract):
     profile = places.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
-    assert get_profile(profile.name) == profile == places.load_place(profile.name)
+    assert get_profile(profile.name) == profile == place_profiles.load_place(profile.name, PROFILES)
     again = places.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
     assert again == profile
     assert places.make_place("x.osm.pbf", "Liechtenstein", scale="demo").name != profile.name
@@ -184,7 +184,7 @@ def test_official_points_of_a_part_are_those_inside_its_box(monkeypatch):
     points.attrs["year"] = 2013
     monkeypatch.setattr(regions, "read_l01", lambda path: points.copy())
     monkeypatch.setattr(regions, "data_file", lambda name: Path(name))
-    from selm.profiles import Region
+    from selm.settings import Region
 
     parts = (
         Region("south", "x", "pretrain", (139.7, 35.55, 139.8, 35.65)),
@@ -233,7 +233,7 @@ def test_real_extracts(real, path, line, tmp_path, monkeypatch):
     source = real(path)
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))
     profile = places.make_place(source, "Here", scale="smoke")
-    cut = places.describe(profile.name)["cut"]
+    cut = place_profiles.describe(profile.name)["cut"]
     assert (cut["along"], cut["at"], cut["cell_degrees"]) == line
     assert profile.stand_ins
     description = json.loads((tmp_path / "places" / f"{profile.name}.json").read_text())

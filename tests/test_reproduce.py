@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from selm import places, report, reproduce
+from selm import place_profiles, report, reproduce
 from selm.cli import main
 from selm.data import registry
 from selm.errors import InputError
@@ -106,9 +106,9 @@ def test_published_rows_carry_the_place_and_its_attribution(
     kotka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
     profile, results = kotka
-    about = places.describe(profile.name)
+    about = place_profiles.describe(profile.name)
     monkeypatch.setattr(reproduce.paths, "repository", lambda: tmp_path)
-    monkeypatch.setattr(places, "describe", lambda name: about)
+    monkeypatch.setattr(place_profiles, "describe", lambda name: about)
     rows = report.read_results(reproduce.publish(profile, results))
     assert set(rows["place"]) == {'Kotka "harbour"'}
     assert set(rows["map_attribution"]) == {"© OpenStreetMap contributors"}

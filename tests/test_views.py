@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy import stats
 from synthetic import VIEWS, SyntheticAtlas, sampler
 
-from selm import profiles
+from selm import settings
 from selm.errors import InputError
 from selm.views import DeviceAtlas, Windows, colour, cut, pixel_statistics, random_windows, reach
 
@@ -260,7 +260,7 @@ def test_the_same_generator_gives_the_same_batch_and_another_gives_another():
 
 
 def test_a_batch_stacks_view_by_view_with_the_labels_of_its_rows():
-    plain = profiles.Views(
+    plain = settings.Views(
         global_px=16, local_px=16, n_local=3, global_area=(1, 1), local_area=(1, 1), zoom=(1, 1), rotation_degrees=0
     )
     source, rows = sampler(views=plain), torch.tensor([7, 0, 7, 12])
@@ -281,7 +281,7 @@ def test_a_batch_stacks_view_by_view_with_the_labels_of_its_rows():
 
 
 def test_views_are_standardised_with_the_statistics_they_are_given():
-    plain = profiles.Views(32, 16, 2, (1, 1), (1, 1), (1, 1), 0)
+    plain = settings.Views(32, 16, 2, (1, 1), (1, 1), (1, 1), 0)
     rows, generator = torch.arange(4), torch.Generator().manual_seed(0)
     raw = sampler(views=plain, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1)).batch(rows, generator)
     out = sampler(views=plain, pixel_mean=(0.1, 0.5, 0.2), pixel_std=(1, 0.5, 2)).batch(rows, generator)
@@ -294,7 +294,7 @@ def test_views_are_standardised_with_the_statistics_they_are_given():
 @pytest.mark.parametrize("at", [(100, 60), (128, 128), (254, 130)])
 def test_the_parents_central_quarter_is_the_ground_of_the_view(atlas, loaded, at):
     """Zoom 16 is the 2 × 2 mean of zoom 17 here, so the un-zoomed view, averaged, is the middle of its parent."""
-    plain = profiles.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 0)
+    plain = settings.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 0)
     lat, lon = atlas.place(*at)
     source = sampler(1, views=plain, pixel_mean=(0, 0, 0), pixel_std=(1, 1, 1))
     source.centres = torch.round(loaded.locate([lat], [lon], 17))
@@ -314,7 +314,7 @@ def test_parent_centres_are_the_same_places_one_zoom_out():
 
 def test_a_parent_is_turned_as_its_view_is(atlas):
     smooth = SyntheticAtlas(("###", "###", "###"), grain=16, seed=3)
-    turned = profiles.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 180)
+    turned = settings.Views(32, 16, 0, (1, 1), (1, 1), (1, 1), 180)
     source = sampler(32, atlas=smooth, views=turned)
     batch = source.batch(torch.arange(32), torch.Generator().manual_seed(0))
     middle = batch.parents[:, :, 8:24, 8:24]

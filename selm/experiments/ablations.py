@@ -28,7 +28,7 @@ from selm.pretrain import Trainer, provenance, step_generator
 from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
 from selm.probes.outcome import OutOfFold
-from selm.profiles import Profile
+from selm.settings import Profile
 from selm.views import Batch
 
 VERSION = 1  # raise it when the numbers change

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from selm import checkpoints, methods, stages
 from selm.pretrain import provenance
-from selm.profiles import Profile
+from selm.settings import Profile
 
 
 def cell_base(profile: Profile, label: str, method: str, seed: int, parts: dict[str, Any]) -> Path:

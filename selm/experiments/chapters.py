@@ -8,7 +8,7 @@ import pandas as pd
 
 from selm.errors import unknown
 from selm.experiments import ablations, image_to_location, images_to_gps, location_encoders, semivariogram, surroundings
-from selm.profiles import Profile
+from selm.settings import Profile
 
 # A chapter's rows, computed where they are missing: `selm chapter NAME`.
 CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {

@@ -26,7 +26,7 @@ from selm.experiments.cached import cell_base, cell_rows, is_finished, table_row
 from selm.imagery.chips import random_chips
 from selm.imagery.images import Imagery, statistics
 from selm.probes.detection import Objects, average_precision, detect, detector, train
-from selm.profiles import Profile
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "table4"

@@ -8,7 +8,7 @@ import pandas as pd
 
 from selm.errors import InputError
 from selm.experiments import interpolation, recall, sample_size, tsne
-from selm.profiles import Profile
+from selm.settings import Profile
 
 PROVENANCE = ("profile", "run_id", "data", "commit", "device", "torch", "date")  # columns of every table of results
 # What a figure shows as a table, computed where it is missing: `selm figure N`.

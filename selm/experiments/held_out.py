@@ -17,8 +17,8 @@ from selm.labels.land_price import RADIUS_M, interpolate
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
 from selm.maps.palette import LAND_COVER_CLASSES
-from selm.profiles import Profile
 from selm.regions import POPULATION, data_file, open_region, source_of
+from selm.settings import Profile
 
 if TYPE_CHECKING:
     from selm.maps.draw import Style

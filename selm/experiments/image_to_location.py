@@ -23,7 +23,7 @@ from selm.maps.mercator import haversine_m
 from selm.pretrain import provenance
 from selm.probes import geocells
 from selm.probes.geocells import Geocells
-from selm.profiles import Profile
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change
 WAYS = {

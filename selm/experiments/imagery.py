@@ -32,8 +32,8 @@ from selm.imagery.uc_merced import read_uc_merced
 from selm.imagery.xview import read_xview
 from selm.maps.palette import LAND_COVER_CLASSES
 from selm.probes.practitioner import colour_histogram
-from selm.profiles import Profile
 from selm.regions import data_file, open_region
+from selm.settings import Profile
 
 VERSION = 1  # raise it when features or histograms change for the same images and encoder
 

@@ -27,7 +27,7 @@ from selm.images_to_gps.photos import Photos, inside, random_split, without_lone
 from selm.images_to_gps.training import Labelled, Trained
 from selm.maps.atlas import Atlas
 from selm.pretrain import provenance
-from selm.profiles import Profile, Region
+from selm.settings import Profile, Region
 from selm.views import DeviceAtlas, Windows, cut
 
 VERSION = 1  # raise it when the numbers change

@@ -20,7 +20,7 @@ from selm.labels.neighbours import pairs_within
 from selm.nearest import Nearest
 from selm.pretrain import provenance
 from selm.probes.interpolation import along, interpolate
-from selm.profiles import Profile
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change
 DRAWN = ("gps_selm", "dino")  # whose pairs are shown as images

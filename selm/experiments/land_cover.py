@@ -31,7 +31,7 @@ from selm.probes.folds import BufferedFolds, random_folds
 from selm.probes.frozen import frozen, logistic
 from selm.probes.outcome import OutOfFold
 from selm.probes.raw_gps import raw_gps
-from selm.profiles import Profile
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "table3"

@@ -31,8 +31,8 @@ from selm.locations import sample_locations
 from selm.pretrain import Trainer, pretrain, provenance
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.profiles import Pretraining, Profile
 from selm.semivariogram import Fit, pair_weights
+from selm.settings import Pretraining, Profile
 
 VERSION = 1  # raise it when the numbers change
 UNTRAINED = "none"
@@ -266,7 +266,7 @@ def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         method = LocationMethod(
-            encoder, pairs, run.objective, lr=s.lr, lr_warmup=s.lr_warmup,  # type: ignore[arg-type]
+            encoder, pairs, run.objective, lr=s.lr, lr_warmup=s.lr_warmup,
             weight_decay=s.weight_decay, weigh=weigh,
         )  # fmt: skip
     length = Pretraining(images=s.images, batch=s.batch, checkpoint_every=1_000, log_every=25)
@@ -287,7 +287,7 @@ def method(profile: Profile, run: Run, *, progress: bool = True) -> LocationMeth
     folder = trained(profile, run, progress=progress)
     s, pairs = profile.location_encoders, paired(profile, run.coverage)
     made = LocationMethod(
-        LocationEncoder.from_pretrained(folder), pairs, run.objective, lr=s.lr,  # type: ignore[arg-type]
+        LocationEncoder.from_pretrained(folder), pairs, run.objective, lr=s.lr,
         lr_warmup=s.lr_warmup, weight_decay=s.weight_decay,
     )  # fmt: skip
     tensors, _ = checkpoints.load_tensors(folder / "method.safetensors")

@@ -21,7 +21,7 @@ from selm.labels.land_cover import STYLE, land_cover
 from selm.maps.atlas import BLOCK_ZOOM, Atlas
 from selm.maps.mercator import to_tile
 from selm.maps.palette import LAND_COVER_CLASSES
-from selm.profiles import Profile, Region
+from selm.settings import Profile, Region
 
 VERSION = 1  # raise it when places or labels change for the same settings and data
 NO_FILLS = "selm_no_fills"

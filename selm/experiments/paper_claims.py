@@ -21,8 +21,8 @@ from selm.experiments import cached, grid, land_cover, osm_land_cover, recall, r
 from selm.pretrain import provenance
 from selm.probes.claims import N_BOOT, Draws, draw, judge
 from selm.probes.recall import found_within
-from selm.profiles import Area, Profile, Query
 from selm.report import HIGHER_IS_BETTER, records
+from selm.settings import Area, Profile, Query
 
 COLUMNS = ("id", "where", "section", "a", "b", "metric", "target", "epochs", "setting", "text")
 PAPER_EPOCHS = (1, 25, 50)  # of Tables 1 and 2; those of a shorter profile are told by their place in the order

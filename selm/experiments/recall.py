@@ -23,8 +23,8 @@ from selm.maps.atlas import Atlas
 from selm.maps.mercator import to_tile
 from selm.pretrain import provenance
 from selm.probes import recall
-from selm.profiles import Area, Profile, Query, Region
 from selm.regions import source_of
+from selm.settings import Area, Profile, Query, Region
 from selm.views import DeviceAtlas
 
 VERSION = 1  # raise it when the numbers change

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selm import methods, stages
+from selm import methods, stages, titles
 from selm.experiments.runs import complete, pretrainings
 from selm.maps.palette import lookup
 from selm.probes.practitioner import colour_histogram
-from selm.profiles import Profile
+from selm.settings import Profile
 
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
 ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete
@@ -25,7 +25,7 @@ PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
 
 def title(method: str) -> str:
     """What a representation is called in figures."""
-    return BASELINES[method] if method in BASELINES else methods.get_row(method).title
+    return BASELINES[method] if method in BASELINES else titles.title_of(method)
 
 
 def complete_ones(profile: Profile) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from selm import checkpoints, methods, stages
-from selm.profiles import Profile
+from selm.settings import Profile
 
 
 def curves(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, progress: bool = True) -> pd.DataFrame:

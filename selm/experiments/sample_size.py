@@ -27,7 +27,7 @@ from selm.imagery.sustainbench import official_split
 from selm.probes import practitioner
 from selm.probes.frozen import logistic, ridge
 from selm.probes.outcome import OutOfFold
-from selm.profiles import Profile
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "figure4"

@@ -15,8 +15,8 @@ from selm.errors import InputError
 from selm.experiments import image_to_location, location_encoders
 from selm.experiments.location_encoders import Run
 from selm.pretrain import provenance
-from selm.profiles import Profile
 from selm.semivariogram import MODELS, Empirical, Fit, empirical, fit, kinds
+from selm.settings import Profile
 
 VERSION = 1  # raise it when the numbers change
 _NAMES = ("variogram_places", "variogram_reach", "variogram_bins")

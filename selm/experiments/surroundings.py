@@ -27,7 +27,7 @@ from selm.experiments.runs import complete
 from selm.labels.neighbours import pairs_within
 from selm.probes.folds import BufferedFolds
 from selm.probes.local_field import LocalField, local_field
-from selm.profiles import Profile
+from selm.settings import Profile
 
 EXPERIMENT = "surroundings"
 VERSION = 2

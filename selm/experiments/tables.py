@@ -8,7 +8,7 @@ import pandas as pd
 
 from selm.errors import InputError
 from selm.experiments import detection, grid, land_cover
-from selm.profiles import Profile
+from selm.settings import Profile
 
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {
     "table1": grid.table1,

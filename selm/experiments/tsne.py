@@ -19,7 +19,7 @@ from selm.maps.palette import LAND_COVER_CLASSES
 from selm.pretrain import provenance
 from selm.probes.claims import paired_bootstrap
 from selm.probes.tsne import groups_of_equal_number, neighbour_purity, tsne
-from selm.profiles import Profile
+from selm.settings import Profile
 from selm.views import colour
 
 VERSIONS = {"tsne": 1, "purity": 1}  # raise one when its numbers change

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from selm.location.encoder import LocationEncoder
 from selm.location.losses import distillation, symmetric_info_nce
 from selm.methods.base import Method, feature_spread
 from selm.optimisation import Optimisation
-from selm.profiles import Views
+from selm.settings import Views
 
 OBJECTIVES = ("contrast", "distillation")
 PairWeights = Callable[[Tensor, Tensor], Tensor]  # (N, 2) degrees, (N, d) image features → (N, N)
@@ -61,7 +60,7 @@ class LocationMethod(Method):
     std: Tensor
 
     def __init__(
-        self, encoder: LocationEncoder, places: PairedPlaces, objective: Literal["contrast", "distillation"], *,
+        self, encoder: LocationEncoder, places: PairedPlaces, objective: str, *,
         lr: float, lr_warmup: float, weight_decay: float, weigh: PairWeights | None = None,
     ):  # fmt: skip
         super().__init__()

@@ -18,18 +18,18 @@ from selm.methods.mugs import Mugs, MugsSettings
 from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
 from selm.methods.tile2vec import Tile2Vec, Tile2VecSettings
 from selm.networks import EncoderConfig, MapEncoder
-from selm.profiles import Pretraining, Profile
+from selm.settings import Pretraining, Profile
+from selm.titles import title_of
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the tables: its title, and for pretrained methods who builds it from which settings.
+    """A row of the tables: for pretrained methods, who builds it from which settings (`selm.titles` has its title).
 
     `builder(encoder, pretraining, settings, image_px)` makes the method. `version` is part of a run's address: raise
     it when the method's numbers change.
     """
 
-    title: str
     builder: Callable[[MapEncoder, Pretraining, Any, int], Method] | None = None
     settings: Any = None
     version: int = 1
@@ -50,37 +50,29 @@ class Row:
 _GEO = Terms(price=True, density=True, coordinates=True)
 
 METHODS: dict[str, Row] = {
-    "random_init": Row("Random Init"),
-    "raw_gps": Row("raw GPS"),
-    "mugs": Row("MUGS", Mugs, MugsSettings()),
-    "moco_v2": Row("MoCo-V2", MoCo, MoCoSettings()),
-    "dino": Row("DINO", GPSSELM, Terms()),
-    "moco_geo_tp": Row("MoCo-V2+Geo+TP", MoCoGeoTP, MoCoGeoTPSettings()),
-    "tile2vec": Row("Tile2Vec", Tile2Vec, Tile2VecSettings()),
-    "gps_selm_geo": Row("GPS-SELM (geo)", GPSSELM, _GEO),
-    "gps_selm_geo_rec": Row(
-        "GPS-SELM (geo+rec)", GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)
-    ),
+    "random_init": Row(),
+    "raw_gps": Row(),
+    "mugs": Row(Mugs, MugsSettings()),
+    "moco_v2": Row(MoCo, MoCoSettings()),
+    "dino": Row(GPSSELM, Terms()),
+    "moco_geo_tp": Row(MoCoGeoTP, MoCoGeoTPSettings()),
+    "tile2vec": Row(Tile2Vec, Tile2VecSettings()),
+    "gps_selm_geo": Row(GPSSELM, _GEO),
+    "gps_selm_geo_rec": Row(GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)),
     "gps_selm": Row(
-        "GPS-SELM (geo+rec+int)",
-        GPSSELM,
-        Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True),
+        GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True)
     ),
     # controls of our own: does supervision alone explain the result, and what is left without prices?
     "geo_only": Row(
-        "geo losses alone",
-        GPSSELM,
-        Terms(distillation=False, price=True, density=True, coordinates=True),
-        in_paper=False,
+        GPSSELM, Terms(distillation=False, price=True, density=True, coordinates=True), in_paper=False
     ),
     "gps_selm_no_price": Row(
-        "GPS-SELM without land price",
         GPSSELM,
         Terms(density=True, coordinates=True, reconstruction=True, clustering=True),
         in_paper=False,
     ),
     # beyond the paper
-    "multi_zoom": Row("GPS-SELM (geo), zooms 17-14", MultiZoom, MultiZoomSettings(), in_paper=False),
+    "multi_zoom": Row(MultiZoom, MultiZoomSettings(), in_paper=False),
 }
 
 PRETRAINED = tuple(name for name, row in METHODS.items() if row.builder is not None)
@@ -115,7 +107,7 @@ def settings_table(profile: Profile, *, controls: bool = False) -> pd.DataFrame:
             continue
         with torch.device("meta"):
             method = build(name, MapEncoder(config), profile.pretraining, profile.views.global_px)
-        rows[row.title] = {
+        rows[title_of(name)] = {
             **method.optimisation().describe(),
             **method.describe(profile.views),
             "images seen": f"{profile.pretraining.images:,}",

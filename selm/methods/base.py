@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from selm import distributed
 from selm.networks import MapEncoder
 from selm.optimisation import Optimisation
-from selm.profiles import Views
+from selm.settings import Views
 from selm.views import Batch, ViewSampler
 
 

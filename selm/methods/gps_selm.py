@@ -16,8 +16,8 @@ from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import frozen_copy
 from selm.networks import MapEncoder, ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining, Views
 from selm.schedules import cosine, linear_warmup
+from selm.settings import Pretraining, Views
 from selm.views import Batch
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from selm.errors import InputError
 from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.networks import MapEncoder
-from selm.profiles import Pretraining, Views
+from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 

@@ -14,7 +14,7 @@ from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import follow, frozen_copy, momentum_of_run, queue_length, random_units
 from selm.networks import MapEncoder, contrastive_head, split_batchnorm
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining, Views
+from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 

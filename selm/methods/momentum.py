@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from selm.profiles import Pretraining
+from selm.settings import Pretraining
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:

@@ -15,8 +15,8 @@ from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import follow, frozen_copy, queue_length, random_units
 from selm.networks import MapEncoder, PredictedHead, ProjectionHead, RelationBlock
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining, Views
 from selm.schedules import cosine
+from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler, erased
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from selm.errors import InputError
 from selm.methods.gps_selm import GPSSELM, Terms
 from selm.networks import MapEncoder
-from selm.profiles import Pretraining
+from selm.settings import Pretraining
 from selm.views import Batch, ViewSampler, colour, cut, random_windows, reach
 
 _GEO = Terms(price=True, density=True, coordinates=True)

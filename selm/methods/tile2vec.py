@@ -11,7 +11,7 @@ from selm import contrastive
 from selm.methods.base import Method, feature_spread
 from selm.networks import MapEncoder
 from selm.optimisation import Optimisation
-from selm.profiles import Pretraining, Views
+from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 

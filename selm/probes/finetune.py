@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from selm.errors import InputError
+from selm.networks import channels_last
 from selm.probes.collect import Collector
 from selm.probes.folds import BufferedFolds, problems
 from selm.probes.frozen import minibatches
@@ -153,8 +154,7 @@ def _start(
     encoder: nn.Module, dim: int, n_outputs: int, where: torch.device,
     lr: float, head_lr: float, weight_decay: float, warmup_steps: int,
 ) -> tuple[EncoderWithHead, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:  # fmt: skip
-    model = EncoderWithHead(encoder, dim, n_outputs).to(where)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = channels_last(EncoderWithHead(encoder, dim, n_outputs).to(where))
     parameters = [p for p in model.encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         [

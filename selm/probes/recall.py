@@ -1,7 +1,7 @@
 """Figure 5: is a place found again from another picture of it? Top-k % recall over a gallery of places.
 
 Samano et al. (ECCV 2020), whose protocol the paper follows, ask with street panoramas; the paper says "location images"
-and no more. Here the question is another map picture of the place, made as `selm.profiles.Query` says.
+and no more. Here the question is another map picture of the place, made as `selm.settings.Query` says.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from selm.errors import InputError
 from selm.maps.mercator import metres_per_pixel
-from selm.profiles import Query
+from selm.settings import Query
 from selm.views import DeviceAtlas, Windows, colour, cut
 
 _CHUNK_BYTES = 2**26  # of distances that are computed together

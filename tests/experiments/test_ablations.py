@@ -12,7 +12,7 @@ import pytest
 import torch
 from synthetic import SETTINGS, VIEWS, method, sampler
 
-from selm import profiles, splits, stages
+from selm import settings, splits, stages
 from selm.errors import InputError
 from selm.experiments import ablations
 from selm.pretrain import step_generator
@@ -21,7 +21,7 @@ from selm.profiles import get_profile
 JAPAN = get_profile("japan-cpu")
 
 
-def changed(profile: profiles.Profile) -> dict[str, object]:
+def changed(profile: settings.Profile) -> dict[str, object]:
     """Fields of a profile that differ from japan-cpu's, without what every try shares."""
     out = {}
     for part in ("pretraining", "views", "maps", "encoder", "probing"):
@@ -110,14 +110,14 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
     folds = pd.DataFrame({"cell": cells, **{f"draw_{d}": rng.integers(0, 10, 20) for d in range(10)}})
     trained: list[tuple[int, float]] = []
 
-    def pretrained(profile: profiles.Profile, name: str, seed: int, *, progress: bool = True) -> Path:
+    def pretrained(profile: settings.Profile, name: str, seed: int, *, progress: bool = True) -> Path:
         trained.append((profile.pretraining.images, profile.pretraining.gamma))
         folder = tmp_path / f"run-{len(trained)}"
         folder.mkdir()
         pd.DataFrame({"feature_spread": [0.5], "collapse": [""]}).to_csv(folder / "metrics.csv", index=False)
         return folder
 
-    def features(profile: profiles.Profile, name: str, seed: int, table: pd.DataFrame, label: str) -> np.ndarray:
+    def features(profile: settings.Profile, name: str, seed: int, table: pd.DataFrame, label: str) -> np.ndarray:
         assert (table["target_set"] == "validation").all() and len(table) == 150
         noise = np.random.default_rng(1).normal(size=(150, 4))
         return np.column_stack([table["price"] * (2.0 if profile.pretraining.gamma == 1.0 else 0.0), noise])

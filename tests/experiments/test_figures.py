@@ -18,7 +18,8 @@ from selm.experiments import held_out, interpolation, recall, representations, t
 from selm.maps.palette import make_palette
 from selm.networks import EncoderConfig
 from selm.probes.practitioner import colour_histogram
-from selm.profiles import Area, Figures, Query, Retrieval, get_profile
+from selm.profiles import get_profile
+from selm.settings import Area, Figures, Query, Retrieval
 
 SMOKE = get_profile("smoke")
 CONFIG = EncoderConfig("resnet18", 0.125, image_px=16, pixel_mean=(0.5,) * 3, pixel_std=(0.25,) * 3)

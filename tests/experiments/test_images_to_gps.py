@@ -15,7 +15,8 @@ from PIL import Image
 
 from selm.errors import InputError
 from selm.experiments import images_to_gps
-from selm.profiles import Area, ImageToGPS, get_profile
+from selm.profiles import get_profile
+from selm.settings import Area, ImageToGPS
 
 
 def profile(**settings: object):

@@ -17,7 +17,8 @@ from selm.experiments.location_encoders import Run
 from selm.labels.neighbours import pairs_within
 from selm.maps.mercator import haversine_m
 from selm.probes.folds import BufferedFolds, random_folds
-from selm.profiles import Profile, get_profile
+from selm.profiles import get_profile
+from selm.settings import Profile
 
 KINDS = ("pretraining", "test", "set-aside", "queries")
 

@@ -12,7 +12,8 @@ from selm.errors import InputError
 from selm.experiments import imagery, sample_size
 from selm.imagery.images import Imagery
 from selm.imagery.sustainbench import SPLITS
-from selm.profiles import SampleSize, get_profile
+from selm.profiles import get_profile
+from selm.settings import SampleSize
 
 
 def images(n: int, name: str = "eurosat", **fields: object) -> Imagery:

@@ -11,13 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selm import profiles
+from selm import settings
 from selm.errors import InputError
 from selm.location import Frame, LocationConfig, LocationEncoder, LocationMethod, PairedPlaces
 from selm.location.losses import distillation, symmetric_info_nce
 from selm.pretrain import Trainer, pretrain
 
-SETTINGS = dataclasses.replace(profiles.Pretraining(), images=32 * 40, batch=32, checkpoint_every=10, log_every=5)
+SETTINGS = dataclasses.replace(settings.Pretraining(), images=32 * 40, batch=32, checkpoint_every=10, log_every=5)
 
 
 def slow_info_nce(a: torch.Tensor, b: torch.Tensor, scale: float, weights: torch.Tensor) -> float:

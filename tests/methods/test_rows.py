@@ -8,15 +8,22 @@ import dataclasses
 import pytest
 import torch
 
-from selm import methods, paths, stages
+from selm import methods, paths, report, stages
 from selm.networks import EncoderConfig
 from selm.profiles import get_profile
+from selm.titles import title_of
 
 
 def test_the_papers_rows_are_in_the_papers_order_and_under_its_titles():
     with open(paths.repository() / "data" / "paper" / "table1.csv", newline="") as handle:
         printed = list(dict.fromkeys((row["method"], row["title"]) for row in csv.DictReader(handle)))
-    assert printed == [(name, row.title) for name, row in methods.METHODS.items() if row.in_paper]
+    assert printed == [(name, title_of(name)) for name, row in methods.METHODS.items() if row.in_paper]
+
+
+def test_every_row_of_the_papers_tables_is_called_as_the_paper_calls_it():
+    for number in range(1, 5):
+        printed = report.paper_table(number)
+        assert list(printed["title"]) == [title_of(method) for method in printed["method"]]
 
 
 @pytest.mark.parametrize("name", ["smoke", "japan-cpu"])
@@ -25,7 +32,7 @@ def test_the_table_of_settings_has_a_full_row_for_each_pretrained_one(name):
     before = torch.get_rng_state()
     table = methods.settings_table(profile)
     assert torch.equal(before, torch.get_rng_state())
-    expected = [methods.METHODS[m].title for m in methods.PRETRAINED if methods.METHODS[m].in_paper]
+    expected = [title_of(m) for m in methods.PRETRAINED if methods.METHODS[m].in_paper]
     assert list(table.index) == expected
     assert (table != "").all(axis=None)
     assert (table["images seen"] == f"{profile.pretraining.images:,}").all()

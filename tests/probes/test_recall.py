@@ -12,7 +12,7 @@ from synthetic import CORNER, TILE_PX, SyntheticAtlas
 from selm.errors import InputError
 from selm.maps.mercator import metres_per_pixel, to_tile
 from selm.probes import recall
-from selm.profiles import Query
+from selm.settings import Query
 from selm.views import DeviceAtlas
 
 SIZE = 16

@@ -1,0 +1,48 @@
+"""What the rows of tables and figures are called. Only words, so that results are read without torch."""
+
+from __future__ import annotations
+
+from selm.errors import unknown
+
+TITLES = {
+    # as the paper prints them
+    "random_init": "Random Init",
+    "raw_gps": "raw GPS",
+    "mugs": "MUGS",
+    "moco_v2": "MoCo-V2",
+    "dino": "DINO",
+    "moco_geo_tp": "MoCo-V2+Geo+TP",
+    "tile2vec": "Tile2Vec",
+    "gps_selm_geo": "GPS-SELM (geo)",
+    "gps_selm_geo_rec": "GPS-SELM (geo+rec)",
+    "gps_selm": "GPS-SELM (geo+rec+int)",
+    # controls, and what lies beyond the paper: ours
+    "geo_only": "geo losses alone",
+    "gps_selm_no_price": "GPS-SELM without land price",
+    "multi_zoom": "GPS-SELM (geo), zooms 17-14",
+    "raw_gps_standardised": "raw GPS, standardised",
+    # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes
+    "prior": "no place at all",
+    "knn_coordinates": "k-NN (5) on coordinates",
+    "trees_coordinates": "trees on coordinates",
+    "histogram": "trees on colours",
+    "histogram_17": "trees on colours, zoom 17",
+    "histogram_16": "trees on colours, zoom 16",
+    "histogram_15": "trees on colours, zoom 15",
+    "histogram_14": "trees on colours, zoom 14",
+    "histogram_17_14": "trees on colours, zooms 17-14",
+    "histogram_17+coordinates": "trees on colours, zoom 17, and coordinates",
+    "histogram_17_14+coordinates": "trees on colours, zooms 17-14, and coordinates",
+}
+
+
+def title_of(method: str) -> str:
+    """What the row `method` is called; InputError with the nearest name if there is none.
+
+    A method's name with "+coordinates" at its end stands for its features together with the coordinates.
+    """
+    if method in TITLES:
+        return TITLES[method]
+    if method.endswith("+coordinates"):
+        return f"{title_of(method.removesuffix('+coordinates'))} and coordinates"
+    raise unknown("method", method, TITLES)

@@ -2,7 +2,7 @@
 
 from selm.experiments.chapters import CHAPTERS, chapter
 from selm.experiments.figures import FIGURES, PROVENANCE, figure
-from selm.experiments.grid import Cell, cell_files, cells, claims, finished, run_cell, table1, table2, title
+from selm.experiments.grid import Cell, cell_files, cells, claims, class_counts, finished, run_cell, table1, table2
 from selm.experiments.paper_claims import claim_verdicts, read_claims
 from selm.experiments.publish import publish
 from selm.experiments.runs import complete, curves, pretrainings, runs
@@ -18,6 +18,7 @@ __all__ = [
     "chapter",
     "claim_verdicts",
     "claims",
+    "class_counts",
     "complete",
     "curves",
     "figure",
@@ -30,5 +31,4 @@ __all__ = [
     "table",
     "table1",
     "table2",
-    "title",
 ]  # fmt: skip

@@ -32,7 +32,7 @@ from selm.probes.folds import BufferedFolds, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.probes.outcome import OutOfFold
 from selm.probes.raw_gps import raw_gps
-from selm.profiles import Profile
+from selm.settings import Profile
 from selm.views import colour
 
 VERSION = 1  # of the probes: raise it when their numbers change
@@ -43,19 +43,10 @@ HISTOGRAM_ZOOMS = {
     "histogram_17": (17,), "histogram_16": (16,), "histogram_15": (15,), "histogram_14": (14,),
     "histogram_17_14": (17, 16, 15, 14),
 }  # fmt: skip
-# "trees": gradient boosting for prices, extremely randomised trees for the many classes of table 2
-PRACTITIONER = {
-    "prior": "no place at all",
-    "knn_coordinates": "k-NN (5) on coordinates",
-    "trees_coordinates": "trees on coordinates",
-    "histogram_17": "trees on colours, zoom 17",
-    "histogram_16": "trees on colours, zoom 16",
-    "histogram_15": "trees on colours, zoom 15",
-    "histogram_14": "trees on colours, zoom 14",
-    "histogram_17_14": "trees on colours, zooms 17-14",
-    "histogram_17+coordinates": "trees on colours, zoom 17, and coordinates",
-    "histogram_17_14+coordinates": "trees on colours, zooms 17-14, and coordinates",
-}
+PRACTITIONER = (
+    "prior", "knn_coordinates", "trees_coordinates", *HISTOGRAM_ZOOMS, "histogram_17+coordinates",
+    "histogram_17_14+coordinates",
+)  # fmt: skip
 _LINEAR = ("frozen", "frozen-closed")
 _PLAIN = ("prior", "knn_coordinates")
 _FROM_SCRATCH = ("random_init", "raw_gps", "raw_gps_standardised")
@@ -67,7 +58,8 @@ class Cell:
 
     `target`: table 1: ``l01``, ``interpolated`` or ``interpolated-leaking``; table 2: ``area_type`` or ``zone``.
     `setting`: ``frozen`` (a linear layer trained by epochs), ``frozen-closed`` (ridge or logistic regression),
-    ``finetune`` or ``practitioner``. `seed` is that of the pretraining (or of the random weights).
+    ``with-coordinates`` (trees on frozen features and the coordinates), ``finetune`` or ``practitioner``. `seed` is
+    that of the pretraining (or of the random weights).
     """
 
     table: str
@@ -82,17 +74,6 @@ class Cell:
         return f"{self.table}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
 
 
-def title(method: str) -> str:
-    """What a row is called in the tables."""
-    if method in PRACTITIONER:
-        return PRACTITIONER[method]
-    if method == "histogram":
-        return "trees on colours"
-    if method == "raw_gps_standardised":
-        return "raw GPS, standardised"
-    return methods.get_row(method).title
-
-
 def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Cell]:
     """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
     if table not in TABLES:
@@ -100,17 +81,20 @@ def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> l
     out = []
     # the second target is an aside: no fine-tuning, no colours; the merged zones by the closed form alone
     for target, settings, rows, tuned in (
-        (("l01", _LINEAR, tuple(PRACTITIONER), True), ("interpolated", _LINEAR, _PLAIN, False))
+        (("l01", _LINEAR, PRACTITIONER, True), ("interpolated", _LINEAR, _PLAIN, False))
         if table == "table1"
-        else (("area_type", _LINEAR, tuple(PRACTITIONER), True), ("zone", _LINEAR[1:], _PLAIN, False))
+        else (("area_type", _LINEAR, PRACTITIONER, True), ("zone", _LINEAR[1:], _PLAIN, False))
     ):
         for split in SPLITS:
             out += [Cell(table, target, split, "random_init", setting) for setting in settings]
             if tuned:
                 out += [Cell(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
+                out.append(Cell(table, target, split, "random_init", "with-coordinates"))
             for method in methods.PRETRAINED:
                 for seed in range(profile.seeds_of(method)):
                     out += [Cell(table, target, split, method, setting, seed) for setting in settings]
+                if tuned:
+                    out.append(Cell(table, target, split, method, "with-coordinates"))
                 if tuned and methods.METHODS[method].in_paper:
                     out.append(Cell(table, target, split, method, "finetune"))
             out += [Cell(table, target, split, method, "practitioner") for method in rows]
@@ -206,6 +190,9 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
         if todo.kind == "regression":
             return ridge(x, todo.targets, todo.folds)
         return logistic(x, todo.targets, todo.folds)
+    if cell.setting == "with-coordinates":
+        x = stages.features(profile, cell.method, cell.seed, todo.places, label)
+        return _trees(profile, np.column_stack([x, lat, lon]), todo)
     if cell.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
         network = None if cell.method == "random_init" else stages.encoder(profile, cell.method, cell.seed)
@@ -246,6 +233,10 @@ def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
     else:
         colours = [stages.histograms(profile, todo.places, zoom) for zoom in HISTOGRAM_ZOOMS[name]]
         x = np.hstack([*colours, coordinates] if also else colours)
+    return _trees(profile, x, todo)
+
+
+def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
     model = practitioner.boosting if todo.kind == "regression" else practitioner.forest
     return model(x, todo.targets, todo.first(profile.probing.n_trees).folds, task=todo.kind)
 
@@ -323,8 +314,24 @@ def finished(profile: Profile, name: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-# Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks. The
-# paper's own claims are in data/paper/claims.csv (`selm.experiments.claims`).
+def class_counts(profile: Profile) -> pd.DataFrame:
+    """The classes of Table 2's places, most frequent first: target, class, places, share; absent ones are left out."""
+    points = stages.points(profile)
+    chosen = points[points["target_set"] == "set-aside"]
+    parts = []
+    for target, names in (("area_type", points.attrs["area_types"]), ("zone", points.attrs["zones"])):
+        counts = chosen.loc[chosen[target] >= 0, target].value_counts()
+        parts.append(
+            pd.DataFrame(
+                {"target": target, "class": [names[code] for code in counts.index], "places": counts.to_numpy(),
+                 "share": counts.to_numpy() / counts.sum(), "defined": len(names)}
+            )
+        )  # fmt: skip
+    return pd.concat(parts, ignore_index=True).assign(profile=profile.name, data=stages.points_key(profile)[:12])
+
+
+# Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks; a row
+# "+coordinates" is trees on both. The paper's own claims are in data/paper/claims.csv (`selm.experiments.claims`).
 CLAIMS = (
     ("gps_selm", "dino"),
     ("gps_selm_geo", "dino"),
@@ -337,24 +344,31 @@ CLAIMS = (
     ("gps_selm", "trees_coordinates"),
     ("gps_selm", "histogram_17"),
     ("gps_selm", "histogram_17_14"),
+    ("gps_selm+coordinates", "trees_coordinates"),
+    ("gps_selm+coordinates", "histogram_17+coordinates"),
 )
 
 
 def claims(profile: Profile, name: str, *, target: str | None = None, split: str = "blocks") -> pd.DataFrame:
-    """A verdict on each of `CLAIMS` from the closed-form probes of a table, by paired bootstrap over blocks with Holm's
-    correction for all of them (`selm.probes.claims`); those that are not computed yet are said to be ``not run``."""
+    """A verdict on each of `CLAIMS`, from the rows of a table that have no epochs.
+
+    By paired bootstrap over blocks with Holm's correction for all of them (`selm.probes.claims`); those that are not
+    computed yet are said to be ``not run``.
+    """
     target = target or ("l01" if name == "table1" else "area_type")
     metric = "mse" if name == "table1" else "top1"
     grid = [
         cell for cell in cells(profile, name)
-        if cell.target == target and cell.split == split and cell.setting in ("frozen-closed", "practitioner")
+        if cell.target == target and cell.split == split
+        and cell.setting in ("frozen-closed", "with-coordinates", "practitioner")
         and all(file.exists() for file in cell_files(profile, cell))
     ]  # fmt: skip
     by_method: dict[str, list[NDArray[np.float64]]] = {}
     names: NDArray[np.str_] | None = None
     for cell in grid:
         scores, names = point_scores(profile, cell, metric, 0)
-        by_method.setdefault(cell.method, []).append(scores)
+        name_of = cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
+        by_method.setdefault(name_of, []).append(scores)
     if names is None:
         raise InputError(f"{name}: no finished cell of profile '{profile.name}' to compare")
     means = {method: np.mean(values, axis=0) for method, values in by_method.items()}

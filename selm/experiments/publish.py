@@ -12,7 +12,7 @@ from selm.experiments.figures import FINISHED
 from selm.experiments.paper_claims import claim_verdicts
 from selm.experiments.runs import complete, curves, pretrainings, runs
 from selm.output import written
-from selm.profiles import Profile
+from selm.settings import Profile
 
 
 def publish(profile: Profile) -> list[Path]:
@@ -28,6 +28,8 @@ def publish(profile: Profile) -> list[Path]:
         if len(rows):
             out[f"{name}.csv"] = rows
             out[f"claims-{name}.csv"] = grid.claims(profile, name)
+            if name == "table2":
+                out["table2-classes.csv"] = grid.class_counts(profile)
     for of_table in tables.FINISHED.values():
         out.update(of_table(profile))
     if any(f"{name}.csv" in out for name in grid.TABLES):

@@ -1,0 +1,95 @@
+"""Tables 1 and 2's grid: its cells, each computed once, and the claims that are read off it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from selm import methods, stages
+from selm.errors import InputError
+from selm.experiments import grid
+from selm.probes import practitioner
+from selm.profiles import get_profile
+from selm.report import SETTINGS
+from selm.titles import title_of
+
+SMOKE = get_profile("smoke")
+JAPAN = get_profile("japan-cpu")
+
+
+@pytest.mark.parametrize(("table", "target"), [("table1", "l01"), ("table2", "area_type")])
+def test_every_row_is_there_on_both_kinds_of_folds(table: str, target: str) -> None:
+    cells = grid.cells(JAPAN, table)
+    assert len(set(cells)) == len(cells) and len({cell.label for cell in cells}) == len(cells)
+    assert {cell.setting for cell in cells} == set(SETTINGS)
+    for split in grid.SPLITS:
+        rows = [cell for cell in cells if cell.target == target and cell.split == split]
+        seeds = Counter(cell.method for cell in rows if cell.setting == "frozen-closed")
+        assert seeds["dino"] == seeds["gps_selm"] == 3 and seeds["gps_selm_geo"] == seeds["random_init"] == 1
+        assert set(seeds) == {"random_init", *methods.PRETRAINED}
+        tuned = {cell.method for cell in rows if cell.setting == "finetune"}
+        assert tuned == {name for name, row in methods.METHODS.items() if row.in_paper} | {"raw_gps_standardised"}
+        together = {cell.method for cell in rows if cell.setting == "with-coordinates"}
+        assert together == {"random_init", *methods.PRETRAINED}
+        assert {cell.method for cell in rows if cell.setting == "practitioner"} == set(grid.PRACTITIONER)
+    for cell in cells:
+        assert title_of(cell.method)
+
+
+def test_an_unknown_table_is_named() -> None:
+    with pytest.raises(InputError, match="unknown table 'table3'"):
+        grid.cells(JAPAN, "table3")
+
+
+def test_the_rows_of_claims_are_rows_of_the_tables() -> None:
+    known = {cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
+             for table in grid.TABLES for cell in grid.cells(JAPAN, table)}  # fmt: skip
+    assert {name for claim in grid.CLAIMS for name in claim} <= known
+    assert title_of("gps_selm+coordinates") == "GPS-SELM (geo+rec+int) and coordinates"
+    with pytest.raises(InputError, match="did you mean 'gps_selm'"):
+        title_of("gps_sel+coordinates")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of runs of its own, with the maps of the profile `smoke`."""
+    pytest.importorskip("mapnik")
+    pytest.importorskip("pyrosm")
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SELM_RUNS", str(folder))
+        yield folder
+
+
+@pytest.mark.parametrize("table", grid.TABLES)
+def test_features_with_coordinates_are_trees_on_both(runs: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = "l01" if table == "table1" else "area_type"
+    cell = grid.Cell(table, target, "blocks", "random_init", "with-coordinates")
+    rows = grid.run_cell(SMOKE, cell, progress=False)
+    todo = grid.task(SMOKE, table, target, "blocks")
+    label = "table1-l01" if table == "table1" else "table2"
+    features = stages.features(SMOKE, "random_init", 0, todo.places, label)
+    both = np.hstack([features, todo.places[["lat", "lon"]].to_numpy()])
+    model = practitioner.boosting if table == "table1" else practitioner.forest
+    again = model(both, todo.targets, todo.first(SMOKE.probing.n_trees).folds, task=todo.kind)
+    metric = "mse" if table == "table1" else "top1"
+    mine = rows[rows["metric"] == metric]
+    assert mine["value"].tolist() == pytest.approx(again.values(metric)[0].tolist())
+    assert set(mine["setting"]) == {"with-coordinates"} and set(mine["epochs"]) == {0}
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("computed twice")
+
+    monkeypatch.setattr(grid, "compute", fail)
+    assert grid.run_cell(SMOKE, cell, progress=False)["value"].tolist() == rows["value"].tolist()
+    scores, names = grid.point_scores(SMOKE, cell, metric, 0)
+    assert scores.shape == names.shape == (len(todo.places),) and np.isfinite(scores).any()
+    finished = grid.finished(SMOKE, table)
+    assert len(finished) == len(rows)
+    verdicts = grid.claims(SMOKE, table)
+    assert list(zip(verdicts["a"], verdicts["b"], strict=True)) == list(grid.CLAIMS)
+    assert set(verdicts["verdict"]) == {"not run"}  # none of their rows is there

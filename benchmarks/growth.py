@@ -1,10 +1,11 @@
-"""How time and memory grow with the number of places, the size of images, the number of classes and of trials.
+"""How time and memory grow with the number of places, of map blocks, of classes and of trials, and the size of images.
 
-    python -m benchmarks.growth [--only places image_px classes trials] [--rounds 3]
+    python -m benchmarks.growth [--only places blocks image_px classes trials] [--rounds 3]
 
 Every point is measured in a process of its own, forked from this one, so that its memory is that of the work alone;
 time is processor time, the least of some rounds. `slope` is that of log time against log size over the larger half of
-the sizes: 1 is linear. Writes growth.csv; the book draws it.
+the sizes: 1 is linear. Blocks are of osm-japan/kanto.mbtiles below `SELM_DATA`; without it they are left out, which is
+said. Writes growth.csv; the book draws it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import dataclasses
 import multiprocessing
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.steps import EmptyMap, empty_sampler
-from selm import methods, profiles, stages
+from selm import methods, paths, settings, stages
 from selm.embedder import _Plan
 from selm.nearest import Nearest
 from selm.pretrain import Trainer
@@ -59,7 +62,7 @@ def drawing_rows(n: int) -> Work:
     lat, lon = _places(n)
 
     def work() -> None:
-        sampler = empty_sampler(lat, lon, profiles.Views(), empty)
+        sampler = empty_sampler(lat, lon, settings.Views(), empty)
         generator = torch.Generator().manual_seed(0)
         for _ in range(100):
             sampler.draw_rows(256, generator)
@@ -73,12 +76,31 @@ def exact_search(n: int) -> Work:
     return lambda: Nearest(embeddings, np.zeros(n), np.zeros(n)).query(embeddings[0], 10)
 
 
+def _kanto() -> Path:
+    return paths.sources() / "osm-japan" / "kanto.mbtiles"
+
+
+def drawing_blocks(n: int) -> Work:
+    """Drawing n random blocks of Kanto at zooms 17 and 16, 64 pixels a tile, in one process."""
+    from selm.maps.draw import draw_atlas
+    from selm.maps.sources import open_source
+
+    source = open_source(_kanto())
+    blocks = np.random.default_rng(0).permutation(source.keys)[:n]
+
+    def work() -> None:
+        with tempfile.TemporaryDirectory() as out:
+            draw_atlas(source, out, zooms=(17, 16), tile_px=64, blocks=blocks, workers=1, progress=False)
+
+    return work
+
+
 def _step(profile: Profile, batch: int) -> Work:
-    settings = dataclasses.replace(profile.pretraining, batch=batch, images=10_000_000)
+    length = dataclasses.replace(profile.pretraining, batch=batch, images=10_000_000)
     torch.manual_seed(0)
     encoder = stages.new_encoder(stages.encoder_config(profile), 0)
-    method = methods.build("gps_selm", encoder, settings, profile.views.global_px)
-    trainer = Trainer(method, stages.sampler(profile), settings, 0, stages.device())
+    method = methods.build("gps_selm", encoder, length, profile.views.global_px)
+    trainer = Trainer(method, stages.sampler(profile), length, 0, stages.device())
     trainer.train_step()
     return trainer.train_step
 
@@ -125,6 +147,7 @@ GROWTHS: tuple[Growth, ...] = (
     ("places", "planning an embedding", PLACES, planning, "sorting: n log n"),
     ("places", "drawing 100 batches", PLACES, drawing_rows, "one pass to make the distribution function"),
     ("places", "exact search", PLACES, exact_search, "every embedding is looked at"),
+    ("blocks", "drawing an atlas", (1, 8, 64, 512), drawing_blocks, "each block is drawn; memory stays"),
     ("image_px", "pretraining step", (32, 64, 128), step_by_px, PIXELS),
     ("classes", "linear probe", (10, 30, 100, 300), frozen_by_classes, "weights of all classes"),
     ("classes", "logistic regression", (10, 30, 100, 300), logistic_by_classes, "weights of all, rarer classes"),
@@ -168,7 +191,7 @@ def slope(sizes: list[int], seconds: list[float]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=["places", "image_px", "classes", "trials"])
+    parser.add_argument("--only", nargs="+", choices=["places", "blocks", "image_px", "classes", "trials"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--largest", type=int, help="leave out sizes above this (tests)")
     measure.options(parser)
@@ -177,6 +200,9 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for grows, what, sizes, make, reason in GROWTHS:
         if chosen.only and grows not in chosen.only:
+            continue
+        if grows == "blocks" and not _kanto().exists():
+            print(f"{what} by {grows}: left out, there is no {_kanto()}", file=sys.stderr)
             continue
         print(f"{what} by {grows}", file=sys.stderr, flush=True)
         kept = [size for size in sizes if chosen.largest is None or size <= chosen.largest]

@@ -140,8 +140,8 @@ def table(name: str) -> Html:
 
 
 _AXES = {
-    "places": "number of places", "image_px": "side of a global view, px", "classes": "number of classes",
-    "trials": "number of trials",
+    "places": "number of places", "blocks": "blocks of map drawn", "image_px": "side of a global view, px",
+    "classes": "number of classes", "trials": "number of trials",
 }  # fmt: skip
 
 

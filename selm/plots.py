@@ -559,11 +559,12 @@ def sample_size_curves(results: pd.DataFrame, *, metric: str = "top1", methods: 
 
 def detections(
     images: ArrayLike, truth: Sequence[ArrayLike], found: Sequence[tuple[ArrayLike, ArrayLike]], *,
-    min_score: float = 0.5, columns: int = 3, captions: Sequence[str] = (),
+    min_score: float = 0.5, columns: int = 3, captions: Sequence[str] = (), attribution: str = "",
 ) -> Figure:  # fmt: skip
     """Images (N, h, w, 3) with their true boxes (thin, dashed) and the ones found with at least `min_score` (solid).
 
     truth: boxes (n, 4) of each image, x0 y0 x1 y1 in pixels.  found: (boxes, scores) of each.
+    attribution: whose images they are, written below.
     """
     use_style()
     pictures = np.asarray(images)
@@ -584,6 +585,8 @@ def detections(
             axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=COLOURS[1], linewidth=1.4))
         if captions:
             axis.set_title(captions[i], loc="left", fontsize=8)
+    if attribution:
+        figure.supxlabel(attribution, fontsize=6, color="0.4", x=0.995, ha="right")
     return figure
 
 

@@ -66,3 +66,15 @@ def test_contact_sheets_and_split_maps_show_it() -> None:
     assert OSM in written_on(figure)
     assert len(figure.axes[0].patches) == 3  # a square for each cell
     plt.close("all")
+
+
+def test_photographs_say_whose_they_are() -> None:
+    pytest.importorskip("matplotlib").use("Agg")
+    from selm import plots
+    from selm.experiments.imagery import SOURCES
+
+    for name, source in SOURCES.items():
+        assert source.credit and (name.startswith("map_") == (source.credit == OSM))
+    image, nothing = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((0, 4))
+    shown = plots.detections(image, [nothing], [(nothing, np.zeros(0))], attribution="someone")
+    assert "someone" in written_on(shown)

@@ -31,6 +31,7 @@ from selm.imagery.sustainbench import read_sustainbench
 from selm.imagery.uc_merced import read_uc_merced
 from selm.imagery.xview import read_xview
 from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.sources import OSM_ATTRIBUTION
 from selm.probes.practitioner import colour_histogram
 from selm.regions import data_file, open_region
 from selm.settings import Profile
@@ -40,24 +41,39 @@ VERSION = 1  # raise it when features or histograms change for the same images a
 
 @dataclass(frozen=True)
 class Source:
-    """A data set by name: `path` below `SELM_DATA`; `stands_for` what it replaces, "" for the paper's own data."""
+    """A data set by name.
+
+    `path` below `SELM_DATA`; `stands_for` what it replaces, "" for the paper's own data; `credit` whose they are.
+    """
 
     title: str
     path: str
     read: Callable[[Path], Imagery] | None
     stands_for: str
+    credit: str
 
 
 SOURCES: dict[str, Source] = {
-    "naip": Source("NAIP tiles with CDL classes", "imagery/naip-cdl", read_naip, ""),
-    "xview": Source("xView", "imagery/xview", read_xview, ""),
-    "sustainbench": Source("SustainBench, water index", "imagery/sustainbench-dhs", read_sustainbench, ""),
-    "uc_merced": Source("UC Merced, 21 classes", "imagery/uc-merced-21.zip", read_uc_merced, "NAIP"),
-    "eurosat": Source("EuroSAT, 10 classes", "imagery/eurosat-rgb-3000.zip", read_eurosat, "NAIP, SustainBench"),
-    "aerial_cars": Source("aerial photographs of cars", "imagery/aerial-cars-36.zip", read_aerial_cars, "xView"),
+    "naip": Source("NAIP tiles with CDL classes", "imagery/naip-cdl", read_naip, "", "NAIP and CDL: USDA"),
+    "xview": Source("xView", "imagery/xview", read_xview, "", "xView: DigitalGlobe, CC BY-NC-SA 4.0"),
+    "sustainbench": Source(
+        "SustainBench, water index", "imagery/sustainbench-dhs", read_sustainbench, "", "SustainBench (Yeh et al. 2021)"
+    ),
+    "uc_merced": Source(
+        "UC Merced, 21 classes", "imagery/uc-merced-21.zip", read_uc_merced, "NAIP",
+        "USGS, UC Merced Land Use (Yang and Newsam 2010)",
+    ),
+    "eurosat": Source(
+        "EuroSAT, 10 classes", "imagery/eurosat-rgb-3000.zip", read_eurosat, "NAIP, SustainBench",
+        "Copernicus Sentinel-2, EuroSAT (Helber et al. 2019)",
+    ),
+    "aerial_cars": Source(
+        "aerial photographs of cars", "imagery/aerial-cars-36.zip", read_aerial_cars, "xView",
+        "jekhor, aerial-cars-dataset",
+    ),
     # where nothing is downloaded: pictures of the embedded map extracts, so that everything runs anywhere
-    "map_images": Source("map images without fills", "", None, "NAIP, SustainBench"),
-    "map_buildings": Source("buildings on map images", "", None, "xView"),
+    "map_images": Source("map images without fills", "", None, "NAIP, SustainBench", OSM_ATTRIBUTION),
+    "map_buildings": Source("buildings on map images", "", None, "xView", OSM_ATTRIBUTION),
 }
 
 

@@ -113,6 +113,16 @@ def test_png_is_what_others_read() -> None:
         assert image.mode == "P" and image.size == (9, 5)
         np.testing.assert_array_equal(np.array(image.convert("RGB")), palette[indices])
     np.testing.assert_array_equal(decode_png(data), indices)
+    for at in range(len(data)):  # every byte counts: none can change or be missing at the end
+        with pytest.raises(ValueError, match=r"PNG|cut short|wrong checksum"):
+            decode_png(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        with pytest.raises(ValueError, match=r"PNG|cut short"):
+            decode_png(data[:at])
+    for other in (Image.new("L", (4, 4)), Image.new("RGB", (4, 4))):
+        written = io.BytesIO()
+        other.save(written, "png")
+        with pytest.raises(ValueError, match="not an 8-bit palette PNG"):
+            decode_png(written.getvalue())
 
 
 def test_bad_atlases_are_named(folder: Path, tmp_path: Path) -> None:

@@ -202,18 +202,54 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
     return out
 
 
+_KINDS = {
+    "frozen-closed": "embedding", "with-coordinates": "embedding and coordinates", "practitioner": "no embedding",
+}  # fmt: skip
+
+
 def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
-    """Land price under spatial blocks by the best linear layer, and without an embedding: method, title, mean, sd."""
+    """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
+
+    By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
+    where the chapter on more context has been run, on embeddings of all its zooms.
+    """
     rows = published(profile, "table1", folder)
     if rows is None:
         return None
-    linear_or_none = rows["setting"].isin(["frozen-closed", "practitioner"])
-    chosen = rows[(rows["target"] == "l01") & (rows["split"] == "blocks") & linear_or_none]
-    if not len(chosen):
+    parts = [rows[rows["setting"].isin(list(_KINDS))]]
+    wider = published(profile, "surroundings", folder)
+    if wider is not None:
+        parts.append(wider[wider["setting"].str.count("-") == wider["setting"].str.count("-").max()])
+    table = pd.concat(parts)
+    table = table[(table["target"] == "l01") & (table["split"] == "blocks")]
+    if not len(table):
         return None
-    table = summarise(chosen)
+    table = summarise(table)
+    zooms = ~table["setting"].isin(list(_KINDS))
+    beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
     table["title"] = table["method"].map(title_of)
-    return table.sort_values("mean")[["method", "title", "setting", "mean", "sd"]].reset_index(drop=True)
+    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].str.replace(", coordinates", "")
+    table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
+    table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
+    table["coordinates"] = beside
+    return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
+
+
+def worth(rows: pd.DataFrame) -> list[str]:
+    """What `practice` says, a sentence each: the best embedding against the best row without one, by what they know."""
+    out = []
+    for known, when in ((False, "Without coordinates"), (True, "With coordinates")):
+        some = rows[rows["coordinates"] == known]
+        ours, others = (some[(some["kind"] == "no embedding") == none] for none in (False, True))
+        if not len(ours) or not len(others):
+            continue
+        a, b = ours.iloc[0], others.iloc[0]
+        ahead = "ahead of" if a["mean"] < b["mean"] else "behind"
+        out.append(
+            f"{when}, the best embedding ({a['title']}, {a['mean']:.3f}) is **{ahead}** the best row that needs none "
+            f"({b['title']}, {b['mean']:.3f})."
+        )
+    return out
 
 
 def top_recall(profile: str, query: str = "d0", folder: Path | None = None) -> pd.DataFrame | None:

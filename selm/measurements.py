@@ -115,7 +115,7 @@ def _text(value: object, form: str) -> str:
 
 
 def _cell(text: str, form: str) -> str:
-    return f'<td style="text-align: left; white-space: normal">{text}</td>' if form == "s" else _td(text)
+    return f'<td class="words">{text}</td>' if form == "s" else _td(text)
 
 
 def table(name: str) -> Html:

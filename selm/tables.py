@@ -37,6 +37,7 @@ table.selm small {{opacity: .78; font-size: .84em; font-weight: 400}}
 table.selm .none {{opacity: .5}}
 table.selm .best {{font-weight: 700}}
 table.selm .wide {{text-align: center}}
+table.selm td.words {{text-align: left; white-space: normal; min-width: 9em}}
 .selm-tag {{display: inline-block; border: 1px solid currentColor; border-radius: .7em; padding: 0 .5em}}
 .selm-tag {{font-size: .8em; font-weight: 400; white-space: nowrap}}
 .selm-agree {{color: #1b7837}}
@@ -372,7 +373,18 @@ def findings_table(findings: pd.DataFrame, *, caption: str = "") -> Html:
         if row.section != section:
             body += f'<tr class="section"><td colspan="8">{html.escape(row.section)}</td></tr>'
             section = row.section
-        body += f"<tr><td>{html.escape(row.claim)}</td>" + _td(_tag(row.verdict))
+        body += f'<tr><td class="words">{html.escape(row.claim)}</td>' + _td(_tag(row.verdict))
         body += "".join(_td(str(n) if n else "–") for n in (row.holds, row.undecided, row.reversed, row.not_run))
         body += _td(html.escape(row.gain) or "–") + _td(html.escape(row.paper) or "–") + "</tr>"
+    return Html(_wrap(caption, head, body))
+
+
+def practice_table(rows: pd.DataFrame, *, caption: str = "") -> Html:
+    """What a practitioner asks: the table of `selm.findings.practice`."""
+    head = "<tr><th></th><th>made of</th><th>MSE</th></tr>"
+    body = ""
+    for row in records(rows):
+        error = f"{_number(row.mean, 'mse')}<small> ± {_number(row.sd, 'mse')}</small>"
+        best = "" if row.kind == "no embedding" else "best"
+        body += f"<tr><td>{html.escape(row.title)}</td>" + _td(row.kind, best) + _td(error) + "</tr>"
     return Html(_wrap(caption, head, body))

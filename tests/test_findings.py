@@ -90,3 +90,43 @@ def test_a_published_sheet_is_cut_as_it_was_laid(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="30 images, 31 are asked for"):
         findings.published_images("japan", "s", 31, tmp_path)
     assert findings.published_images("japan", "t", 1, tmp_path) is None
+
+
+def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Path) -> None:
+    def rows(experiment: str, method: str, setting: str, *values: float, split: str = "blocks"):  # type: ignore[no-untyped-def]
+        same = {"experiment": experiment, "target": "l01", "split": split, "method": method, "setting": setting,
+                "epochs": 0, "metric": "mse", "n_train": 900, "n_test": 100, "seed": 0, "profile": "japan-cpu",
+                "stand_in": False}  # fmt: skip
+        return [{**same, "trial": trial, "value": value} for trial, value in enumerate(values)]
+
+    assert findings.practice("japan-cpu", tmp_path) is None
+    folder = tmp_path / "japan-cpu"
+    folder.mkdir()
+    table = [
+        *rows("table1", "gps_selm", "frozen-closed", 0.80, 0.82),
+        *rows("table1", "gps_selm", "with-coordinates", 0.60, 0.62),
+        *rows("table1", "gps_selm", "frozen", 0.1, 0.1),  # epochs of training: not among them
+        *rows("table1", "histogram_17_14", "practitioner", 0.50, 0.52),
+        *rows("table1", "histogram_17_14+coordinates", "practitioner", 0.45, 0.47),
+        *rows("table1", "trees_coordinates", "practitioner", 0.01, 0.01, split="random"),
+    ]
+    pd.DataFrame(table).to_csv(folder / "table1.csv", index=False)
+    shown = findings.practice("japan-cpu", tmp_path)
+    assert shown is not None and shown["mean"].tolist() == pytest.approx([0.46, 0.51, 0.61, 0.81])
+    assert shown["coordinates"].tolist() == [True, False, True, False]
+    assert shown["kind"].tolist() == ["no embedding", "no embedding", "embedding and coordinates", "embedding"]
+    first, second = findings.worth(shown)
+    assert "GPS-SELM (geo+rec+int), 0.810) is **behind**" in first and "zooms 17-14, 0.510" in first
+    assert first.startswith("Without coordinates") and "0.610) is **behind**" in second
+    wider = [
+        *rows("surroundings", "gps_selm_geo", "zooms 17", 0.1, 0.1),  # not all of its zooms
+        *rows("surroundings", "gps_selm_geo", "zooms 17-16", 0.40, 0.42),
+        *rows("surroundings", "gps_selm_geo", "zooms 17-16, coordinates", 0.3, 0.3),
+    ]
+    pd.DataFrame(wider).to_csv(folder / "surroundings.csv", index=False)
+    shown = findings.practice("japan-cpu", tmp_path)
+    assert shown is not None and shown["title"].tolist()[:2] == ["GPS-SELM (geo), zooms 17-16"] * 2
+    assert shown["kind"].tolist()[:2] == ["embedding and coordinates", "embedding"]
+    assert all("**ahead of**" in line for line in findings.worth(shown))
+    text = tables.practice_table(shown).text
+    assert text.count("<tr>") == 1 + len(shown) and "0.300" in text

@@ -13,6 +13,7 @@ from selm.maps.mercator import from_tile
 from selm.methods.base import Method
 from selm.networks import EncoderConfig, MapEncoder
 from selm.pretrain import Trainer
+from selm.settings import Pretraining, Views
 from selm.views import DeviceAtlas, ViewSampler
 
 TILE_PX = 8  # a zoom-13 block is then 128 px a side at zoom 17
@@ -72,7 +73,7 @@ class SyntheticAtlas:
         return out
 
 
-VIEWS = profiles.Views(global_px=32, local_px=16, n_local=2)
+VIEWS = Views(global_px=32, local_px=16, n_local=2)
 SETTINGS = dataclasses.replace(
     profiles.PROFILES["smoke"].pretraining, images=8 * 12, batch=8, checkpoint_every=4, log_every=1
 )
@@ -99,13 +100,13 @@ def sampler(n=40, seed=0, *, atlas=None, views=VIEWS, **labels) -> ViewSampler:
     return ViewSampler(DeviceAtlas([atlas], (17, 16)), lat, lon, views, **given)
 
 
-def method(name: str, settings: profiles.Pretraining = SETTINGS, seed: int = 0) -> Method:
+def method(name: str, settings: Pretraining = SETTINGS, seed: int = 0) -> Method:
     """A small method; equal seeds give equal encoders."""
     torch.manual_seed(seed)
     encoder = MapEncoder(EncoderConfig("resnet18", 0.125, image_px=VIEWS.global_px, tile_px=TILE_PX))
     return methods.build(name, encoder, settings, VIEWS.global_px)
 
 
-def trainer(name: str, settings: profiles.Pretraining = SETTINGS, seed: int = 0) -> Trainer:
+def trainer(name: str, settings: Pretraining = SETTINGS, seed: int = 0) -> Trainer:
     """A run of `method` over `sampler`, ready to start."""
     return Trainer(method(name, settings, seed), sampler(), settings, seed, torch.device("cpu"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,17 +51,6 @@ def test_the_rows_of_claims_are_rows_of_the_tables() -> None:
     assert title_of("gps_selm+coordinates") == "GPS-SELM (geo+rec+int) and coordinates"
     with pytest.raises(InputError, match="did you mean 'gps_selm'"):
         title_of("gps_sel+coordinates")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of runs of its own, with the maps of the profile `smoke`."""
-    pytest.importorskip("mapnik")
-    pytest.importorskip("pyrosm")
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SELM_RUNS", str(folder))
-        yield folder
 
 
 @pytest.mark.parametrize("table", grid.TABLES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,17 +42,6 @@ def test_every_photograph_has_a_source_that_says_what_it_stands_for() -> None:
         imagery.get_source("eurosta")
     with pytest.raises(Exception, match="not made of photographs"):
         tables.table(SMOKE, "table1", photographs="naip")
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of runs of its own, with the maps of the profile `smoke`."""
-    pytest.importorskip("mapnik")
-    pytest.importorskip("pyrosm")
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SELM_RUNS", str(folder))
-        yield folder
 
 
 def test_places_have_the_class_that_covers_their_image(runs: Path) -> None:

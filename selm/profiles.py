@@ -155,7 +155,8 @@ PROFILES: dict[str, Profile] = {
                 _SMALL, n_locations=1_500, images=3_968, density_classes=8, checkpoint_every=25, log_every=5
             ),
             probing=Probing(
-                epochs=(1, 3, 6), n_frozen=3, n_finetune=1, n_trees=1, max_finetune=200, n_interpolated=400, n_points=600
+                epochs=(1, 3, 6), n_frozen=3, n_finetune=1, n_trees=1, n_points=600, max_finetune=200,
+                n_interpolated=400,
             ),
             surroundings=_FEW_SURROUNDINGS,
             land_cover=LandCover(n_places=400, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),

@@ -19,6 +19,7 @@ from sklearn.ensemble import (
 )
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.utils.parallel import Parallel, delayed
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from selm.errors import InputError
@@ -213,6 +214,7 @@ def _each(
     collected = Collector(layout, (0,))
     numbers = tqdm(range(len(layout.draw)), desc=name, disable=not progress, leave=False)
     run = Parallel(n_jobs=n_jobs, backend="loky" if n_jobs not in (None, 1) else "sequential")
-    for p, outputs in enumerate(run(delayed(_outputs)(layout, p, x, fit) for p in numbers)):
-        collected.add(0, p, outputs)
+    with threadpool_limits(1, "openmp"):  # on so few places, threads of a tree wait for each other: up to ten times
+        for p, outputs in enumerate(run(delayed(_outputs)(layout, p, x, fit) for p in numbers)):
+            collected.add(0, p, outputs)
     return collected.result()

@@ -19,7 +19,7 @@ TITLES = {
     # controls, and what lies beyond the paper: ours
     "geo_only": "geo losses alone",
     "gps_selm_no_price": "GPS-SELM without land price",
-    "multi_zoom": "GPS-SELM (geo), zooms 17-14",
+    "multi_zoom": "multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes
     "prior": "no place at all",

@@ -175,7 +175,8 @@ def point(make: Callable[[int], Work], size: int, rounds: int) -> tuple[float, f
     child.start()
     there.close()
     try:
-        return here.recv()  # type: ignore[no-any-return]
+        answer: tuple[float, float, float] = here.recv()
+        return answer
     except EOFError:
         child.join()
         raise SystemExit(f"growth: the process for size {size} ended with status {child.exitcode}") from None

@@ -217,7 +217,8 @@ def table(
     chosen = _profile(profile)
     results = experiments.table(chosen, f"table{number}", photographs=imagery)
     typer.echo(report.summarise(results).to_string(index=False))
-    _publish(chosen, publish)
+    if publish:
+        _publish(chosen)
 
 
 @app.command()
@@ -233,7 +234,8 @@ def chapter(
     results = experiments.chapter(chosen, name)
     shown = report.summarise(results) if "experiment" in results else results
     typer.echo(shown.to_string(index=False))
-    _publish(chosen, publish)
+    if publish:
+        _publish(chosen)
 
 
 @app.command()
@@ -250,7 +252,8 @@ def figure(
     results = experiments.figure(chosen, number, photographs=imagery)
     shown = [column for column in results if column not in experiments.PROVENANCE]
     typer.echo(results[shown].to_string(index=False))
-    _publish(chosen, publish)
+    if publish:
+        _publish(chosen)
 
 
 @app.command()
@@ -350,10 +353,10 @@ def _profile(name: str) -> Any:
     return get_profile(name)
 
 
-def _publish(profile: Any, asked: bool) -> None:
+def _publish(profile: Any) -> None:
     from selm import experiments
 
-    for path in experiments.publish(profile) if asked else ():
+    for path in experiments.publish(profile):
         typer.echo(path)
 
 

@@ -315,7 +315,10 @@ def finished(profile: Profile, name: str) -> pd.DataFrame:
 
 
 def class_counts(profile: Profile) -> pd.DataFrame:
-    """The classes of Table 2's places, most frequent first: target, class, places, share; absent ones are left out."""
+    """The classes of Table 2's places, most frequent first; absent ones are left out.
+
+    Columns: target, class, places, share, defined (how many classes the target has), profile, data.
+    """
     points = stages.points(profile)
     chosen = points[points["target_set"] == "set-aside"]
     parts = []

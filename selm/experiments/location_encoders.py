@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -478,7 +478,7 @@ def speed(profile: Profile) -> pd.DataFrame:
         for run in _timed(profile):
             network = encoder(profile, run, progress=False).to(stages.device())
             network.embed(coordinates[:64])
-            seconds = min(_seconds(lambda: network.embed(coordinates)) for _ in range(3))  # noqa: B023
+            seconds = min(_seconds(partial(network.embed, coordinates)) for _ in range(3))
             rows.append({"way": run.position, "coordinates_per_s": len(coordinates) / seconds, "n": len(coordinates)})
         some = table.iloc[: s.n_timed_images]
         teacher, colours = stages.encoder(profile, s.teacher, 0, progress=False), stages.palette(profile)

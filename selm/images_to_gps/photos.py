@@ -6,6 +6,7 @@ import io
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import SupportsFloat
 
 import numpy as np
 import pandas as pd
@@ -126,9 +127,9 @@ def exif_coordinates(image: bytes) -> tuple[float, float] | None:
     return (lat, lon) if np.isfinite([lat, lon]).all() and abs(lat) <= 90 and abs(lon) <= 180 else None
 
 
-def _degrees(parts: Sequence[object]) -> float:
+def _degrees(parts: Sequence[SupportsFloat]) -> float:
     """Degrees, minutes and seconds, rationals as Pillow reads them."""
-    degrees, minutes, seconds = (float(part) for part in parts)  # type: ignore[arg-type]
+    degrees, minutes, seconds = (float(part) for part in parts)
     return degrees + minutes / 60 + seconds / 3600
 
 

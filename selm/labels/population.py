@@ -6,6 +6,7 @@ densities into 30 classes by k-means (section 4); here that is exact one-dimensi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,7 +127,12 @@ def kmeans_1d(values: ArrayLike, k: int) -> NDArray[np.float64]:
     return (sums[edges[1:]] - sums[edges[:-1]]) / (ones[edges[1:]] - ones[edges[:-1]]) + x.mean()
 
 
-def _best_borders(previous, scatter, n: int, group: int):  # type: ignore[no-untyped-def]
+def _best_borders(
+    previous: NDArray[np.float64],
+    scatter: Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float64]],
+    n: int,
+    group: int,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """One layer: for each end, the least cost of ``group + 1`` groups and where the last of them starts."""
     cost, border = np.full(n, np.inf), np.zeros(n, np.int64)
     # ranges of ends still to be solved, with the least and greatest border that can be best in them

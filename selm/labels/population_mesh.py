@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from selm.errors import InputError
 from selm.labels.official_files import code_of, find_member, read_table
@@ -68,12 +69,14 @@ def read_population_mesh(path: str | Path, year: int | None = None) -> geopandas
     return gpd.GeoDataFrame(table, geometry=outlines, crs="EPSG:4326")
 
 
-def _area_km2(west, south, east, north):  # type: ignore[no-untyped-def]
+def _area_km2(
+    west: NDArray[np.float64], south: NDArray[np.float64], east: NDArray[np.float64], north: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Areas of boxes on the GRS80 ellipsoid, km² (Snyder 1987, eq. 3-12, integrated over longitude)."""
     a, e2 = 6_378_137.0, 0.006_694_380_022_903_416
     e = np.sqrt(e2)
 
-    def q(lat):  # type: ignore[no-untyped-def]
+    def q(lat: NDArray[np.float64]) -> NDArray[np.float64]:
         sine = np.sin(np.radians(lat))
         return (1 - e2) * (sine / (1 - e2 * sine**2) + np.arctanh(e * sine) / e)
 

@@ -181,9 +181,7 @@ def main() -> None:
             rows.append(_row(f"{len(many)} random blocks", way, int(count), wall, cpu, wall / rates["1"][0]))
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format=lambda value: f"{value:,.2f}" if value < 100 else f"{value:,.0f}"))
-    print(
-        "\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one core, wall time.\n"
-    )
+    print("\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one core, wall time.\n")
     print(pd.DataFrame(storing(pen, options.rounds)).round(1).to_string(index=False))
     if not options.no_write:
         out = paths.repository() / "data" / "results" / "benchmarks" / "drawing.csv"

@@ -159,9 +159,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         bounds = " ".join(f"{value:.3f}" for value in self._open().blocks.bounds)
         swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().blocks.covers(lon[rows], lat[rows]).all())
-        return (
-            f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}"
-            + ("; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N)")
+        return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}" + (
+            "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N)"
         )
 
     # the work
@@ -409,9 +408,7 @@ class _Blocks:
                 kept |= zip(new, pool.map(read, new), strict=True)
                 yield _Group(self.tile_px, (zoom,), self.palette, keys, kept)
 
-    def _drawing(
-        self, groups: list[NDArray[np.int32]], stop: threading.Event
-    ) -> Callable[[NDArray[np.int32]], None]:
+    def _drawing(self, groups: list[NDArray[np.int32]], stop: threading.Event) -> Callable[[NDArray[np.int32]], None]:
         """Start drawing what the groups need, in their order; returns a function that waits for some of it."""
         order = np.array(list(dict.fromkeys((int(x), int(y)) for keys in groups for x, y in keys)), np.int32)
         there: set[tuple[int, int]] = set()

@@ -268,9 +268,7 @@ def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
         column = (str(claim.target), str(claim.metric), str(claim.setting), epochs)
         columns.setdefault(column)
         rows.setdefault((str(claim.a), str(claim.b)), {})[column] = claim
-    names = {
-        name: name.replace("-", " ") if where == "figure5" else title_of(name) for pair in rows for name in pair
-    }
+    names = {name: name.replace("-", " ") if where == "figure5" else title_of(name) for pair in rows for name in pair}
     head = "<tr><th>claim</th>"
     for target, metric, setting, epochs in columns:
         facts = [_SHORT.get(setting, setting), f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else ""]

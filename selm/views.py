@@ -286,7 +286,6 @@ class ViewSampler:
             rows=rows,
         )
 
-
     def triplets(
         self, rows: Tensor, neighbourhood: float, generator: torch.Generator, *, part: slice = slice(None)
     ) -> Batch:

@@ -108,8 +108,12 @@ def embedded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("embedded")
     return {
         region.name: draw_atlas(
-            open_region(region), folder / region.name,
-            zooms=(17,), tile_px=SMOKE.maps.tile_px, workers=1, progress=False,
+            open_region(region),
+            folder / region.name,
+            zooms=(17,),
+            tile_px=SMOKE.maps.tile_px,
+            workers=1,
+            progress=False,
         )  # fmt: skip
         for region in SMOKE.regions
     }
@@ -252,8 +256,13 @@ def hiroshima(tmp_path_factory):
     folder = tmp_path_factory.mktemp("japan")
     atlases = {
         region.name: draw_atlas(
-            open_region(region), folder / region.name,
-            zooms=(17,), tile_px=16, bbox=region.bbox, workers=1, progress=False,
+            open_region(region),
+            folder / region.name,
+            zooms=(17,),
+            tile_px=16,
+            bbox=region.bbox,
+            workers=1,
+            progress=False,
         )  # fmt: skip
         for region in regions
     }

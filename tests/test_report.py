@@ -298,9 +298,7 @@ def test_references_are_committed_results_or_none(tmp_path: Path) -> None:
 def test_numbers_without_epochs_stand_beside_those_of_ours_that_are_named() -> None:
     """The paper says nothing of epochs in Tables 3 and 4."""
     beside = report.paper_beside(3, "OSM", "frozen", 50)
-    ours = results(
-        experiment="table3", target="osm_no_fills", split="blocks", metric="top1", stand_in=False, value=0.5
-    )
+    ours = results(experiment="table3", target="osm_no_fills", split="blocks", metric="top1", stand_in=False, value=0.5)
     compared = report.compare(3, {"reference": ours}, target="osm_no_fills", split="blocks", paper=beside)
     cell = compared[(compared["method"] == "dino") & (compared["epochs"] == 50)].iloc[0]
     assert (cell["paper"], cell["mean"], cell["status"]) == (65.99, 50.0, "reduced scale")

@@ -177,9 +177,7 @@ def test_official_points_keep_their_distance(real):
     cells = splits.cell_of(hokkaido["lat"], hokkaido["lon"], 0.25)
     lat, lon = hokkaido["lat"].to_numpy(), hokkaido["lon"].to_numpy()
     fold = np.stack([splits.fold_of(cells, folds, draw) for draw in range(10)])
-    layout = problems(
-        np.zeros(1371), BufferedFolds(fold, pairs_within(lat, lon, JAPAN.maps.buffer_m)), "regression"
-    )
+    layout = problems(np.zeros(1371), BufferedFolds(fold, pairs_within(lat, lon, JAPAN.maps.buffer_m)), "regression")
     for train, test in zip(layout.train, layout.test, strict=True):
         assert _nearest_m(lat[test], lon[test], lat[train], lon[train]).min() > 1000
     assert (layout.test.sum(axis=0) == 10).all()

@@ -154,6 +154,7 @@ def task(profile: Profile, table: str, target: str, split: str) -> Task:
         return np.stack([splits.fold_of(of["cell"].to_numpy(), table_of_folds, draw) for draw in draws])
 
     buffer = profile.maps.buffer_m if split == "blocks" else 0.0
+
     def buffered(fold: NDArray[np.int64], of: pd.DataFrame) -> BufferedFolds:
         return BufferedFolds(fold, pairs_within(of["lat"], of["lon"], buffer))
 

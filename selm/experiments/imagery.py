@@ -60,15 +60,24 @@ SOURCES: dict[str, Source] = {
         "SustainBench, water index", "imagery/sustainbench-dhs", read_sustainbench, "", "SustainBench (Yeh et al. 2021)"
     ),
     "uc_merced": Source(
-        "UC Merced, 21 classes", "imagery/uc-merced-21.zip", read_uc_merced, "NAIP",
+        "UC Merced, 21 classes",
+        "imagery/uc-merced-21.zip",
+        read_uc_merced,
+        "NAIP",
         "USGS, UC Merced Land Use (Yang and Newsam 2010)",
     ),
     "eurosat": Source(
-        "EuroSAT, 10 classes", "imagery/eurosat-rgb-3000.zip", read_eurosat, "NAIP, SustainBench",
+        "EuroSAT, 10 classes",
+        "imagery/eurosat-rgb-3000.zip",
+        read_eurosat,
+        "NAIP, SustainBench",
         "Copernicus Sentinel-2, EuroSAT (Helber et al. 2019)",
     ),
     "aerial_cars": Source(
-        "aerial photographs of cars", "imagery/aerial-cars-36.zip", read_aerial_cars, "xView",
+        "aerial photographs of cars",
+        "imagery/aerial-cars-36.zip",
+        read_aerial_cars,
+        "xView",
         "jekhor, aerial-cars-dataset",
     ),
     # where nothing is downloaded: pictures of the embedded map extracts, so that everything runs anywhere

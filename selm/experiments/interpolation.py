@@ -143,9 +143,7 @@ def _interval(values: NDArray[np.float64], seed: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _ways(
-    table: pd.DataFrame, pairs: NDArray[np.int64], found: list[Way], built: NDArray[np.float64]
-) -> pd.DataFrame:
+def _ways(table: pd.DataFrame, pairs: NDArray[np.int64], found: list[Way], built: NDArray[np.float64]) -> pd.DataFrame:
     """One row an image of the drawn pairs: its place (`row` of the held-out ones), step and rank; rank 0: endpoint."""
     rows = []
     for number, (pair, one) in enumerate(zip(pairs, found, strict=False)):

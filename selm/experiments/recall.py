@@ -135,9 +135,7 @@ def files(profile: Profile, area: Area, method: str, seed: int) -> tuple[Path, P
     return base.with_suffix(".csv"), base.with_suffix(".safetensors")
 
 
-def compute(
-    profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, progress: bool = False
-) -> pd.DataFrame:
+def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, progress: bool = False) -> pd.DataFrame:
     """Recall curves in one area of some representations (name, seed), computed where they are not there yet.
 
     One row a query and k: `share` k in % of the gallery, `recall` with its interval `low` … `high` (bootstrap over the

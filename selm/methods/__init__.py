@@ -59,13 +59,9 @@ METHODS: dict[str, Row] = {
     "tile2vec": Row(Tile2Vec, Tile2VecSettings()),
     "gps_selm_geo": Row(GPSSELM, _GEO),
     "gps_selm_geo_rec": Row(GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)),
-    "gps_selm": Row(
-        GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True)
-    ),
+    "gps_selm": Row(GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True)),
     # controls of our own: does supervision alone explain the result, and what is left without prices?
-    "geo_only": Row(
-        GPSSELM, Terms(distillation=False, price=True, density=True, coordinates=True), in_paper=False
-    ),
+    "geo_only": Row(GPSSELM, Terms(distillation=False, price=True, density=True, coordinates=True), in_paper=False),
     "gps_selm_no_price": Row(
         GPSSELM,
         Terms(density=True, coordinates=True, reconstruction=True, clustering=True),

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 ZOOMS = (17, 16, 15, 14)
 COLOURS = 64
 _SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
+# Numbers (models × points × features) from which trees go to several processes: seconds of work. To start them takes
+# some seconds, once in a run.
+_WORTH_PROCESSES = 500_000
 
 
 def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -115,7 +119,8 @@ def boosting(
     """Gradient-boosted trees (scikit-learn's histogram-based ones, as they come) on features (N, d).
 
     max_iter: rounds, by default 100 for regression and 20 for classification, where a round grows a tree a class.
-    n_jobs: processes that share the models (None: what joblib is configured for); each uses one thread.
+    n_jobs: processes that share the models, each with one thread; by default as many as PyTorch uses threads, or one
+        where there is little to do.
     """
     rounds = max_iter if max_iter is not None else (100 if task == "regression" else 20)
 
@@ -212,8 +217,11 @@ def _each(
         row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
         raise InputError(f"features: row {row} holds NaN or infinity")
     collected = Collector(layout, (0,))
-    numbers = tqdm(range(len(layout.draw)), desc=name, disable=not progress, leave=False)
-    run = Parallel(n_jobs=n_jobs, backend="loky" if n_jobs not in (None, 1) else "sequential")
+    models = len(layout.draw)
+    if n_jobs is None:
+        n_jobs = min(torch.get_num_threads(), models) if models * x.size >= _WORTH_PROCESSES else 1
+    numbers = tqdm(range(models), desc=name, disable=not progress, leave=False)
+    run = Parallel(n_jobs=n_jobs, backend="sequential" if n_jobs == 1 else "loky")
     with threadpool_limits(1, "openmp"):  # on so few places, threads of a tree wait for each other: up to ten times
         for p, outputs in enumerate(run(delayed(_outputs)(layout, p, x, fit) for p in numbers)):
             collected.add(0, p, outputs)

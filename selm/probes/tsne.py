@@ -44,9 +44,7 @@ class Purity:
         return int(np.isfinite(self.own).sum())
 
 
-def neighbour_purity(
-    vectors: ArrayLike, labels: ArrayLike, k: int, *, apart: sparse.csr_array | None = None
-) -> Purity:
+def neighbour_purity(vectors: ArrayLike, labels: ArrayLike, k: int, *, apart: sparse.csr_array | None = None) -> Purity:
     """Of each place's k nearest labelled places by Euclidean distance, the share that has its label.
 
     vectors: (N, d).  labels: int (N,), negative where missing; such places take no part.

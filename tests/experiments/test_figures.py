@@ -164,4 +164,3 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
     monkeypatch.setattr(recall, "is_drawn", lambda profile, area: True)
     (published,) = recall.finished(profile).values()
     assert len(published) == len(rows)
-

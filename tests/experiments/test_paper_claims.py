@@ -114,9 +114,7 @@ def test_claims_on_a_page() -> None:
     assert "holds" not in quiet and "undecided" not in quiet
 
 
-def test_fine_tuned_scores_come_back_to_the_places_they_are_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fine_tuned_scores_come_back_to_the_places_they_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cell that was fine-tuned on some places gives scores at those rows of all places, in their order."""
     places = pd.DataFrame({"cell": [f"c{i % 5}" for i in range(200)]})
     folds = SimpleNamespace(near=None)

@@ -44,9 +44,7 @@ def _areas(tmp_path, people=(100, 50), area=(1e6, 2e6), columns=("JINKO", "AREA"
         shapely.box(141.0, 43.0, 141.1, 43.1),
         shapely.GeometryCollection([shapely.box(141.1, 43.0, 141.3, 43.1), shapely.LineString([(141, 42), (142, 42)])]),
     ]
-    table = geopandas.GeoDataFrame(
-        dict(zip(columns, (people, area), strict=True)), geometry=outlines, crs="EPSG:6668"
-    )
+    table = geopandas.GeoDataFrame(dict(zip(columns, (people, area), strict=True)), geometry=outlines, crs="EPSG:6668")
     path = tmp_path / "areas.parquet"
     table.to_parquet(path)
     return path

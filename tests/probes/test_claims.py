@@ -57,9 +57,7 @@ def test_a_real_gain_is_found_and_its_interval_covers() -> None:
 
 
 def test_no_gain_is_rarely_claimed() -> None:
-    p = [
-        paired_bootstrap(*clustered(0.0, 100 + seed), higher_is_better=False, n_boot=400).p for seed in range(100)
-    ]
+    p = [paired_bootstrap(*clustered(0.0, 100 + seed), higher_is_better=False, n_boot=400).p for seed in range(100)]
     assert np.mean(np.array(p) <= 0.05) <= 0.14
 
 

@@ -11,6 +11,7 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from selm.errors import InputError
+from selm.probes import practitioner
 from selm.probes.folds import random_folds
 from selm.probes.practitioner import (
     atlas_histograms,
@@ -143,6 +144,25 @@ def test_forest_equals_one_fit_at_a_time(task: str) -> None:
             hit = model.predict_proba(x[test]).argmax(axis=1) == targets[test]
             assert (result.scores["top1"][0, 0, test] == hit).mean() > 0.97  # but for ties, which share
     assert result.values("mse" if task == "regression" else "top1").shape == (1, 1)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_processes_change_no_number(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(40, 3))
+    y = x[:, 0] + 0.1 * rng.normal(size=40) if task == "regression" else rng.integers(0, 3, 40)
+    folds = random_folds(40, range(1))
+    alone = forest(x, y, folds, task=task, trees=5)
+    started: list[int] = []
+    monkeypatch.setattr(practitioner, "_WORTH_PROCESSES", len(folds[0]) * 10 * 3)
+    monkeypatch.setattr(practitioner.torch, "get_num_threads", lambda: 2)
+    parallel = practitioner.Parallel
+    monkeypatch.setattr(
+        practitioner, "Parallel", lambda n_jobs, backend: (started.append(n_jobs), parallel(n_jobs, backend=backend))[1]
+    )
+    together = forest(x, y, folds, task=task, trees=5)
+    assert started == [2]
+    np.testing.assert_array_equal(together.predictions, alone.predictions)
 
 
 def test_class_prior_by_hand() -> None:

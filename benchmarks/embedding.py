@@ -1,12 +1,10 @@
-"""Coordinates a second from `selm embed`, its memory, and how much of its time the encoder takes.
+"""Coordinates a second from `selm embed`, and its memory.
 
     python -m benchmarks.embedding --model RUN --map SOURCE … [--minutes 10] [--most 1000000]
 
 Random coordinates inside the map: 1, 1,000, and on by tens to `--most` as far as the minutes allow. Each row is one
 call of the command line in a process of its own, start-up and writing included; where the map is a source and not an
-atlas, it is drawn from nothing in the same call. The last row repeats the work inside one process in rounds, the whole
-and the encoder alone on images that are cut and coloured already: the ratio of the two is the encoder's share of the
-time. Writes embedding.csv.
+atlas, it is drawn from nothing in the same call. Writes embedding.csv.
 """
 
 from __future__ import annotations
@@ -15,23 +13,19 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from benchmarks import measure
 from selm.embedder import Embedder
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.mercator import from_tile
-from selm.views import colour
 
 
 def coordinates(keys: NDArray[np.int32], n: int, seed: int) -> pd.DataFrame:
@@ -53,30 +47,6 @@ def called(model: Path, map_: Path, table: pd.DataFrame, batch: int) -> dict[str
         size = (folder / "out.parquet").stat().st_size
     return {"places": len(table), **used, "places_per_s": len(table) / used["seconds"],
             "places_per_cpu_s": len(table) / used["cpu_seconds"], "output_mib": size / 2**20}  # fmt: skip
-
-
-def shares(embedder: Embedder, table: pd.DataFrame, rounds: int) -> dict[str, measure.Rate]:
-    """Rates of the whole in this process and of the encoder alone, on images that are cut already."""
-    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    opened = embedder._open()
-    config = opened.encoder.config
-    gpu = opened.device.type == "cuda"
-    palette = torch.tensor(opened.blocks.palette, dtype=torch.float32, device=opened.device) / 255
-    indices = torch.randint(0, 8, (embedder.batch, config.image_px, config.image_px), device=opened.device)
-    images = colour(indices, palette)
-
-    def whole() -> float:
-        return float(sum(len(rows) for rows, _ in embedder.stream(lat, lon)))
-
-    @torch.inference_mode()
-    def alone() -> float:
-        for start in range(0, len(table), embedder.batch):
-            n = min(embedder.batch, len(table) - start)
-            with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-                opened.encoder(images[:n]).float().cpu()
-        return float(len(table))
-
-    return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
 
 
 def calls(
@@ -105,27 +75,6 @@ def calls(
             break
 
 
-def in_process(embedder: Embedder, n: int, rounds: int, seed: int) -> dict[str, Any]:
-    """The row that says which share of the time the encoder takes, once the map is there.
-
-    The places lie as densely as a million would on the whole map: on a few blocks side by side, each read for many
-    places.
-    """
-    keys = embedder._open().blocks.keys
-    first = np.random.default_rng(seed).choice(keys)
-    some = keys[np.abs(keys - first).max(axis=1).argsort(kind="stable")[: max(1, round(n * len(keys) / 1_000_000))]]
-    table = coordinates(some, n, seed)
-    start = time.perf_counter()
-    rates = shares(embedder, table, rounds)
-    spent = time.perf_counter() - start
-    gpu = embedder._open().device.type == "cuda"
-    whole, alone = rates["whole"], rates["encoder alone"]
-    share = 1 / (alone.wall_ratio if gpu else alone.cpu_ratio)
-    what = "in one process, as dense as a million"
-    return {"what": what, "map": "ready", "places": n, "seconds": spent, "places_per_s": whole.wall,
-            "places_per_cpu_s": whole.cpu, "encoder_share": share}  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, metavar="RUN")
@@ -134,8 +83,6 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=10.0, help="for one call")
     parser.add_argument("--most", type=int, default=1_000_000)
-    parser.add_argument("--in-process", type=int, default=20_000, help="places in the rounds of the last row")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     measure.options(parser)
@@ -146,8 +93,7 @@ def main() -> None:
         embedder = Embedder(str(chosen.model), str(map_), batch=chosen.batch)
         config = embedder.encoder.config
         facts = {"encoder": f"{config.arch} x{config.width:g}", "px": config.image_px, "batch": chosen.batch}
-        parts = calls(embedder, chosen.model, map_, chosen.most, chosen.minutes, chosen.seed)
-        for row in chain(parts, [in_process(embedder, chosen.in_process, chosen.rounds, chosen.seed + 1)]):
+        for row in calls(embedder, chosen.model, map_, chosen.most, chosen.minutes, chosen.seed):
             rows.append(row)
             measure.keep("embedding", rows, chosen, **facts)
     measure.report("embedding", rows, chosen, **facts)

@@ -34,6 +34,7 @@ def programs(reference: Path | None, minutes: float) -> dict[str, list[str]]:
         "pretraining-japan": ["--like", "japan", "--batch", "4", "--no-peers", "--steps", "1"],
         "profile_step": [],
         "embedding": ["--model", str(model), "--map", *maps, "--minutes", f"{minutes:g}"],
+        **({"encoder_share": [str(ready[0].parent)]} if ready else {}),
         "search": [],
         "probes": [],
         "growth": [],

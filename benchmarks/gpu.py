@@ -4,11 +4,11 @@
     python -m benchmarks.gpu PACK OUT [--minutes 25] [--reference DINO] [--compile MODE]
 
 In this order, within the time: the pretraining step against the peers (pretraining.csv), where its time goes and what
-each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv), and with the time
-that is left pretraining itself (`--train dino gps_selm`, as often as given): as many images as fit, checkpoints on the
-way, bfloat16 weights, and the closed-form probe at the test points (train/…, probes.csv). A part that fails is named
-at the end with its log (OUT/logs), and the others still run. Called again with the same OUT it goes on: parts that are
-done are not repeated, trainings resume.
+each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv, encoder_share.csv),
+and with the time that is left pretraining itself (`--train dino gps_selm`, as often as given): as many images as fit,
+checkpoints on the way, bfloat16 weights, and the closed-form probe at the test points (train/…, probes.csv). A part
+that fails is named at the end with its log (OUT/logs), and the others still run. Called again with the same OUT it
+goes on: parts that are done are not repeated, trainings resume.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from selm.pretrain import Trainer, pretrain
 from selm.probes.frozen import ridge
 from selm.profiles import get_profile
 from selm.settings import Profile
+
+PARTS = ("pretraining", "profile_step", "embedding", "encoder_share")
 
 
 def encoder_of(pack: Pack, profile: Profile, folder: Path) -> Path:
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--train", nargs="*", default=["dino", "gps_selm"], metavar="METHOD")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--skip", nargs="*", default=[], choices=["pretraining", "profile_step", "embedding"])
+    parser.add_argument("--skip", nargs="*", default=[], choices=PARTS)
     chosen = parser.parse_args(arguments)
     end = time.monotonic() + 60 * chosen.minutes
     failed: list[str] = []
@@ -160,6 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         "profile_step": ["benchmarks.profile_step", *common, *batch, *compiled, *graphs],
         "embedding": ["benchmarks.embedding", "--model", str(model), "--map", str(chosen.pack / "atlas"),
                       "--minutes", f"{chosen.minutes / 10:.2f}", "--out", str(chosen.out)],
+        "encoder_share": ["benchmarks.encoder_share", str(chosen.pack / "atlas"), "--out", str(chosen.out)],
     }  # fmt: skip
     for part, words in parts.items():
         if part in chosen.skip or (chosen.out / f"{part}.csv").exists():

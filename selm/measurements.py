@@ -64,8 +64,14 @@ MEASURED: dict[str, Measured] = {
         "Embedding coordinates",
         (("what", "", "s"), ("map", "map", "s"), ("places", "places", "n"), ("seconds", "seconds", "n"),
          ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
-         ("peak_mib", "peak memory, MiB", "n"), ("encoder_share", "in the encoder", "%")),
+         ("peak_mib", "peak memory, MiB", "n")),
         "python -m benchmarks.embedding --model RUN --map SOURCE",
+    ),
+    "encoder_share": Measured(
+        "How much of the time the encoder takes",
+        (("encoder", "encoder", "s"), ("px", "pixels", "n"), ("places_per_s", "places/s", "n"),
+         ("places_per_cpu_s", "per core-second", "n"), ("share", "in the encoder", "%")),
+        "python -m benchmarks.encoder_share ATLAS",
     ),
     "search": Measured(
         "Finding the nearest embeddings",

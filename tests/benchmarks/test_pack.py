@@ -69,7 +69,17 @@ def test_a_pack_opens_without_map_libraries(packed: pack.Pack) -> None:
 
 
 def test_one_command_trains_from_a_pack_and_probes_as_the_table_does(packed: pack.Pack, tmp_path: Path) -> None:
-    rest = ["--skip", "pretraining", "profile_step", "embedding", "--train", "dino", "--minutes", "0.1"]
+    rest = [
+        "--skip",
+        "pretraining",
+        "profile_step",
+        "embedding",
+        "encoder_share",
+        "--train",
+        "dino",
+        "--minutes",
+        "0.1",
+    ]
     assert gpu.main([str(packed.path), str(tmp_path), *rest]) == 0
     run = tmp_path / "train" / "dino-s0"
     about = checkpoints.read_json(run / "run.json")

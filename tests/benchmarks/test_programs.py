@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import embedding, growth, pretraining, probes, profile_step
+from benchmarks import embedding, encoder_share, growth, pretraining, probes, profile_step
 from selm import measurements, stages
 from selm.profiles import get_profile
 
@@ -52,13 +52,21 @@ def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytes
     model = smoke / "random-encoder"
     stages.new_encoder(stages.encoder_config(profile), 0).save_pretrained(model)
     atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
-    words = ("--model", str(model), "--map", str(atlas), "--most", "1", "--in-process", "40", "--rounds", "1")
+    words = ("--model", str(model), "--map", str(atlas), "--most", "1")
     rows = run(embedding, monkeypatch, tmp_path / "out", *words)["embedding"]
-    assert rows["what"].tolist() == ["selm embed", "in one process, as dense as a million"] and rows[
-        "places"
-    ].tolist() == [1, 40]
-    assert rows["peak_mib"][0] > 50 and 0 < rows["encoder_share"][1] < 1.5
+    assert rows["what"].tolist() == ["selm embed"] and rows["places"].tolist() == [1]
+    assert rows["peak_mib"][0] > 50
     assert str(smoke) not in (tmp_path / "out" / "embedding.csv").read_text()
+
+
+def test_a_larger_encoder_takes_a_larger_share(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas = next(iter(stages.atlases(get_profile("smoke"), "pretrain").values())).path
+    words = ("--encoders", "resnet18:0.125:32", "resnet50:1:32", "--seconds", "0.1", "--rounds", "1", "--batch", "16")
+    rows = run(encoder_share, monkeypatch, tmp_path / "out", str(atlas), *words)["encoder_share"]
+    assert rows["encoder"].tolist() == ["resnet18 x0.125", "resnet50 x1"] and rows["px"].tolist() == [32, 32]
+    small, large = rows["share"]
+    assert 0 < small < large < 1.5
+    assert str(smoke) not in (tmp_path / "out" / "encoder_share.csv").read_text()
 
 
 def test_growth_of_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

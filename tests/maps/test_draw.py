@@ -92,6 +92,24 @@ def test_line_widths_follow_the_zoom(make_mbtiles: Callable[..., Path]) -> None:
         assert widths[128, zoom] == pytest.approx(width / 2, abs=1.6)  # partly covered pixels count whole
 
 
+@pytest.mark.parametrize("first", [13, 14])
+def test_further_out_than_its_tiles_begin_a_map_is_drawn_smaller(first: int, make_mbtiles: Callable[..., Path]) -> None:
+    scale = 2 ** (first - 13)
+    tiles = tuple((first, 7276 * scale + i, 3225 * scale + j) for i in range(scale) for j in range(scale))
+    source, style = open_source(make_mbtiles(tiles=tiles)), draw.Style.named("selm")
+    assert source.min_zoom == first
+    pen = draw.Pen(source, style, 256)
+    shares = {}
+    for zoom in (first, first - 1, first - 3):
+        side = 2.0 ** (zoom - 13)
+        pixels = pen.rgba(7276 * side, 3225 * side, zoom, int(256 * side))[..., :3]
+        shares[zoom] = float((pixels == (0xAA, 0xD3, 0xDF)).all(-1).mean())
+        assert len(np.unique(pixels.reshape(-1, 3), axis=0)) >= 3  # land, water and the road
+    assert shares[first] > 0.2
+    assert shares[first - 1] == pytest.approx(shares[first], abs=0.02)
+    assert shares[first - 3] == pytest.approx(shares[first], abs=0.06)
+
+
 def test_a_crop_equals_an_image_drawn_on_its_own(helsinki: MapSource, tmp_path: Path) -> None:
     atlas = draw.draw_atlas(helsinki, tmp_path, zooms=(17, 15), tile_px=64, progress=False, workers=1)
     assert isinstance(atlas, Atlas) and atlas.zooms == (17, 15) and len(atlas.keys) == 2

@@ -43,7 +43,7 @@ DENSE = (7276, 3225)  # central Tokyo, Kanda to Nihonbashi
 def block_by_block(pen: draw.Pen, keys: list[tuple[int, int]], folder: Path) -> int:
     """The atlas's way: one picture a block, fixed palette, one file."""
     for x, y in keys:
-        draw._draw_block(pen, folder, (x, y, ZOOM))
+        draw._draw_blocks(pen, folder, draw.Job(ZOOM, [(x, y)]))
     return PER_BLOCK * len(keys)
 
 

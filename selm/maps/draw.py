@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -33,6 +33,7 @@ from selm.maps.sources import MapSource, open_source
 
 DRAWING = 1  # raised when the same style and data give other pixels
 STYLES = Path(__file__).parent / "styles"
+_SQUARE_PX = 1024  # side of what is drawn at once where blocks are smaller than a map tile
 _HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
 
 
@@ -163,10 +164,10 @@ class Pen:
             rows[:] = palette.to_indices(strip.reshape(len(rows), size, 4), self.table)
         return out
 
-    def block(self, x: int, y: int, zoom: int) -> NDArray[np.uint8]:
-        """uint8 (S, S) palette indices of the zoom-13 tile (x, y) drawn at `zoom`."""
+    def block(self, x: int, y: int, zoom: int, across: int = 1) -> NDArray[np.uint8]:
+        """uint8 (S, S) palette indices of `across` by `across` zoom-13 tiles from (x, y) on, drawn at `zoom`."""
         scale = 2.0 ** (zoom - BLOCK_ZOOM)
-        return self.indices(x * scale, y * scale, zoom, block_px(zoom, self.tile_px))
+        return self.indices(x * scale, y * scale, zoom, across * block_px(zoom, self.tile_px))
 
 
 def draw_image(
@@ -288,7 +289,8 @@ def _draw(
             for zoom in zooms
             if not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
         ]
-        count = max(1, min(workers or os.cpu_count() or 1, (len(missing) + 7) // 8))
+        jobs = _jobs(missing, tile_px)
+        count = max(1, min(workers or os.cpu_count() or 1, (len(jobs) + 7) // 8))
         done = _draw_here if count == 1 else _draw_in_processes
         bar = tqdm(total=len(missing), desc=f"draw {source.name}", unit="block", disable=not progress)
         left = Counter((x, y) for x, y, _ in missing)
@@ -296,11 +298,12 @@ def _draw(
             for x, y in order:
                 if on_block and not left[x, y]:
                     on_block(x, y)
-            for x, y, _ in done(source, chosen, tile_px, folder, missing, count):
-                bar.update()
-                left[x, y] -= 1
-                if on_block and not left[x, y]:
-                    on_block(x, y)
+            for job in done(source, chosen, tile_px, folder, jobs, count):
+                bar.update(len(job.blocks))
+                for x, y in job.blocks:
+                    left[x, y] -= 1
+                    if on_block and not left[x, y]:
+                        on_block(x, y)
         elsewhere = 0 if alone else sum(
             not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
             for x, y in keys.tolist()
@@ -393,14 +396,39 @@ def _disk_error(folder: Path, error: OSError) -> InputError:
     return InputError(f"{folder}: {error.strerror or error}")
 
 
-Job = tuple[int, int, int]  # block x, block y, zoom
+class Job(NamedTuple):
+    """Blocks (zoom-13 x, y) to draw at a zoom, all in one square of `_across` blocks a side."""
+
+    zoom: int
+    blocks: list[tuple[int, int]]
 
 
-def _draw_block(pen: Pen, folder: Path, job: Job) -> None:
-    x, y, zoom = job
-    file = block_path(folder, x, y, zoom)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_atomically(file, encode_png(pen.block(x, y, zoom), pen.style.palette))
+def _across(zoom: int, tile_px: int) -> int:
+    """How many blocks a side are drawn at once: several where a block is tiny, for reading its tiles takes longest.
+
+    Always the whole square is drawn, whichever of its blocks are wanted: the same blocks come out every time.
+    """
+    return max(1, _SQUARE_PX // block_px(zoom, tile_px)) if zoom <= BLOCK_ZOOM else 1
+
+
+def _jobs(missing: list[tuple[int, int, int]], tile_px: int) -> list[Job]:
+    """Blocks (x, y, zoom), in their order, as jobs: those of one square together, where the first of them stands."""
+    jobs: dict[tuple[int, int, int], Job] = {}
+    for x, y, zoom in missing:
+        n = _across(zoom, tile_px)
+        jobs.setdefault((x // n, y // n, zoom), Job(zoom, [])).blocks.append((x, y))
+    return list(jobs.values())
+
+
+def _draw_blocks(pen: Pen, folder: Path, job: Job) -> None:
+    n, side = _across(job.zoom, pen.tile_px), block_px(job.zoom, pen.tile_px)
+    x0, y0 = (value // n * n for value in job.blocks[0])
+    square = pen.block(x0, y0, job.zoom, n)
+    for x, y in job.blocks:
+        file = block_path(folder, x, y, job.zoom)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        top, left = (y - y0) * side, (x - x0) * side
+        _write_atomically(file, encode_png(square[top : top + side, left : left + side], pen.style.palette))
 
 
 def _draw_here(
@@ -408,7 +436,7 @@ def _draw_here(
 ) -> Iterator[Job]:
     pen = Pen(source, style, tile_px)
     for job in jobs:
-        _draw_block(pen, folder, job)
+        _draw_blocks(pen, folder, job)
         yield job
 
 
@@ -423,6 +451,7 @@ def _draw_in_processes(
     setup = json.dumps(
         {
             "layers": source.layers,
+            "min_zoom": source.min_zoom,
             "name": source.name,
             "style": style.name,
             "xml": style.xml,
@@ -468,7 +497,9 @@ def _draw_in_processes(
                         raise InputError(answer["error"])
                     if "died" in answer:
                         reason = (process.stderr.read().strip().splitlines() or ["killed"])[-1]
-                        raise InputError(f"block {job[0]}/{job[1]}: a drawing process ended early ({reason})")
+                        raise InputError(
+                            f"block {job.blocks[0][0]}/{job.blocks[0][1]}: a drawing process ended early ({reason})"
+                        )
                     finished.put(job)
         except Exception as error:  # handed to the caller's thread
             finished.put(error)
@@ -502,15 +533,16 @@ def _draw_in_processes(
 
 
 def _worker() -> None:
-    """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a block."""
+    """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a job."""
     setup = json.loads(sys.stdin.readline())
-    source = MapSource(setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32))
+    source = MapSource(setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32),
+                       setup["min_zoom"])  # fmt: skip
     pen = Pen(source, Style(setup["style"], setup["xml"]), setup["tile_px"])
     for line in sys.stdin:
         for job in json.loads(line):
             answer: dict[str, Any] = {}
             try:
-                _draw_block(pen, Path(setup["folder"]), tuple(job))
+                _draw_blocks(pen, Path(setup["folder"]), Job(*job))
             except OSError as error:
                 answer = {"errno": error.errno or errno.EIO}
             except InputError as error:

@@ -27,7 +27,7 @@ class MultiZoomSettings:
     """Ours, all of it."""
 
     terms: Terms = _GEO
-    zooms: tuple[int, ...] = (17, 16, 15, 14)
+    zooms: tuple[int, ...] = (17, 16, 15, 14, 13, 12, 11, 10)  # in Japan an image is 250 m to 32 km wide
     across: bool = True  # False: all views of a place at one zoom
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class MultiZoom(GPSSELM):
     def prepare(self, sampler: ViewSampler) -> None:
         """See `Method.prepare`: where the places lie at each zoom."""
         lat, lon = sampler.places.T
-        self.centres = {zoom: sampler.atlas.locate(lat, lon, zoom) for zoom in self.zooms}
+        self.centres = {zoom: sampler.atlas_at(zoom).locate(lat, lon, zoom) for zoom in self.zooms}
 
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """See `Method.draw`. Half of a place's views are cut at one zoom, half at another (or the same)."""
@@ -68,7 +68,7 @@ class MultiZoom(GPSSELM):
                     continue
                 # a slice, not a list: nothing to copy to the device
                 here = slice(chosen[0], chosen[-1] + 1, chosen[1] - chosen[0] if len(chosen) > 1 else 1)
-                indices, offset = sampler.atlas.patches(self.centres[zoom][rows[here]], zoom, patch_px)
+                indices, offset = sampler.atlas_at(zoom).patches(self.centres[zoom][rows[here]], zoom, patch_px)
                 patches = colour(indices, sampler.palette)
                 seen = wide.of(part).of(here).views(slice(half, half + 1))
                 global_views[half, here] = cut(patches, offset, seen, px)

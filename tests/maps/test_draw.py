@@ -137,6 +137,33 @@ def test_one_process_or_two_give_the_same_files(make_mbtiles: Callable[..., Path
     assert block[200, 50] == lake and block[50, 200] == 0
 
 
+def test_tiny_blocks_are_drawn_many_at_once_and_come_out_the_same(
+    make_mbtiles: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whichever of a square's blocks are wanted, in one process or two, at zooms below the tiles' own."""
+    tiles = tuple((13, 7270 + i, 3225 + j) for i in range(12) for j in range(3))
+    source, style = open_source(make_mbtiles(tiles=tiles)), draw.Style.named("selm")
+    zooms = (13, 12, 10)
+    all_ = draw.draw_atlas(source, tmp_path / "all", zooms=zooms, tile_px=256, progress=False, workers=1)
+    two = draw.draw_atlas(source, tmp_path / "two", zooms=zooms, tile_px=256, progress=False, workers=2)
+    some = draw.draw_atlas(
+        source, tmp_path / "some", zooms=zooms, tile_px=256, progress=False, blocks=[(7275, 3226), (7281, 3227)]
+    )
+    assert len(draw._jobs([(x, y, 13) for x, y in all_.keys.tolist()], 256)) == 4  # squares of 4 x 4 blocks
+    assert len(draw._jobs([(x, y, 17) for x, y in all_.keys.tolist()], 256)) == 36
+    pen = draw.Pen(source, style, 256)
+    for zoom in zooms:
+        side = draw.block_px(zoom, 256)
+        for x, y in all_.keys.tolist():
+            image = all_.block(x, y, zoom)
+            assert image.shape == (side, side) and len(np.unique(image)) >= 3
+            np.testing.assert_array_equal(image, two.block(x, y, zoom))
+        for x, y in some.keys.tolist():
+            np.testing.assert_array_equal(some.block(x, y, zoom), all_.block(x, y, zoom))
+        alone = pen.block(7275, 3226, zoom).astype(int)  # and as it looks on its own, but for some edges
+        assert (alone != all_.block(7275, 3226, zoom)).mean() < 0.1
+
+
 def test_a_killed_drawing_goes_on(make_mbtiles: Callable[..., Path], tmp_path: Path) -> None:
     tiles = tuple((13, 7276 + i, 3225 + j) for i in range(12) for j in range(12))
     path, out, size = make_mbtiles(tiles=tiles), tmp_path / "atlas", "zooms=(16, 15), tile_px=64"

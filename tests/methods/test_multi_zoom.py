@@ -125,6 +125,6 @@ def test_reconstruction_is_refused() -> None:
 
 def test_the_row_of_the_tables() -> None:
     row = methods.get_row("multi_zoom")
-    assert row.settings.zooms == (17, 16, 15, 14)
+    assert row.settings.zooms == tuple(range(17, 9, -1))
     assert not row.in_paper
     assert dataclasses.replace(row.settings, across=False).terms.price

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,11 +208,47 @@ _KINDS = {
 }  # fmt: skip
 
 
+def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
+
+    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept.
+    """
+    beside = rows["setting"].str.endswith("coordinates")
+    best = rows.groupby([rows["method"], beside])["validation"].transform("min")
+    return rows[rows["validation"].isna() | (rows["validation"] == best)]
+
+
+def zooms_of(setting: str) -> str:
+    """ "zooms 17-16-15-14, coordinates" → "zooms 17-14"."""
+    return re.sub(r"(\d+)(?:-\d+)*-(\d+)", r"\1-\2", setting.removesuffix(", coordinates"))
+
+
+def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
+    """The chapter on more context, a row for each encoder, with the coordinates or without, at its `chosen_zooms`.
+
+    Columns: method, coordinates (bool), zooms, validation (mean squared error there), random and blocks ("mean ± sd").
+    """
+    some = chosen_zooms(rows)
+    table = summarise(some)
+    table["text"] = [f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)]
+    wide = table.pivot(index=["method", "setting"], columns="split", values="text").reset_index()
+    validation = some.groupby(["method", "setting"])["validation"].first()
+    out = wide.assign(
+        validation=[validation[key] for key in zip(wide["method"], wide["setting"], strict=True)],
+        coordinates=wide["setting"].str.endswith("coordinates"),
+        zooms=wide["setting"].map(zooms_of),
+    )
+    order = out["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
+    out = out.assign(order=order).sort_values(["coordinates", "order"]).reset_index(drop=True)
+    splits = [name for name in ("random", "blocks") if name in out]
+    return out[["method", "coordinates", "zooms", "validation", *splits]]
+
+
 def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
 
     By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
-    where the chapter on more context has been run, on embeddings of all its zooms.
+    where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
     """
     rows = published(profile, "table1", folder)
     if rows is None:
@@ -219,7 +256,7 @@ def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     parts = [rows[rows["setting"].isin(list(_KINDS))]]
     wider = published(profile, "surroundings", folder)
     if wider is not None:
-        parts.append(wider[wider["setting"].str.count("-") == wider["setting"].str.count("-").max()])
+        parts.append(chosen_zooms(wider))
     table = pd.concat(parts)
     table = table[(table["target"] == "l01") & (table["split"] == "blocks")]
     if not len(table):
@@ -228,9 +265,10 @@ def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     zooms = ~table["setting"].isin(list(_KINDS))
     beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
     table["title"] = table["method"].map(title_of)
-    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].str.replace(", coordinates", "")
+    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_of)
     table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
     table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
+    table.loc[zooms & (table["method"] == "histogram"), "kind"] = _KINDS["practitioner"]
     table["coordinates"] = beside
     return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
 

@@ -258,12 +258,12 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "pretraining": dataclasses.asdict(profile.pretraining),
         "data": table_fingerprint(locations(profile)),
         "maps": map_fingerprint(profile, "pretrain"),
-        **_further_maps(profile, row.zooms, "pretrain"),
+        **further_maps(profile, row.zooms, "pretrain"),
         "device": device().type,
     }
 
 
-def _further_maps(profile: Profile, zooms: Iterable[int], role: str | None = None) -> dict[str, Any]:
+def further_maps(profile: Profile, zooms: Iterable[int], role: str | None = None) -> dict[str, Any]:
     """What an address says of maps at zooms that the profile's atlases have not; nothing where there are none."""
     further = [zoom for zoom in zooms if zoom not in profile_zooms(profile)]
     return {"further maps": [map_fingerprint(profile, role, zoom) for zoom in further]} if further else {}
@@ -323,7 +323,7 @@ def histograms(profile: Profile, table: pd.DataFrame, zoom: int) -> NDArray[np.f
         "maps": map_fingerprint(profile),
         "zoom": zoom,
         "version": VERSIONS["features"],
-        **_further_maps(profile, (zoom,)),
+        **further_maps(profile, (zoom,)),
     }
     file = address("histograms", f"{profile.name}-z{zoom}", parts).with_suffix(".safetensors")
     if not file.exists():
@@ -362,7 +362,7 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
     )
     places = table_fingerprint(table[["region", "lat", "lon"]])
     parts = {**source, "places": places, "maps": map_fingerprint(profile), "version": VERSIONS["features"]}
-    parts |= _further_maps(profile, methods.get_row(method).zooms)
+    parts |= further_maps(profile, methods.get_row(method).zooms)
     file = address("features", f"{profile.name}-{method}-s{seed}-{label}", parts).with_suffix(".safetensors")
     if not file.exists():
         network = encoder(profile, method, seed)

@@ -92,6 +92,9 @@ def test_a_published_sheet_is_cut_as_it_was_laid(tmp_path: Path) -> None:
     assert findings.published_images("japan", "t", 1, tmp_path) is None
 
 
+BESIDE = "zooms 17-16, coordinates"
+
+
 def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Path) -> None:
     def rows(experiment: str, method: str, setting: str, *values: float, split: str = "blocks"):  # type: ignore[no-untyped-def]
         same = {"experiment": experiment, "target": "l01", "split": split, "method": method, "setting": setting,
@@ -119,14 +122,26 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
     assert "GPS-SELM (geo+rec+int), 0.810) is **behind**" in first and "zooms 17-14, 0.510" in first
     assert first.startswith("Without coordinates") and "0.610) is **behind**" in second
     wider = [
-        *rows("surroundings", "gps_selm_geo", "zooms 17", 0.1, 0.1),  # not all of its zooms
-        *rows("surroundings", "gps_selm_geo", "zooms 17-16", 0.40, 0.42),
-        *rows("surroundings", "gps_selm_geo", "zooms 17-16, coordinates", 0.3, 0.3),
+        *({**row, "validation": 0.5} for row in rows("surroundings", "gps_selm_geo", "zooms 17", 0.1, 0.1)),
+        *({**row, "validation": 0.3} for row in rows("surroundings", "gps_selm_geo", "zooms 17-16", 0.40, 0.42)),
+        *({**row, "validation": 0.4} for row in rows("surroundings", "gps_selm_geo", "zooms 17-16-15", 0.1, 0.1)),
+        *(
+            {**row, "validation": 0.2}
+            for row in rows("surroundings", "gps_selm_geo", "zooms 17-16, coordinates", 0.3, 0.3)
+        ),
+        *rows("surroundings", "histogram", "zooms 17-16-15", 0.48, 0.48),  # trees: nothing to choose
     ]
     pd.DataFrame(wider).to_csv(folder / "surroundings.csv", index=False)
+    context = findings.wider_context(pd.DataFrame(wider))
+    assert context["method"].tolist() == ["gps_selm_geo", "histogram", "gps_selm_geo"]
+    assert context["coordinates"].tolist() == [False, False, True]
+    assert context["zooms"].tolist() == ["zooms 17-16", "zooms 17-15", "zooms 17-16"]
+    assert context["blocks"].iloc[0] == "0.410 ± 0.014" and context["validation"].tolist()[::2] == [0.3, 0.2]
     shown = findings.practice("japan-cpu", tmp_path)
     assert shown is not None and shown["title"].tolist()[:2] == ["GPS-SELM (geo), zooms 17-16"] * 2
     assert shown["kind"].tolist()[:2] == ["embedding and coordinates", "embedding"]
+    colours = shown[shown["title"] == "trees on colours, zooms 17-15"]
+    assert colours["kind"].tolist() == ["no embedding"] and not colours["coordinates"].any()
     assert all("**ahead of**" in line for line in findings.worth(shown))
     text = tables.practice_table(shown).text
     assert text.count("<tr>") == 1 + len(shown) and "0.300" in text

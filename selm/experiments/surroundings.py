@@ -1,15 +1,17 @@
 """What a place's surroundings add: embeddings of one zoom after the other, alone and beside the coordinates.
 
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of the
-profile's zooms; those features, side by side, go into a linear probe, with or without a local field of the coordinates
-(`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many tries for every row;
-the test region is scored by the one that is chosen.
+zooms of `selm.methods.multi_zoom`; those features, side by side, go into a linear probe, with or without a local field
+of the coordinates (`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many
+tries for every row; the test region is scored by the one that is chosen. Beside them trees on the colours at all
+zooms, as they come.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -25,19 +27,25 @@ from selm.experiments import grid
 from selm.experiments.cached import cell_base, cell_rows, is_finished
 from selm.experiments.runs import complete
 from selm.labels.neighbours import pairs_within
+from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds
-from selm.probes.local_field import LocalField, local_field
+from selm.probes.local_field import LocalField, local_fields
+from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
 
 EXPERIMENT = "surroundings"
 VERSION = 2
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
 ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
+COLOURS = "histogram"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An encoder (`method`, `seed`), the zooms whose features it gives, with the coordinates or without, a split."""
+    """An encoder (`method`, `seed`), the zooms whose features it gives, with the coordinates or without, a split.
+
+    `COLOURS` in place of an encoder stands for trees on colour histograms.
+    """
 
     method: str
     seed: int
@@ -61,10 +69,12 @@ def cells(profile: Profile) -> list[Cell]:
     """The grid, in reading order."""
     zooms = methods.get_row("multi_zoom").zooms
     first = [zooms[: n + 1] for n in range(len(zooms))]
-    return [
-        Cell(method, 0, some, coordinates, split)
-        for split, method, coordinates, some in itertools.product(grid.SPLITS, ROWS, (False, True), first)
-    ]
+    out = []
+    for split in grid.SPLITS:
+        for method, coordinates, some in itertools.product(ROWS, (False, True), first):
+            out.append(Cell(method, 0, some, coordinates, split))
+        out += [Cell(COLOURS, 0, zooms, coordinates, split) for coordinates in (False, True)]
+    return out
 
 
 def tries(profile: Profile, coordinates: bool) -> list[LocalField]:
@@ -101,30 +111,40 @@ def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> d
     return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in zooms}
 
 
-def _score(profile: Profile, cell: Cell, todo: grid.Task, of: str, probe: LocalField) -> Any:
+def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[LocalField]) -> list[OutOfFold]:
     by_zoom = _features(str(paths.runs()), profile, cell.method, cell.seed, of)
     x = np.hstack([by_zoom[zoom] for zoom in cell.zooms])
-    return local_field(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probe)
+    return local_fields(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
+
+
+def _colours(profile: Profile, cell: Cell) -> OutOfFold:
+    todo = _test(profile, cell.split).first(profile.probing.n_trees)
+    x = [stages.histograms(profile, todo.places, zoom) for zoom in cell.zooms]
+    x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if cell.coordinates else []
+    return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression")
 
 
 def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    known = validation(profile)
-    errors = []
-    for probe in tries(profile, cell.coordinates):
-        errors.append(float(_score(profile, cell, known, "validation", probe).values("mse").mean()))
-    best = tries(profile, cell.coordinates)[int(np.argmin(errors))]
-    done = _score(profile, cell, _test(profile, cell.split), "test", best)
+    if cell.method == COLOURS:
+        done = _colours(profile, cell)
+        chosen: dict[str, Any] = {"tries": 0}
+    else:
+        probes = tries(profile, cell.coordinates)
+        known = _scores(profile, cell, validation(profile), "validation", probes)
+        errors = [float(one.values("mse").mean()) for one in known]
+        best = probes[int(np.argmin(errors))]
+        (done,) = _scores(profile, cell, _test(profile, cell.split), "test", [best])
+        chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
     rows = done.rows(
-        experiment=EXPERIMENT, target="l01", split=cell.split,
-        setting=setting(cell.zooms, cell.coordinates), tries=len(errors), validation=min(errors),
-        **dataclasses.asdict(best),
-    )  # fmt: skip
+        experiment=EXPERIMENT, target="l01", split=cell.split, setting=setting(cell.zooms, cell.coordinates), **chosen
+    )
     return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
 
 
 def _base(profile: Profile, cell: Cell) -> Any:
     parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
-             "settings": dataclasses.asdict(profile.surroundings)}  # fmt: skip
+             "settings": dataclasses.asdict(profile.surroundings),
+             **stages.further_maps(profile, cell.zooms)}  # fmt: skip
     return cell_base(profile, cell.label, cell.method, cell.seed, parts)
 
 

@@ -6,6 +6,7 @@ and `share` times a Gaussian one of length `km` on the ground. `share` 0 leaves 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,25 +40,35 @@ def local_field(
     features (N, d); lat, lon (N,) degrees; targets and folds as in `selm.probes.folds.problems` (regression).
     Raises InputError for settings that are no numbers above 0, or features of another length.
     """
-    if settings.penalty <= 0 or settings.share < 0 or settings.km <= 0:
-        raise InputError(f"local field: penalty and km must be above 0 and share 0 or more, not {settings}")
+    return local_fields(features, lat, lon, targets, folds, [settings])[0]
+
+
+def local_fields(
+    features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
+    folds: ArrayLike | BufferedFolds, tries: Sequence[LocalField],
+) -> list[OutOfFold]:  # fmt: skip
+    """`local_field` for several settings, which share the features' kernel."""
+    for settings in tries:
+        if settings.penalty <= 0 or settings.share < 0 or settings.km <= 0:
+            raise InputError(f"local field: penalty and km must be above 0 and share 0 or more, not {settings}")
     x = conditioned(features)
     layout = problems(targets, folds, "regression")
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    field: Tensor | float = 0.0
-    if settings.share:
-        km = torch.as_tensor(chords(lat, lon) / 1000)
-        field = settings.share * torch.exp(-km.square() / (2 * settings.km**2))
-    outputs = Collector(layout, (0,))
+    km = torch.as_tensor(chords(lat, lon) / 1000) if any(settings.share for settings in tries) else None
+    outputs = [Collector(layout, (0,)) for _ in tries]
     mean, deviation = fold_statistics(x, layout.train)
     for p in range(len(layout.draw)):
         z = (x - mean[p]) / deviation[p]
-        kernel = z @ z.T / z.shape[1] + field
+        linear = z @ z.T / z.shape[1]
         train, test = torch.as_tensor(layout.train[p]), torch.as_tensor(layout.test[p])
         y = torch.as_tensor(np.array(layout.targets[layout.draw[p], layout.train[p]]))
-        own = kernel[train][:, train]
-        own.diagonal().add_(settings.penalty)
-        dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))
-        outputs.add(0, p, (kernel[test][:, train] @ dual + y.mean()).numpy())
-    return outputs.result()
+        for settings, output in zip(tries, outputs, strict=True):
+            kernel = linear
+            if settings.share and km is not None:
+                kernel = linear + settings.share * torch.exp(-km.square() / (2 * settings.km**2))
+            own = kernel[train][:, train]
+            own.diagonal().add_(settings.penalty)
+            dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))
+            output.add(0, p, (kernel[test][:, train] @ dual + y.mean()).numpy())
+    return [output.result() for output in outputs]

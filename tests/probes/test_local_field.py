@@ -10,7 +10,7 @@ import pytest
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.probes.folds import random_folds
-from selm.probes.local_field import LocalField, local_field
+from selm.probes.local_field import LocalField, local_field, local_fields
 
 
 def places(n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -47,6 +47,15 @@ def test_predictions_are_those_of_the_equation(settings: LocalField) -> None:
             expected = slow(x, lat, lon, y, folds[draw], fold, settings)
             np.testing.assert_allclose(done.predictions[0, draw, test], expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(done.scores["mse"][0], (done.predictions[0] - y) ** 2, rtol=1e-4, atol=1e-5)
+
+
+def test_several_tries_at_once_change_no_number() -> None:
+    x, lat, lon, y = places()
+    folds = random_folds(40, range(2), n_folds=4)
+    tries = [LocalField(0.3), LocalField(1.0, 0.5, 10.0), LocalField(3.0)]
+    for settings, together in zip(tries, local_fields(x, lat, lon, y, folds, tries), strict=True):
+        alone = local_field(x, lat, lon, y, folds, settings)
+        np.testing.assert_array_equal(together.predictions, alone.predictions)
 
 
 def test_a_field_helps_where_the_target_has_one() -> None:

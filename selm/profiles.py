@@ -152,14 +152,14 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=1_500, images=3_200, density_classes=8, checkpoint_every=25, log_every=5
+                _SMALL, n_locations=1_500, images=2_560, density_classes=8, checkpoint_every=25, log_every=5
             ),
             probing=Probing(
                 epochs=(1, 3, 6),
                 n_frozen=3,
                 n_finetune=1,
                 n_trees=1,
-                n_points=600,
+                n_points=500,
                 max_finetune=200,
                 n_interpolated=400,
             ),

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from selm.methods import PRETRAINED
+from selm.methods import IN_TABLES
 from selm.probes.folds import random_folds
 from selm.probes.frozen import frozen, ridge
 from selm.profiles import get_profile
@@ -41,7 +41,7 @@ def main() -> None:
     measure.options(parser)
     chosen = parser.parse_args()
     profile = get_profile("japan")
-    columns = 2 * (1 + sum(profile.seeds_of(name) for name in PRETRAINED))  # random weights too; two ways to split
+    columns = 2 * (1 + sum(profile.seeds_of(name) for name in IN_TABLES))  # random weights too; two ways to split
     x, y = made_up(chosen.points, chosen.dim)
     folds = random_folds(chosen.points, range(chosen.draws))
     probing = profile.probing

@@ -20,6 +20,7 @@ TITLES = {
     "geo_only": "geo losses alone",
     "gps_selm_no_price": "GPS-SELM without land price",
     "multi_zoom": "multi-zoom GPS-SELM (geo)",
+    "multi_zoom_wide": "wide multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes
     "prior": "no place at all",

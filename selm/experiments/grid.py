@@ -90,7 +90,7 @@ def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> l
             if tuned:
                 out += [Cell(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
                 out.append(Cell(table, target, split, "random_init", "with-coordinates"))
-            for method in methods.PRETRAINED:
+            for method in methods.IN_TABLES:
                 for seed in range(profile.seeds_of(method)):
                     out += [Cell(table, target, split, method, setting, seed) for setting in settings]
                 if tuned:

@@ -1,7 +1,7 @@
 """What a place's surroundings add: embeddings of one zoom after the other, alone and beside the coordinates.
 
-For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of the
-zooms of `selm.methods.multi_zoom`; those features, side by side, go into a linear probe, with or without a local field
+For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
+`selm.methods.multi_zoom.WIDE`; those features, side by side, go into a linear probe, with or without a local field
 of the coordinates (`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many
 tries for every row; the test region is scored by the one that is chosen. Beside them trees on the colours at all
 zooms, as they come.
@@ -27,6 +27,7 @@ from selm.experiments import grid
 from selm.experiments.cached import cell_base, cell_rows, is_finished
 from selm.experiments.runs import complete
 from selm.labels.neighbours import pairs_within
+from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds
 from selm.probes.local_field import LocalField, local_fields
@@ -36,7 +37,7 @@ from selm.settings import Profile
 EXPERIMENT = "surroundings"
 VERSION = 2
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
-ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom")
+ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom", "multi_zoom_wide")
 COLOURS = "histogram"
 
 
@@ -67,13 +68,12 @@ def setting(zooms: tuple[int, ...], coordinates: bool) -> str:
 
 def cells(profile: Profile) -> list[Cell]:
     """The grid, in reading order."""
-    zooms = methods.get_row("multi_zoom").zooms
-    first = [zooms[: n + 1] for n in range(len(zooms))]
+    first = [WIDE[: n + 1] for n in range(len(WIDE))]
     out = []
     for split in grid.SPLITS:
         for method, coordinates, some in itertools.product(ROWS, (False, True), first):
             out.append(Cell(method, 0, some, coordinates, split))
-        out += [Cell(COLOURS, 0, zooms, coordinates, split) for coordinates in (False, True)]
+        out += [Cell(COLOURS, 0, WIDE, coordinates, split) for coordinates in (False, True)]
     return out
 
 
@@ -107,8 +107,7 @@ def validation(profile: Profile) -> grid.Task:
 def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> dict[int, NDArray[np.float32]]:
     places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
     network, colours = stages.encoder(profile, method, seed), stages.palette(profile)
-    zooms = methods.get_row("multi_zoom").zooms
-    return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in zooms}
+    return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in WIDE}
 
 
 def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[LocalField]) -> list[OutOfFold]:

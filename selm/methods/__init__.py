@@ -15,7 +15,7 @@ from selm.methods.gps_selm import GPSSELM, Terms
 from selm.methods.moco_geo_tp import MoCoGeoTP, MoCoGeoTPSettings
 from selm.methods.moco_v2 import MoCo, MoCoSettings
 from selm.methods.mugs import Mugs, MugsSettings
-from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
+from selm.methods.multi_zoom import WIDE, MultiZoom, MultiZoomSettings
 from selm.methods.tile2vec import Tile2Vec, Tile2VecSettings
 from selm.networks import EncoderConfig, MapEncoder
 from selm.settings import Pretraining, Profile
@@ -34,6 +34,7 @@ class Row:
     settings: Any = None
     version: int = 1
     in_paper: bool = True
+    in_tables: bool = True  # False: in a chapter of its own only
     tuning_runs: int = 0  # trial runs, judged on the validation regions, that its settings were chosen from
 
     @property
@@ -69,9 +70,11 @@ METHODS: dict[str, Row] = {
     ),
     # beyond the paper
     "multi_zoom": Row(MultiZoom, MultiZoomSettings(), in_paper=False),
+    "multi_zoom_wide": Row(MultiZoom, MultiZoomSettings(zooms=WIDE), in_paper=False, in_tables=False),
 }
 
 PRETRAINED = tuple(name for name, row in METHODS.items() if row.builder is not None)
+IN_TABLES = tuple(name for name in PRETRAINED if METHODS[name].in_tables)
 ONE_IMAGE = tuple(name for name in PRETRAINED if not METHODS[name].zooms)  # those that see one image of a place
 
 

@@ -22,12 +22,15 @@ from selm.views import Batch, ViewSampler, colour, cut, random_windows, reach
 _GEO = Terms(price=True, density=True, coordinates=True)
 
 
+WIDE = (17, 16, 15, 14, 13, 12, 11, 10)  # up to 32 km: a city and what lies around it
+
+
 @dataclass(frozen=True)
 class MultiZoomSettings:
     """Ours, all of it."""
 
     terms: Terms = _GEO
-    zooms: tuple[int, ...] = (17, 16, 15, 14, 13, 12, 11, 10)  # in Japan an image is 250 m to 32 km wide
+    zooms: tuple[int, ...] = (17, 16, 15, 14)  # in Japan an image is 250 m to 2 km wide
     across: bool = True  # False: all views of a place at one zoom
 
     def __post_init__(self) -> None:

@@ -29,11 +29,11 @@ def test_every_row_is_there_on_both_kinds_of_folds(table: str, target: str) -> N
         rows = [cell for cell in cells if cell.target == target and cell.split == split]
         seeds = Counter(cell.method for cell in rows if cell.setting == "frozen-closed")
         assert seeds["dino"] == seeds["gps_selm"] == 3 and seeds["gps_selm_geo"] == seeds["random_init"] == 1
-        assert set(seeds) == {"random_init", *methods.PRETRAINED}
+        assert set(seeds) == {"random_init", *methods.IN_TABLES}
         tuned = {cell.method for cell in rows if cell.setting == "finetune"}
         assert tuned == {name for name, row in methods.METHODS.items() if row.in_paper} | {"raw_gps_standardised"}
         together = {cell.method for cell in rows if cell.setting == "with-coordinates"}
-        assert together == {"random_init", *methods.PRETRAINED}
+        assert together == {"random_init", *methods.IN_TABLES}
         assert {cell.method for cell in rows if cell.setting == "practitioner"} == set(grid.PRACTITIONER)
     for cell in cells:
         assert title_of(cell.method)

@@ -125,6 +125,9 @@ def test_reconstruction_is_refused() -> None:
 
 def test_the_row_of_the_tables() -> None:
     row = methods.get_row("multi_zoom")
-    assert row.settings.zooms == tuple(range(17, 9, -1))
+    assert row.settings.zooms == (17, 16, 15, 14)
+    wide = methods.get_row("multi_zoom_wide")
+    assert wide.settings.zooms == tuple(range(17, 9, -1)) and wide.in_tables is False
+    assert "multi_zoom" in methods.IN_TABLES and "multi_zoom_wide" not in methods.IN_TABLES
     assert not row.in_paper
     assert dataclasses.replace(row.settings, across=False).terms.price

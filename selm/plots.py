@@ -271,7 +271,8 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
     table = table.assign(zooms=named[0], beside=named[1].notna())
     splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))
     zooms = sorted(table["zooms"].unique(), key=lambda text: text.count("-"))
-    figure, axes = plt.subplots(1, len(splits_), figsize=(WIDTH, 3.4), sharey=True, squeeze=False)
+    height = 3.0 + 0.18 * len(methods)  # the legend has a line for each
+    figure, axes = plt.subplots(1, len(splits_), figsize=(WIDTH, height), sharey=True, squeeze=False)
     for axis, split in zip(axes[0], splits_, strict=True):
         for m, method in enumerate(methods):
             for beside in (False, True):
@@ -283,7 +284,7 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
                     label=_title(method) + (" + coordinates" if beside else ""),
                 )  # fmt: skip
         if practitioner and split in practitioner:
-            axis.axhline(practitioner[split], color="0.45", linewidth=1.2, label="best row without an embedding")
+            axis.axhline(practitioner[split], color="0.45", linewidth=1.2, label="best of Table 1 without an embedding")
         axis.set_xticks(range(len(zooms)), [text if text.count("-") == 0 else f"17-{text[-2:]}" for text in zooms])
         axis.set_title(_SPLITS.get(split, split))
         axis.set_xlabel("zooms in the embedding")

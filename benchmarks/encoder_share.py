@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,14 +21,14 @@ from benchmarks import measure
 from benchmarks.embedding import coordinates
 from selm.embedder import Embedder
 from selm.maps.atlas import Atlas
-from selm.networks import EncoderConfig
+from selm.networks import EncoderConfig, MapEncoder
 from selm.stages import new_encoder
 from selm.views import colour
 
 ENCODERS = ("resnet18:0.25:64", "resnet18:1:64", "resnet50:1:128")  # of demo and japan-cpu, between, of japan
 
 
-def random_encoder(text: str, atlas: Atlas) -> Any:
+def random_encoder(text: str, atlas: Atlas) -> MapEncoder:
     """The encoder that ``arch:width:pixels`` names, for the atlas."""
     arch, width, px = text.split(":")
     return new_encoder(

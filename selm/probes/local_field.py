@@ -55,7 +55,10 @@ def local_fields(
     layout = problems(targets, folds, "regression")
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    km = torch.as_tensor(chords(lat, lon) / 1000) if any(settings.share for settings in tries) else None
+    fields: dict[LocalField, Tensor | float] = dict.fromkeys(tries, 0.0)
+    if any(settings.share for settings in tries):
+        km = torch.as_tensor(chords(lat, lon) / 1000)
+        fields = {s: s.share * torch.exp(-km.square() / (2 * s.km**2)) if s.share else 0.0 for s in tries}
     outputs = [Collector(layout, (0,)) for _ in tries]
     mean, deviation = fold_statistics(x, layout.train)
     for p in range(len(layout.draw)):
@@ -64,9 +67,7 @@ def local_fields(
         train, test = torch.as_tensor(layout.train[p]), torch.as_tensor(layout.test[p])
         y = torch.as_tensor(np.array(layout.targets[layout.draw[p], layout.train[p]]))
         for settings, output in zip(tries, outputs, strict=True):
-            kernel = linear
-            if settings.share and km is not None:
-                kernel = linear + settings.share * torch.exp(-km.square() / (2 * settings.km**2))
+            kernel = linear + fields[settings]
             own = kernel[train][:, train]
             own.diagonal().add_(settings.penalty)
             dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))

@@ -77,6 +77,6 @@ def test_growth_of_probes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_probes_count_the_whole_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run(probes, monkeypatch, tmp_path, "--points", "60", "--dim", "32", "--draws", "1")["probes"]
-    for row in rows.itertuples():
-        assert row.column_cpu_seconds == pytest.approx(row.cpu_seconds * row.cells * 10)
+    for row in rows.itertuples():  # the file keeps six digits of each number
+        assert row.column_cpu_seconds == pytest.approx(row.cpu_seconds * row.cells * 10, rel=1e-4)
     assert (rows["mse"] < 3).all()

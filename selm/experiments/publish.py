@@ -1,4 +1,7 @@
-"""Finished results → data/results/PROFILE/, for the book to show: CSV, and sheets of small map images as PNG."""
+"""Finished results → data/results/PROFILE/, for the book to show: CSV, and sheets of small map images as PNG.
+
+What is published already and has not been computed here stays (`selm.experiments.merge`).
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from selm import checkpoints, paths
+from selm import checkpoints, paths, stages
 from selm.experiments import chapters, grid, tables
 from selm.experiments.figures import FINISHED
+from selm.experiments.merge import merged
 from selm.experiments.paper_claims import claim_verdicts
 from selm.experiments.runs import complete, curves, pretrainings, runs
 from selm.output import written
@@ -16,8 +20,12 @@ from selm.settings import Profile
 
 
 def publish(profile: Profile) -> list[Path]:
-    """Write what is finished to data/results/PROFILE/, for the book to show; computes no cell and no run."""
+    """Write what is finished to data/results/PROFILE/, for the book to show; computes no cell and no run.
+
+    Draws the profile's maps where they are missing, for they are part of every result's address.
+    """
     folder = paths.repository() / "data" / "results" / profile.name
+    run_ids = {run: stages.pretraining_folder(profile, *run).name.rsplit("-", 1)[1] for run in pretrainings(profile)}
     out: dict[str, pd.DataFrame | bytes] = {}
     done = [run for run in pretrainings(profile) if complete(profile, *run)]
     if done:
@@ -43,5 +51,10 @@ def publish(profile: Profile) -> list[Path]:
             with written(folder / name) as temporary:
                 temporary.write_bytes(content)
         else:
-            checkpoints.write_text(folder / name, content.round(6).to_csv(index=False, lineterminator="\n"))
+            table = merged(name, content, _published(folder / name), run_ids)
+            checkpoints.write_text(folder / name, table.round(6).to_csv(index=False, lineterminator="\n"))
     return [folder / name for name in out]
+
+
+def _published(file: Path) -> pd.DataFrame | None:
+    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}) if file.exists() else None

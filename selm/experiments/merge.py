@@ -1,0 +1,125 @@
+"""What is published already, and what is new: results grow from one run to the next, on whatever machine.
+
+`runs/` stays where it was computed, but `data/results` travels with the code. So what is published is not replaced by
+less: a cell that this machine has not computed keeps its rows, with the commit and date that they came with, as long
+as they are of today's data and of today's pretraining runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+# What tells one cell of a file from another: its rows are replaced together.
+CELLS: dict[str, tuple[str, ...]] = {
+    "runs.csv": ("method", "seed"),
+    "curves.csv": ("method", "seed"),
+    "table1.csv": ("target", "split", "setting", "method", "seed"),
+    "table2.csv": ("target", "split", "setting", "method", "seed"),
+    "table3.csv": ("target", "split", "setting", "method", "seed"),
+    "table4.csv": ("target", "split", "setting", "method", "seed"),
+    "figure2.csv": ("label", "space", "method", "seed"),
+    "figure3.csv": ("kind", "method", "seed"),
+    "figure4.csv": ("target", "split", "setting", "method", "seed"),
+    "figure5.csv": ("area", "query", "method", "seed"),
+    "surroundings.csv": ("split", "setting", "method", "seed"),
+    "ablations.csv": ("method", "variant", "seed"),
+    "location-encoders.csv": (
+        "table", "target", "split", "position", "network", "objective", "coverage", "setting", "seed",
+    ),
+}  # fmt: skip
+# Verdicts: a row is a claim, and counts for more the more pretraining runs stand behind it.
+CLAIMS: dict[str, tuple[str, ...]] = {
+    "claims.csv": ("id",),
+    "claims-table1.csv": ("a", "b"),
+    "claims-table2.csv": ("a", "b"),
+}
+# Files in which `run_id` is that of the pretraining.
+PRETRAINED = ("runs.csv", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "surroundings.csv")
+# Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
+_ABOUT = ("area", "target")
+
+
+def merged(
+    name: str, new: pd.DataFrame, old: pd.DataFrame | None, run_ids: Mapping[tuple[str, int], str] | None = None
+) -> pd.DataFrame:
+    """The rows of a file to publish: `new` ones, and those of `old` that they do not replace.
+
+    `run_ids` gives today's address of a pretraining by (method, seed): older rows of another one are dropped. A file
+    that is computed as a whole is `new` alone.
+    """
+    if old is None or not len(old):
+        return new
+    if name in CLAIMS:
+        return _merged_claims(new, old, CLAIMS[name])
+    if name == "figure2-places.csv":
+        return _merged_columns(new, old)
+    if name not in CELLS:
+        return new
+    key = list(CELLS[name])
+    if not set(key) <= set(old):
+        return new
+    keep = ~_keys(old, key).isin(_keys(new, key))
+    keep &= _of_todays_data(new, old)
+    if run_ids is not None and name in PRETRAINED:
+        today = [run_ids.get((str(m), int(s)), i) == i for m, s, i in old[["method", "seed", "run_id"]].to_numpy()]
+        keep &= np.array(today, dtype=bool)
+    return _in_order(new, old[keep.to_numpy()], _keys(old, key), key)
+
+
+def _keys(table: pd.DataFrame, key: list[str]) -> pd.Series:
+    cells = table[key].astype(object)
+    return cells.where(cells.notna(), "").astype(str).agg("|".join, axis=1)
+
+
+def _of_todays_data(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:
+    """Whether each old row is of the data that new rows on the same thing are of (or there are none)."""
+    if "data" not in old or "data" not in new:
+        return pd.Series(True, index=old.index)
+    about = [column for column in _ABOUT if column in old and column in new]
+    if not about:
+        return old["data"].isin(new["data"])
+    known = new.groupby(_keys(new, about))["data"].agg(set)
+    return pd.Series(
+        [key not in known or data in known[key] for key, data in zip(_keys(old, about), old["data"], strict=True)],
+        index=old.index,
+    )
+
+
+def _in_order(new: pd.DataFrame, kept: pd.DataFrame, before: pd.Series, key: list[str]) -> pd.DataFrame:
+    """Cells where they were, new ones behind them; rows within a cell as they are."""
+    both = pd.concat([new, kept], ignore_index=True)
+    keys = _keys(both, key)
+    order = list(dict.fromkeys([*before, *_keys(new, key)]))
+    rank = keys.map({one: number for number, one in enumerate(order)})
+    return both.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def _merged_claims(new: pd.DataFrame, old: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
+    """Each claim as it was last tested, by the most pretraining runs.
+
+    Holm's family is the whole list, and a claim that is not run counts in it with p = 1: a verdict that was given when
+    fewer of them had been run is stricter than today's would be, never laxer.
+    """
+    before = old.drop_duplicates(list(key)).set_index(list(key))
+    rows = []
+    for _, row in new.iterrows():
+        name = row[key[0]] if len(key) == 1 else tuple(row[list(key)])
+        if name in before.index and _counts(before.loc[name]) > _counts(row):
+            row = pd.concat([before.loc[name], row[list(key)]]).reindex(new.columns)
+        rows.append(row)
+    return pd.DataFrame(rows).reset_index(drop=True).infer_objects()
+
+
+def _counts(row: pd.Series) -> int:
+    return 0 if row["verdict"] == "not run" else 1 + int(row["seeds_a"]) + int(row["seeds_b"])
+
+
+def _merged_columns(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:
+    """The same places with the columns of rows that are not there today."""
+    where = ["lat", "lon"]
+    if len(new) != len(old) or not np.allclose(new[where], old[where], atol=1e-6):
+        return new
+    return pd.concat([new, old[[column for column in old if column not in new]]], axis=1)

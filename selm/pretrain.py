@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -31,10 +31,9 @@ from tqdm import tqdm
 
 from selm import checkpoints, distributed, paths
 from selm.errors import InputError
-from selm.methods.base import Method
+from selm.methods.base import Places, Seen, Trainable
 from selm.networks import channels_last
 from selm.settings import Pretraining
-from selm.views import ViewSampler
 
 
 def provenance(device: torch.device | str) -> dict[str, str]:
@@ -71,7 +70,7 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
     return generator
 
 
-def parameter_groups(method: Method) -> list[dict[str, Any]]:
+def parameter_groups(method: Trainable[Any, Any]) -> list[dict[str, Any]]:
     """What is trained, in two groups: weights that decay, and biases and other 1-d parameters that do not (DINO)."""
     trained = [p for p in method.parameters() if p.requires_grad]
     return [
@@ -87,8 +86,8 @@ def clip_each(gradients: list[Tensor], limit: float) -> None:
     torch._foreach_mul_(gradients, [(limit / (norm + 1e-6)).clamp(max=1.0) for norm in norms])
 
 
-class Trainer:
-    """A method, its optimizer and the step it has reached.
+class Trainer(Generic[Places, Seen]):
+    """A method, its optimizer and the step it has reached. `sampler` is what the method draws its batches from.
 
     Where several processes have joined, `settings.batch` is that of all together and must be a multiple of their
     number (else InputError). `compiled` names a mode of `torch.compile` for encoders and heads (``default``,
@@ -96,8 +95,8 @@ class Trainer:
     """
 
     def __init__(
-        self, method: Method, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device, *,
-        compiled: str | None = None,
+        self, method: Trainable[Places, Seen], sampler: Places, settings: Pretraining, seed: int,
+        device: torch.device, *, compiled: str | None = None,
     ):  # fmt: skip
         self.part = distributed.part(settings.batch)
         method.prepare(sampler)
@@ -164,7 +163,7 @@ class Trainer:
 
 
 def pretrain(
-    trainer: Trainer,
+    trainer: Trainer[Any, Any],
     folder: str | Path,
     config: dict[str, Any],
     *,

@@ -62,6 +62,9 @@ class Html:
     def _repr_html_(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:  # notebooks keep this beside the HTML: not all of it twice
+        return f"<{len(self.text):,} characters of HTML>"
+
 
 def _tag(word: str) -> str:
     return f'<span class="selm-tag {_TONES.get(word, "")}">{html.escape(word)}</span>'

@@ -232,7 +232,7 @@ def loudness(
         found = []
         for number in range(batches):
             batch = trainer.method.draw(sampler, s.batch, step_generator(seed + 1, number, on))
-            found.append(gradient_norms(trainer.method, batch, trainer.step / trainer.steps))
+            found.append(gradient_norms(made, batch, trainer.step / trainer.steps))
         for loss in found[0]:
             norm, weight = float(np.mean([one[loss] for one in found])), weights[loss]
             rows.append({"loss": loss, "after": steps, "norm": norm, "weight": weight, "felt": norm * weight})

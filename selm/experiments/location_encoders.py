@@ -270,8 +270,7 @@ def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
             weight_decay=s.weight_decay, weigh=weigh,
         )  # fmt: skip
     length = Pretraining(images=s.images, batch=s.batch, checkpoint_every=1_000, log_every=25)
-    # the method draws from its own places: there is no sampler of views
-    trainer = Trainer(method, None, length, run.seed, stages.device())  # type: ignore[arg-type]
+    trainer = Trainer(method, pairs, length, run.seed, stages.device())
     return pretrain(trainer, folder, config, progress=progress, title=run.label)
 
 

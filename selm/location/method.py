@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from selm.errors import InputError, unknown
 from selm.location.encoder import LocationEncoder
 from selm.location.losses import distillation, symmetric_info_nce
-from selm.methods.base import Method, feature_spread
+from selm.methods.base import Trainable, feature_spread
 from selm.optimisation import Optimisation
 from selm.settings import Views
 
@@ -45,17 +45,18 @@ class PairBatch:
     features: Tensor
 
 
-class LocationMethod(Method):
+class LocationMethod(Trainable[PairedPlaces, PairBatch]):
     """A location encoder against the frozen embeddings of the places' map images.
 
     ``contrast``: the image's embedding goes through one linear layer, and both embeddings are matched within the batch
     by CLIP's symmetric loss with a learnt scale (from 1/0.07, at most 100), as SatCLIP and GeoCLIP do.
     ``distillation``: the encoder predicts the image's embedding, each dimension standardised over the places.
 
-    The places are drawn uniformly. `weigh` gives the weight of each pair of a batch as negatives (contrast only).
+    `places` standardise the images' embeddings. `weigh` gives the weight of each pair of a batch as negatives (contrast
+    only).
     """
 
-    encoder: LocationEncoder  # type: ignore[assignment]  # not of images: only `pretrain` and this class look at it
+    encoder: LocationEncoder
     mean: Tensor
     std: Tensor
 
@@ -69,7 +70,7 @@ class LocationMethod(Method):
         image_dim = places.features.shape[1]
         if objective == "distillation" and encoder.dim != image_dim:
             raise InputError(f"distillation: the encoder has {encoder.dim} dimensions, the teacher {image_dim}")
-        self.encoder, self.places, self.objective, self.weigh = encoder, places, objective, weigh
+        self.encoder, self.objective, self.weigh = encoder, objective, weigh
         self.lr, self.lr_warmup, self.weight_decay = lr, lr_warmup, weight_decay
         self.register_buffer("mean", places.features.float().mean(dim=0))
         self.register_buffer("std", places.features.float().std(dim=0).clamp(min=1e-6))
@@ -90,19 +91,18 @@ class LocationMethod(Method):
             "momentum": "–", "temperatures": temperature, "queue": "–", "heads": heads, "views": "no view: coordinates"
         }  # fmt: skip
 
-    def draw(  # type: ignore[override]  # its places are its own, not a sampler's
-        self, sampler: object, n: int, generator: torch.Generator, part: slice = slice(None)
-    ) -> PairBatch:
+    def draw(self, sampler: PairedPlaces, n: int, generator: torch.Generator, part: slice = slice(None)) -> PairBatch:
+        """See `Trainable.draw`: uniformly, with replacement."""
         on = self.mean.device
-        rows = torch.randint(len(self.places.features), (n,), generator=generator, device=generator.device)[part].cpu()
-        coordinates = self.places.coordinates[rows].to(on)
-        return PairBatch(self.encoder.positions(coordinates), coordinates, self.places.features[rows].to(on))
+        rows = torch.randint(len(sampler.features), (n,), generator=generator, device=generator.device)[part].cpu()
+        coordinates = sampler.coordinates[rows].to(on)
+        return PairBatch(self.encoder.positions(coordinates), coordinates, sampler.features[rows].to(on))
 
     def standardised(self, features: Tensor) -> Tensor:
         """Image embeddings, each dimension standardised by the training places'."""
         return (features.float() - self.mean) / self.std
 
-    def loss(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(self, batch: PairBatch, progress: float) -> dict[str, Tensor]:
         embedding = self.encoder.encode_positions(batch.positions)
         image = self.standardised(batch.features)
         out: dict[str, Tensor] = {}

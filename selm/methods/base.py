@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +16,22 @@ from selm.optimisation import Optimisation
 from selm.settings import Views
 from selm.views import Batch, ViewSampler
 
+Places = TypeVar("Places")  # what batches are drawn from
+Seen = TypeVar("Seen")  # a batch
 
-class Method(nn.Module, ABC):
-    """A way to pretrain an encoder on views of places.
 
-    `needs_parents` says whether batches must carry the zoom-16 parent images. `encoder` is the network whose pooled
-    feature is the embedding.
-    """
+class Saved(Protocol):
+    """An encoder that can be kept: `MapEncoder`, or one of coordinates."""
 
-    needs_parents: bool = False
-    encoder: MapEncoder
+    def eval(self) -> Any: ...
+
+    def save_pretrained(self, save_directory: str | Path) -> Any: ...
+
+
+class Trainable(nn.Module, ABC, Generic[Places, Seen]):
+    """What the training loop trains: an `encoder` and its heads, on batches drawn from places of its own kind."""
+
+    encoder: Saved
 
     @abstractmethod
     def optimisation(self) -> Optimisation:
@@ -34,21 +42,19 @@ class Method(nn.Module, ABC):
         """For the book's table of settings: `momentum` of the slow network, `temperatures`, `queue`, `heads`, and the
         `views` that are drawn where the profile's are `views`; "–" for what the method has not."""
 
-    def prepare(self, sampler: ViewSampler) -> None:
+    def prepare(self, sampler: Places) -> None:
         """Called once, before training: buffers that the method computes from all places."""
 
-    def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
-        """A batch of n places, seen as the method wants to see them; `part` as in `ViewSampler.batch`.
-
-        Images seen are counted in places, whatever the number of views.
-        """
-        return sampler.batch(sampler.draw_rows(n, generator), generator, parents=self.needs_parents, part=part)
+    @abstractmethod
+    def draw(self, sampler: Places, n: int, generator: torch.Generator, part: slice = slice(None)) -> Seen:
+        """A batch of n places; `part` as in `ViewSampler.batch`. Images seen are counted in places, however many views
+        there are of each."""
 
     @abstractmethod
-    def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def loss(self, batch: Seen, progress: float) -> dict[str, Tensor]:
         """Losses and diagnostics as scalars on the device; the entry ``loss`` is differentiated, the rest is logged."""
 
-    def forward(self, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def forward(self, batch: Seen, progress: float) -> dict[str, Tensor]:
         """`loss`, by the name that wrappers of modules call."""
         return self.loss(batch, progress)
 
@@ -61,6 +67,21 @@ class Method(nn.Module, ABC):
     def collapse(self, logged: dict[str, float]) -> str:
         """A word on collapse from logged means of `loss`'s entries: '' when healthy, else what has collapsed."""
         return "features are all alike" if logged.get("feature_spread", 1.0) < 0.05 else ""
+
+
+class Method(Trainable[ViewSampler, Batch]):
+    """A way to pretrain an encoder on views of places.
+
+    `needs_parents` says whether batches must carry the zoom-16 parent images. `encoder` is the network whose pooled
+    feature is the embedding.
+    """
+
+    needs_parents: bool = False
+    encoder: MapEncoder
+
+    def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
+        """A batch of n places, seen as the method wants to see them; `part` as in `ViewSampler.batch`."""
+        return sampler.batch(sampler.draw_rows(n, generator), generator, parents=self.needs_parents, part=part)
 
 
 @torch.no_grad()

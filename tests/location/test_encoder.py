@@ -100,7 +100,7 @@ def test_every_combination_embeds_saves_and_loads(position: str, network: str, t
     encoder.save_pretrained(tmp_path)
     again = LocationEncoder.from_pretrained(tmp_path)
     assert again.config == encoder.config
-    torch.testing.assert_close(again.embed(places), found, rtol=0, atol=0)
+    torch.testing.assert_close(again.embed(places, batch=16), found, rtol=0, atol=0)
     far = encoder.embed(torch.tensor([[-89.0, -40.0]], dtype=torch.float64))
     assert torch.isfinite(far).all()  # outside the frame
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from selm import settings
 from selm.errors import InputError
-from selm.location import Frame, LocationConfig, LocationEncoder, LocationMethod, PairedPlaces
+from selm.location import Frame, LocationConfig, LocationEncoder, LocationMethod, PairBatch, PairedPlaces
 from selm.location.losses import distillation, symmetric_info_nce
 from selm.pretrain import Trainer, pretrain
 
@@ -81,9 +81,9 @@ def method(objective: str, **options: object) -> LocationMethod:
     )
 
 
-def trainer(objective: str, **options: object) -> Trainer:
+def trainer(objective: str, **options: object) -> Trainer[PairedPlaces, PairBatch]:
     made = method(objective, **options)
-    return Trainer(made, None, SETTINGS, 0, torch.device("cpu"))  # type: ignore[arg-type]
+    return Trainer(made, places(), SETTINGS, 0, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("objective", ["contrast", "distillation"])

@@ -2,6 +2,6 @@
 
 from selm.location.encoder import LocationConfig, LocationEncoder
 from selm.location.frame import Frame
-from selm.location.method import LocationMethod, PairedPlaces
+from selm.location.method import LocationMethod, PairBatch, PairedPlaces
 
-__all__ = ["Frame", "LocationConfig", "LocationEncoder", "LocationMethod", "PairedPlaces"]
+__all__ = ["Frame", "LocationConfig", "LocationEncoder", "LocationMethod", "PairBatch", "PairedPlaces"]

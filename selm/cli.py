@@ -186,6 +186,7 @@ def pretrain(
     profile: ProfileName,
     method: Annotated[str, typer.Option("--method", "-m", help="see `selm methods`")],
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    times: Annotated[int, typer.Option(min=1, help="so many times the profile's places and images")] = 1,
     compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
 ) -> None:
     """Pretrain a method, or go on where it was stopped; prints the run's folder.
@@ -197,7 +198,7 @@ def pretrain(
     chosen = _profile(profile)
     methods.get_row(method)
     with distributed.joined():
-        folder = stages.pretrained(chosen, method, seed, compiled=compiled)
+        folder = stages.pretrained(chosen.times(times), method, seed, compiled=compiled)
         if distributed.is_main():
             typer.echo(folder)
 

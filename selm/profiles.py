@@ -218,6 +218,7 @@ PROFILES: dict[str, Profile] = {
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
             detection=Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32),
+            surroundings=Surroundings(longer=4),
             location_encoders=LocationEncoders(
                 n_places=3_000,
                 images=128_000,

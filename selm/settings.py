@@ -6,6 +6,7 @@ code, or "ours". `selm.profiles` has the profiles themselves.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 
@@ -317,6 +318,7 @@ class Surroundings:
     fields: tuple[tuple[float, float], ...] = ((0.3, 10.0), (0.3, 30.0), (1.0, 30.0))  # share and kilometres
     validation_draws: int = 3
     n_points: int = 50_000  # places at most
+    longer: int = 1  # the widest encoder is pretrained once more, on so many times the places and images; 1: it is not
 
 
 @dataclass(frozen=True)
@@ -345,6 +347,12 @@ class Profile:
     def seeds_of(self, method: str) -> int:
         """Number of pretraining seeds of a method."""
         return dict(self.seeds).get(method, 1)
+
+    def times(self, n: int) -> Profile:
+        """The same, but `n` times the places to pretrain on and the images seen."""
+        s = self.pretraining
+        longer = dataclasses.replace(s, n_locations=n * s.n_locations, images=n * s.images)
+        return dataclasses.replace(self, pretraining=longer)
 
     def regions_for(self, role: str) -> tuple[Region, ...]:
         return tuple(region for region in self.regions if region.role == role)

@@ -40,10 +40,14 @@ TITLES = {
 def title_of(method: str) -> str:
     """What the row `method` is called; InputError with the nearest name if there is none.
 
-    A method's name with "+coordinates" at its end stands for its features together with the coordinates.
+    A method's name with "+coordinates" at its end stands for its features together with the coordinates; with "_x4",
+    for its pretraining on four times the places and images.
     """
     if method in TITLES:
         return TITLES[method]
     if method.endswith("+coordinates"):
         return f"{title_of(method.removesuffix('+coordinates'))} and coordinates"
+    base, longer, times = method.rpartition("_x")
+    if longer and times.isdigit():
+        return f"{title_of(base)}, trained {times} times as long"
     raise unknown("method", method, TITLES)

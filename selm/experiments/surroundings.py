@@ -38,12 +38,14 @@ EXPERIMENT = "surroundings"
 VERSION = 2
 # the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
 ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom", "multi_zoom_wide")
+LONGER = "multi_zoom_wide"  # trained once more, on `Surroundings.longer` times the places and images
 COLOURS = "histogram"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An encoder (`method`, `seed`), the zooms whose features it gives, with the coordinates or without, a split.
+    """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
+    coordinates or without, a split.
 
     `COLOURS` in place of an encoder stands for trees on colour histograms.
     """
@@ -53,12 +55,18 @@ class Cell:
     zooms: tuple[int, ...]
     coordinates: bool
     split: str
+    times: int = 1
+
+    @property
+    def row(self) -> str:
+        """The row of the table that it belongs to."""
+        return self.method if self.times == 1 else f"{self.method}_x{self.times}"
 
     @property
     def label(self) -> str:
         beside = "+coordinates" if self.coordinates else ""
         zooms = "-".join(map(str, self.zooms))
-        return f"{EXPERIMENT}-{self.split}-{self.method}-s{self.seed}-z{zooms}{beside}"
+        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}{beside}"
 
 
 def setting(zooms: tuple[int, ...], coordinates: bool) -> str:
@@ -69,10 +77,12 @@ def setting(zooms: tuple[int, ...], coordinates: bool) -> str:
 def cells(profile: Profile) -> list[Cell]:
     """The grid, in reading order."""
     first = [WIDE[: n + 1] for n in range(len(WIDE))]
+    longer = profile.surroundings.longer
+    rows = [(method, 1) for method in ROWS] + ([(LONGER, longer)] if longer > 1 else [])
     out = []
     for split in grid.SPLITS:
-        for method, coordinates, some in itertools.product(ROWS, (False, True), first):
-            out.append(Cell(method, 0, some, coordinates, split))
+        for (method, times), coordinates, some in itertools.product(rows, (False, True), first):
+            out.append(Cell(method, 0, some, coordinates, split, times))
         out += [Cell(COLOURS, 0, WIDE, coordinates, split) for coordinates in (False, True)]
     return out
 
@@ -111,7 +121,7 @@ def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> d
 
 
 def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[LocalField]) -> list[OutOfFold]:
-    by_zoom = _features(str(paths.runs()), profile, cell.method, cell.seed, of)
+    by_zoom = _features(str(paths.runs()), profile.times(cell.times), cell.method, cell.seed, of)
     x = np.hstack([by_zoom[zoom] for zoom in cell.zooms])
     return local_fields(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
 
@@ -141,16 +151,19 @@ def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[s
 
 
 def _base(profile: Profile, cell: Cell) -> Any:
+    settings = dataclasses.asdict(profile.surroundings)
+    del settings["longer"]  # one more row: no other's business
     parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
-             "settings": dataclasses.asdict(profile.surroundings),
-             **stages.further_maps(profile, cell.zooms)}  # fmt: skip
-    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+             "settings": settings, **stages.further_maps(profile, cell.zooms)}  # fmt: skip
+    return cell_base(profile.times(cell.times), cell.label, cell.method, cell.seed, parts)
 
 
 def run_cell(profile: Profile, cell: Cell) -> pd.DataFrame:
     """The rows of a cell, computed where they are not there yet."""
-    return cell_rows(profile, _base(profile, cell), cell.method, cell.seed, lambda: _compute(profile, cell),
-                     data=stages.points_key(profile), stand_in=profile.stand_ins)  # fmt: skip
+    rows = cell_rows(profile.times(cell.times), _base(profile, cell), cell.method, cell.seed,
+                     lambda: _compute(profile, cell), data=stages.points_key(profile),
+                     stand_in=profile.stand_ins)  # fmt: skip
+    return rows.assign(method=cell.row)
 
 
 def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
@@ -163,7 +176,7 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """The rows that are there already, under the name of their file; computes nothing."""
     there = [
         cell for cell in cells(profile)
-        if (cell.method not in methods.PRETRAINED or complete(profile, cell.method, cell.seed))
+        if (cell.method not in methods.PRETRAINED or complete(profile.times(cell.times), cell.method, cell.seed))
         and is_finished(_base(profile, cell))
     ]  # fmt: skip
     rows = [run_cell(profile, cell) for cell in there]

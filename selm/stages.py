@@ -189,7 +189,8 @@ def encoder_config(profile: Profile) -> EncoderConfig:
     file = address("pixels", profile.name, parts).with_suffix(".json")
     if not file.exists():
         mean, std = pixel_statistics(point_images(profile, places), palette(profile))
-        checkpoints.write_json(file, {"mean": mean, "std": std})
+        # rounded: their last digits differ from one processor to another, and they are part of every run's address
+        checkpoints.write_json(file, {"mean": [round(m, 6) for m in mean], "std": [round(s, 6) for s in std]})
     pixels = checkpoints.read_json(file)
     return EncoderConfig(
         arch=profile.encoder.arch, width=profile.encoder.width, zoom=profile.maps.zooms[0],

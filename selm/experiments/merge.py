@@ -2,12 +2,10 @@
 
 `runs/` stays where it was computed, but `data/results` travels with the code. So what is published is not replaced by
 less: a cell that this machine has not computed keeps its rows, with the commit and date that they came with, as long
-as they are of today's data and of today's pretraining runs.
+as they are of today's data. Whoever changes what a cell's numbers mean takes its rows out of the published file.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -36,19 +34,14 @@ CLAIMS: dict[str, tuple[str, ...]] = {
     "claims-table1.csv": ("a", "b"),
     "claims-table2.csv": ("a", "b"),
 }
-# Files in which `run_id` is that of the pretraining.
-PRETRAINED = ("runs.csv", "table1.csv", "table2.csv", "table3.csv", "table4.csv", "surroundings.csv")
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
 _ABOUT = ("area", "target")
 
 
-def merged(
-    name: str, new: pd.DataFrame, old: pd.DataFrame | None, run_ids: Mapping[tuple[str, int], str] | None = None
-) -> pd.DataFrame:
+def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
     """The rows of a file to publish: `new` ones, and those of `old` that they do not replace.
 
-    `run_ids` gives today's address of a pretraining by (method, seed): older rows of another one are dropped. A file
-    that is computed as a whole is `new` alone.
+    A file that is computed as a whole is `new` alone.
     """
     if old is None or not len(old):
         return new
@@ -63,9 +56,6 @@ def merged(
         return new
     keep = ~_keys(old, key).isin(_keys(new, key))
     keep &= _of_todays_data(new, old)
-    if run_ids is not None and name in PRETRAINED:
-        today = [run_ids.get((str(m), int(s)), i) == i for m, s, i in old[["method", "seed", "run_id"]].to_numpy()]
-        keep &= np.array(today, dtype=bool)
     return _in_order(new, old[keep.to_numpy()], _keys(old, key), key)
 
 

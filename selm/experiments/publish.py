@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from selm import checkpoints, paths, stages
+from selm import checkpoints, paths
 from selm.experiments import chapters, grid, tables
 from selm.experiments.figures import FINISHED
 from selm.experiments.merge import merged
@@ -25,7 +25,6 @@ def publish(profile: Profile) -> list[Path]:
     Draws the profile's maps where they are missing, for they are part of every result's address.
     """
     folder = paths.repository() / "data" / "results" / profile.name
-    run_ids = {run: stages.pretraining_folder(profile, *run).name.rsplit("-", 1)[1] for run in pretrainings(profile)}
     out: dict[str, pd.DataFrame | bytes] = {}
     done = [run for run in pretrainings(profile) if complete(profile, *run)]
     if done:
@@ -51,7 +50,7 @@ def publish(profile: Profile) -> list[Path]:
             with written(folder / name) as temporary:
                 temporary.write_bytes(content)
         else:
-            table = merged(name, content, _published(folder / name), run_ids)
+            table = merged(name, content, _published(folder / name))
             checkpoints.write_text(folder / name, table.round(6).to_csv(index=False, lineterminator="\n"))
     return [folder / name for name in out]
 

@@ -45,12 +45,6 @@ def test_rows_of_other_data_go_where_there_are_new_ones_on_the_same_thing() -> N
     assert set(zip(out["method"], out["target"], strict=True)) == {("dino", "l01"), ("mugs", "interpolated")}
 
 
-def test_rows_of_a_pretraining_that_is_not_todays_go() -> None:
-    old = table(rows("mugs", 1.0, run="old"), rows("histogram_17", 1.0, run="a cell's own"))
-    out = merged(NAME, table(rows("dino", 5.0)), old, {("mugs", 0): "new", ("dino", 0): "r"})
-    assert set(out["method"]) == {"histogram_17", "dino"}
-
-
 def claims(*found: tuple[str, str, int]) -> pd.DataFrame:
     return pd.DataFrame(
         [
@@ -99,7 +93,6 @@ def test_publishing_adds_to_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
     table(rows("mugs", 1.0), rows("dino", 2.0)).to_csv(folder / "table3.csv", index=False)
     nothing: dict[str, object] = {}
     monkeypatch.setattr(publishing.paths, "repository", lambda: tmp_path)
-    monkeypatch.setattr(publishing.stages, "pretraining_folder", lambda profile, method, seed: Path("smoke-r"))
     monkeypatch.setattr(publishing, "complete", lambda *run: False)
     monkeypatch.setattr(publishing.grid, "finished", lambda profile, name: pd.DataFrame())
     monkeypatch.setattr(

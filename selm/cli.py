@@ -258,6 +258,12 @@ def figure(
 
 
 @app.command()
+def publish(profile: ProfileName) -> None:
+    """Write what is finished of a profile to data/results/PROFILE, computing no result."""
+    _publish(_profile(profile))
+
+
+@app.command()
 def reproduce(
     place: Annotated[str | None, typer.Option(metavar="NAME", help='a city or region, as "Tokyo"')] = None,
     map: Annotated[str | None, typer.Option("--map", metavar="SOURCE", help=".osm.pbf, .mbtiles, .pmtiles")] = None,

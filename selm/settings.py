@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Pretraining:
     clip: float = 3.0  # DINO: per parameter tensor
     freeze_last_layer: float = 0.01  # DINO: the first of 100 epochs
     teacher_momentum: tuple[float, float] = (0.996, 1.0)  # section 3.2
+    # DINO: the teacher's BatchNorm takes the batch's statistics. False: moving ones, which follow the student's
+    teacher_batch_statistics: bool = True
     student_temp: float = 0.1  # section 4, tau_s
     teacher_temp: tuple[float, float] = (0.04, 0.07)  # section 4, tau_t
     teacher_temp_warmup: float = 0.30  # 30 of 100 epochs, section 4
@@ -93,6 +96,11 @@ class Pretraining:
     cluster_centre_student: bool = True  # eq. 10 centres both branches; False: the teacher only
     checkpoint_every: int = 500  # steps
     log_every: int = 25  # steps
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as a dict, for addresses; a field that came later is left out where it has its default."""
+        fields = dataclasses.asdict(self)
+        return {k: v for k, v in fields.items() if k != "teacher_batch_statistics" or not v}
 
 
 @dataclass(frozen=True)
@@ -307,6 +315,7 @@ class Ablations:
     """The sweep on the validation regions. Part of no other result's address."""
 
     share: float = 0.25  # ours: of the images that a pretraining sees
+    seeds: int = 3  # ours: of the method as it is, to show how far runs differ by chance
 
 
 @dataclass(frozen=True)

@@ -256,7 +256,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "seed": seed,
         "encoder": encoder_config(profile).settings(),
         "views": dataclasses.asdict(profile.views),
-        "pretraining": dataclasses.asdict(profile.pretraining),
+        "pretraining": profile.pretraining.settings(),
         "data": table_fingerprint(locations(profile)),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, row.zooms, "pretrain"),

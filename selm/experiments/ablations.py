@@ -1,9 +1,9 @@
 """What each choice of pretraining is worth: short runs, judged on the validation regions alone.
 
 Every try is one field of the profile changed. DINO and GPS-SELM get the same number of tries: those that both have, and
-as many of their own. A try is scored by ridge on the frozen features of the official points of the validation regions,
-under spatial blocks: the test region is never looked at. `gradient_norms` says how loud each loss is at the features
-that all of them share.
+as many of their own; each as it is is trained by several seeds, which shows how far runs differ by chance. A try is
+scored by ridge on the frozen features of the official points of the validation regions, under spatial blocks: the test
+region is never looked at. `gradient_norms` says how loud each loss is at the features that all of them share.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ COMMON = (
     Variant("places drawn uniformly", {"alpha_priority": 0.0}),
     Variant("momentum from 0.996", {"teacher_momentum": (0.996, 1.0)}),
     Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
+    Variant("teacher with moving BatchNorm statistics", {"teacher_batch_statistics": False}),
 )
 OWN: dict[str, tuple[Variant, ...]] = {
     "gps_selm": (
@@ -156,11 +157,18 @@ def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progr
     return pd.read_csv(file)
 
 
+def planned(profile: Profile, which: Iterable[str] = SWEPT) -> list[tuple[str, Variant, int]]:
+    """(method, try, seed) of the whole sweep, the methods in turn; the method as it is by several seeds."""
+    seeds = [(method, AS_IT_IS, seed) for seed in range(1, profile.ablations.seeds) for method in which]
+    turns = zip(*([(method, variant, 0) for variant in tries(method)] for method in which), strict=True)
+    first, *others = turns
+    return [*first, *seeds, *(one for turn in others for one in turn)]
+
+
 def sweep(profile: Profile, which: Iterable[str] = SWEPT, *, progress: bool = True) -> pd.DataFrame:
     """All tries of some methods, computing what is missing."""
-    todo = [(method, variant) for method in which for variant in tries(method)]
-    with tqdm(todo, desc=f"ablations ({profile.name})", unit="try", disable=not progress) as bar:
-        return pd.concat([run(profile, variant, method, progress=progress) for method, variant in bar])
+    with tqdm(planned(profile, which), desc=f"ablations ({profile.name})", unit="try", disable=not progress) as bar:
+        return pd.concat([run(profile, variant, method, seed, progress=progress) for method, variant, seed in bar])
 
 
 def chapter(profile: Profile) -> pd.DataFrame:
@@ -170,19 +178,27 @@ def chapter(profile: Profile) -> pd.DataFrame:
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish, by file name; computes nothing."""
-    files = [file_of(profile, variant, method, 0) for method in SWEPT for variant in tries(method)]
+    files = [file_of(profile, variant, method, seed) for method, variant, seed in planned(profile)]
     there = [pd.read_csv(file) for file in files if file.exists()]
     return {"ablations.csv": pd.concat(there, ignore_index=True)} if there else {}
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row a try: mean and sd of the error over trials, and the gain over the method as it is (positive: better)."""
+    """One row a try: mean and sd of the error over trials, and the gain over the method as it is (positive: better).
+
+    What is tried is trained once, with seed 0, and compared with the mean of the method as it is over its seeds.
+    Columns: method, variant, mean, sd, n, seeds, collapse, gain; `chance`, the largest gain or loss of the method as
+    it is from its own mean, by seed alone (NaN for one seed).
+    """
     table = rows.groupby(["method", "variant"], sort=False).agg(
-        mean=("value", "mean"), sd=("value", "std"), n=("value", "count"), collapse=("collapse", "first")
+        mean=("value", "mean"), sd=("value", "std"), n=("value", "count"), seeds=("seed", "nunique"),
+        collapse=("collapse", "first"),
     ).reset_index()  # fmt: skip
-    base = table[table["variant"] == AS_IT_IS.name].set_index("method")["mean"]
-    table["gain"] = table["method"].map(base) - table["mean"]
-    return table
+    base = rows[rows["variant"] == AS_IT_IS.name].groupby(["method", "seed"])["value"].mean()
+    means = base.groupby("method").mean()
+    chance = (base - means).abs().groupby("method").max().where(base.groupby("method").count() > 1)
+    table["gain"] = table["method"].map(means) - table["mean"]
+    return table.assign(chance=table["method"].map(chance))
 
 
 # -- how loud each loss is ---------------------------------------------------------------------------------------------

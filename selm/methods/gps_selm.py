@@ -79,6 +79,13 @@ class GPSSELM(Method):
         if terms.distillation or terms.clustering:
             self.teacher_encoder = frozen_copy(encoder)
 
+    def train(self, mode: bool = True) -> GPSSELM:
+        """As any module's; a teacher with moving statistics stays in evaluation mode."""
+        super().train(mode)
+        if hasattr(self, "teacher_encoder") and not self.settings.teacher_batch_statistics:
+            self.teacher_encoder.eval()
+        return self
+
     def optimisation(self) -> Optimisation:
         """AdamW with DINO's schedules (section 4)."""
         s = self.settings
@@ -125,7 +132,7 @@ class GPSSELM(Method):
         taught = None
         if terms.distillation or terms.clustering:
             with torch.no_grad():
-                # in train mode, normalised with the batch, as the reference DINO is
+                # in train mode, normalised with the batch, as the reference DINO is (or see `train`)
                 taught = self.teacher_encoder(batch.global_views)
             features = torch.cat([wide, self.encoder(batch.local_views)]) if len(batch.local_views) else wide
         if terms.distillation and taught is not None:
@@ -202,12 +209,17 @@ class GPSSELM(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """θt ← λ θt + (1 − λ) θs for the parameters, not the BatchNorm statistics; then the centre and p_div."""
+        """θt ← λ θt + (1 − λ) θs for the parameters, not the BatchNorm statistics (unless the teacher uses them); then
+        the centre and p_div."""
         s = self.settings
         keep = cosine(*s.teacher_momentum, progress)
         pairs = list(self._teacher_pairs())
         if pairs:
             torch._foreach_lerp_([t for t, _ in pairs], [p for _, p in pairs], 1 - keep)
+        if pairs and not s.teacher_batch_statistics:
+            followed = zip(self.teacher_encoder.buffers(), self.encoder.buffers(), strict=True)
+            for t, own in followed:  # the number of batches seen is a whole number: it is copied
+                t.lerp_(own, 1 - keep) if t.is_floating_point() else t.copy_(own)
         if self.terms.distillation and s.centre_momentum is not None:
             logits = distributed.batch_mean(self._next_centre)
             self.centre.copy_(losses.moving_average(self.centre, logits, s.centre_momentum))

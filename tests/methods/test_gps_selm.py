@@ -51,6 +51,26 @@ def test_gradients_reach_all_of_the_student_and_none_of_the_teacher(name, batch)
         assert not buffer.requires_grad
 
 
+def test_a_teacher_with_moving_statistics_follows_the_students(batch):
+    settings = dataclasses.replace(SETTINGS, teacher_batch_statistics=False, teacher_momentum=(0.9, 0.9))
+    made = method("dino", settings).train()
+    assert not any(m.training for m in made.teacher_encoder.modules()) and made.encoder.training
+    before = {k: v.clone() for k, v in made.teacher_encoder.state_dict().items() if "running" in k}
+    made.loss(batch, 0.5)["loss"].backward()
+    for key, value in made.teacher_encoder.state_dict().items():
+        if "running" in key:
+            assert torch.equal(value, before[key]), key  # looking does not change them
+    made.after_step(0.5)
+    student = made.encoder.state_dict()
+    for key, value in made.teacher_encoder.state_dict().items():
+        if "running" in key:
+            torch.testing.assert_close(value, 0.9 * before[key] + 0.1 * student[key])
+        elif "batches" in key:
+            assert value == student[key] > 0
+    one = made.teacher_encoder(batch.global_views[:1])  # no batch behind it
+    torch.testing.assert_close(one, made.teacher_encoder(batch.global_views)[:1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("term", "head"),
     [

@@ -32,6 +32,9 @@ MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map sourc
 ImageryName = Annotated[
     str | None, typer.Option(metavar="NAME", help="other photographs than the profile's: naip, xview, sustainbench, …")
 ]
+Orientations = Annotated[
+    int | None, typer.Option(help="8: means over the ways to lay an image, better and eight times the work")
+]
 Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
@@ -126,12 +129,13 @@ def embed(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet or .csv")],
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
+    orientations: Orientations = None,
 ) -> None:
     """Add embeddings (columns e0, e1, …) to a table of coordinates; rows outside the map are named and left empty."""
     from selm.embedder import Embedder
     from selm.embedding_files import embed_file
 
-    served = embed_file(coordinates, Embedder(model, map, device, batch), out)
+    served = embed_file(coordinates, Embedder(model, map, device, batch, orientations), out)
     typer.echo(f"{out}: {served} embeddings")
 
 
@@ -146,6 +150,7 @@ def nearest(
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="RUN")] = None,
     map: Annotated[str | None, typer.Option("--map", metavar="SOURCE")] = None,
     device: Device = None,
+    orientations: Orientations = None,
 ) -> None:
     """The places whose embeddings are most like that of one place."""
     from selm.embedder import Embedder
@@ -154,7 +159,7 @@ def nearest(
 
     if (model is None) != (map is None):
         raise InputError("--model and --map go together: an encoder, and the map it looks at")
-    embedder = None if model is None or map is None else Embedder(model, map, device)
+    embedder = None if model is None or map is None else Embedder(model, map, device, orientations=orientations)
     search = nearest_in_index if is_index(embeddings) else nearest_in_file
     typer.echo(search(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 

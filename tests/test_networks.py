@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from selm.networks import (
     border_mask,
     cluster_head,
     geo_head,
+    laid,
     resnet,
 )
 
@@ -114,6 +116,34 @@ def test_a_saved_encoder_comes_back_as_it_was(small, tmp_path):
     assert torch.equal(back(images), before)
     assert {"config.json", "model.safetensors"} <= {file.name for file in tmp_path.iterdir()}
     assert torch.equal(MapEncoder.from_pretrained(tmp_path)(images), before)  # a Path will do
+
+
+def test_a_mean_over_orientations_does_not_depend_on_how_an_image_lies(small):
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, 16, 16)
+    ways = [laid(images, way) for way in range(8)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(ways) for b in ways[:i])  # eight, and the first as it is
+    assert torch.equal(ways[0], images)
+    small.eval()
+    torch.testing.assert_close(small.embed(images), small(images))
+    small.config = dataclasses.replace(small.config, orientations=8)
+    means = [small.embed(way) for way in ways]
+    for mean in means[1:]:
+        torch.testing.assert_close(mean, means[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(means[0], torch.stack([small(way) for way in ways]).mean(dim=0))
+
+
+def test_orientations_are_saved_where_there_are_any(small, tmp_path):
+    small.save_pretrained(tmp_path / "one")
+    assert "orientations" not in (tmp_path / "one" / "config.json").read_text()
+    small.config = dataclasses.replace(small.config, orientations=8)
+    small.save_pretrained(tmp_path / "eight")
+    assert MapEncoder.from_pretrained(tmp_path / "eight").config.orientations == 8
+    assert MapEncoder.from_pretrained(tmp_path / "one").config.orientations == 1
+    config = json.loads((tmp_path / "eight" / "config.json").read_text()) | {"orientations": 5}
+    (tmp_path / "eight" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"config\.json: orientations must be 1 or 8, not 5"):
+        MapEncoder.from_pretrained(tmp_path / "eight")
 
 
 def test_saving_again_replaces_what_was_there(small, tmp_path):

@@ -208,11 +208,16 @@ _KINDS = {
 }  # fmt: skip
 
 
+ONE_ORIENTATION = ", one orientation"  # in a setting of the chapter on more context
+
+
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
 
-    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept.
+    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; images in
+    one orientation are an aside and left out.
     """
+    rows = rows[~rows["setting"].str.contains(ONE_ORIENTATION)]
     beside = rows["setting"].str.endswith("coordinates")
     best = rows.groupby([rows["method"], beside])["validation"].transform("min")
     return rows[rows["validation"].isna() | (rows["validation"] == best)]
@@ -221,6 +226,22 @@ def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
 def zooms_of(setting: str) -> str:
     """ "zooms 17-16-15-14, coordinates" → "zooms 17-14"."""
     return re.sub(r"(\d+)(?:-\d+)*-(\d+)", r"\1-\2", setting.removesuffix(", coordinates"))
+
+
+def orientations(rows: pd.DataFrame) -> pd.DataFrame:
+    """What the mean over the ways to lay an image adds, for the chapter on more context, at all of its zooms.
+
+    Columns: method, coordinates (bool), split, one, eight (mean squared errors); a row where both are there.
+    """
+    table = summarise(rows[rows["validation"].notna()])
+    table["coordinates"] = table["setting"].str.endswith("coordinates")
+    table["seen"] = np.where(table["setting"].str.contains(ONE_ORIENTATION), "one", "eight")
+    table["setting"] = table["setting"].str.replace(ONE_ORIENTATION, "")
+    keys = ["method", "coordinates", "split", "setting"]
+    table["order"] = table["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
+    wide = table.pivot(index=["order", *keys], columns="seen", values="mean").reindex(columns=["one", "eight"])
+    wide = wide.dropna().reset_index().sort_values(["coordinates", "order", "split"], ascending=[True, True, False])
+    return wide[["method", "coordinates", "split", "one", "eight"]].rename_axis(columns=None).reset_index(drop=True)
 
 
 def wider_context(rows: pd.DataFrame) -> pd.DataFrame:

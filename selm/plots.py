@@ -267,8 +267,8 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
     """
     use_style()
     table = summarise(results)
-    named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")
-    table = table.assign(zooms=named[0], beside=named[1].notna())
+    named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")  # asides are left out
+    table = table.assign(zooms=named[0], beside=named[1].notna()).dropna(subset="zooms")
     splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))
     zooms = sorted(table["zooms"].unique(), key=lambda text: text.count("-"))
     height = 3.0 + 0.18 * len(methods)  # the legend has a line for each
@@ -277,9 +277,10 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
         for m, method in enumerate(methods):
             for beside in (False, True):
                 rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
-                rows = rows.set_index("zooms").reindex(zooms)
+                at = [zooms.index(one) for one in rows["zooms"]]
+                rows = rows.assign(at=at).sort_values("at")  # a row may be seen at some of the zooms only
                 axis.errorbar(
-                    range(len(zooms)), rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
+                    rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
                     linestyle="--" if beside else "-", marker=_MARKERS[m % len(_MARKERS)], markersize=4, capsize=2,
                     label=_title(method) + (" + coordinates" if beside else ""),
                 )  # fmt: skip

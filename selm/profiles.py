@@ -66,7 +66,9 @@ _SMALL = Pretraining(
 )
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
-_FEW_SURROUNDINGS = Surroundings(penalties=(1.0, 10.0), fields=((0.3, 0.5),), validation_draws=1, n_points=250)
+_FEW_SURROUNDINGS = Surroundings(
+    widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=250
+)
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile

@@ -1,10 +1,10 @@
 """What a place's surroundings add: embeddings of one zoom after the other, alone and beside the coordinates.
 
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
-`selm.methods.multi_zoom.WIDE`; those features, side by side, go into a linear probe, with or without a local field
-of the coordinates (`selm.probes.local_field`). The probe's numbers are chosen in the validation regions, by as many
-tries for every row; the test region is scored by the one that is chosen. Beside them trees on the colours at all
-zooms, as they come.
+`selm.methods.multi_zoom.WIDE`, each in eight orientations whose features are averaged; those of all zooms, side by
+side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
+The probe's numbers are chosen in the validation regions, by as many tries for every row; the test region is scored by
+the one that is chosen. As an aside the same with one orientation, and trees on the colours at all zooms, as they come.
 """
 
 from __future__ import annotations
@@ -30,22 +30,24 @@ from selm.labels.neighbours import pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds
-from selm.probes.local_field import LocalField, local_fields
+from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
 from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
 
 EXPERIMENT = "surroundings"
-VERSION = 2
-# the rows: our own encoder of several zooms, encoders that have learned from one, and random weights
-ROWS = ("random_init", "dino", "gps_selm_geo", "gps_selm", "multi_zoom", "multi_zoom_wide")
-LONGER = "multi_zoom_wide"  # trained once more, on `Surroundings.longer` times the places and images
+VERSION = 3
+# the rows: random weights, encoders that have learned from one zoom, and our own of several
+ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
+STEP_BY_STEP = ("multi_zoom", "multi_zoom_wide")  # seen with every number of zooms; the others with some
+SOME = (1, 4, 8)
+LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
 COLOURS = "histogram"
 
 
 @dataclass(frozen=True)
 class Cell:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
-    coordinates or without, a split.
+    coordinates or without, a split, and in how many orientations an image is seen.
 
     `COLOURS` in place of an encoder stands for trees on colour histograms.
     """
@@ -56,6 +58,7 @@ class Cell:
     coordinates: bool
     split: str
     times: int = 1
+    orientations: int = 1
 
     @property
     def row(self) -> str:
@@ -66,33 +69,37 @@ class Cell:
     def label(self) -> str:
         beside = "+coordinates" if self.coordinates else ""
         zooms = "-".join(map(str, self.zooms))
-        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}{beside}"
+        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}{beside}"
 
 
-def setting(zooms: tuple[int, ...], coordinates: bool) -> str:
-    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"."""
-    return f"zooms {'-'.join(map(str, zooms))}" + (", coordinates" if coordinates else "")
+def setting(zooms: tuple[int, ...], coordinates: bool, aside: bool = False) -> str:
+    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"; an `aside` has one orientation:
+    "zooms 17-16, one orientation, coordinates"."""
+    orientation = ", one orientation" if aside else ""
+    return f"zooms {'-'.join(map(str, zooms))}{orientation}" + (", coordinates" if coordinates else "")
 
 
 def cells(profile: Profile) -> list[Cell]:
     """The grid, in reading order."""
-    first = [WIDE[: n + 1] for n in range(len(WIDE))]
-    longer = profile.surroundings.longer
-    rows = [(method, 1) for method in ROWS] + ([(LONGER, longer)] if longer > 1 else [])
+    s = profile.surroundings
     out = []
-    for split in grid.SPLITS:
-        for (method, times), coordinates, some in itertools.product(rows, (False, True), first):
-            out.append(Cell(method, 0, some, coordinates, split, times))
-        out += [Cell(COLOURS, 0, WIDE, coordinates, split) for coordinates in (False, True)]
+    for split, method, coordinates in itertools.product(grid.SPLITS, ROWS, (False, True)):
+        times = s.longer if method == LONGER else 1
+        for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
+            out.append(Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations))
+        if s.orientations != 1:
+            out.append(Cell(method, 0, WIDE, coordinates, split, times))
+    for split, coordinates in itertools.product(grid.SPLITS, (False, True)):
+        out.append(Cell(COLOURS, 0, WIDE, coordinates, split))
     return out
 
 
-def tries(profile: Profile, coordinates: bool) -> list[LocalField]:
+def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
     """The probes that are tried in the validation regions."""
-    settings = profile.surroundings
-    if not coordinates:
-        return [LocalField(penalty) for penalty in settings.penalties]
-    return [LocalField(penalty, share, km) for penalty in settings.penalties for share, km in settings.fields]
+    s = profile.surroundings
+    fields = s.fields if coordinates else ((0.0, 1.0),)
+    chosen = itertools.product(s.penalties, s.widths, fields)
+    return [KernelRidge(penalty, width, share, km) for penalty, width, (share, km) in chosen]
 
 
 def _test(profile: Profile, split: str) -> grid.Task:
@@ -114,16 +121,29 @@ def validation(profile: Profile) -> grid.Task:
 
 
 @lru_cache(maxsize=12)
-def _features(root: str, profile: Profile, method: str, seed: int, of: str) -> dict[int, NDArray[np.float32]]:
+def _features(
+    root: str, profile: Profile, method: str, seed: int, orientations: int, of: str
+) -> dict[int, NDArray[np.float32]]:
     places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
     network, colours = stages.encoder(profile, method, seed), stages.palette(profile)
+    network.config = dataclasses.replace(network.config, orientations=orientations)
     return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in WIDE}
 
 
-def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[LocalField]) -> list[OutOfFold]:
-    by_zoom = _features(str(paths.runs()), profile.times(cell.times), cell.method, cell.seed, of)
+def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[KernelRidge]) -> list[OutOfFold]:
+    longer = profile.times(cell.times)
+    by_zoom = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
     x = np.hstack([by_zoom[zoom] for zoom in cell.zooms])
-    return local_fields(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
+    return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
+
+
+@lru_cache(maxsize=64)
+def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], KernelRidge]:
+    """The errors of all tries in the validation regions, and the best of them; the same for every split."""
+    probes = tries(profile, cell.coordinates)
+    known = _scores(profile, cell, validation(profile), "validation", probes)
+    errors = [float(one.values("mse").mean()) for one in known]
+    return errors, probes[int(np.argmin(errors))]
 
 
 def _colours(profile: Profile, cell: Cell) -> OutOfFold:
@@ -138,21 +158,18 @@ def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[s
         done = _colours(profile, cell)
         chosen: dict[str, Any] = {"tries": 0}
     else:
-        probes = tries(profile, cell.coordinates)
-        known = _scores(profile, cell, validation(profile), "validation", probes)
-        errors = [float(one.values("mse").mean()) for one in known]
-        best = probes[int(np.argmin(errors))]
+        errors, best = _validated(str(paths.runs()), profile, dataclasses.replace(cell, split="blocks"))
         (done,) = _scores(profile, cell, _test(profile, cell.split), "test", [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
-    rows = done.rows(
-        experiment=EXPERIMENT, target="l01", split=cell.split, setting=setting(cell.zooms, cell.coordinates), **chosen
-    )
+    aside = cell.method != COLOURS and cell.orientations != profile.surroundings.orientations
+    called = setting(cell.zooms, cell.coordinates, aside)
+    rows = done.rows(experiment=EXPERIMENT, target="l01", split=cell.split, setting=called, **chosen)
     return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
 
 
 def _base(profile: Profile, cell: Cell) -> Any:
     settings = dataclasses.asdict(profile.surroundings)
-    del settings["longer"]  # one more row: no other's business
+    del settings["longer"]  # is part of the run's own address
     parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
              "settings": settings, **stages.further_maps(profile, cell.zooms)}  # fmt: skip
     return cell_base(profile.times(cell.times), cell.label, cell.method, cell.seed, parts)

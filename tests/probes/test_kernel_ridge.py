@@ -10,7 +10,7 @@ import pytest
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.probes.folds import random_folds
-from selm.probes.local_field import LocalField, local_field, local_fields
+from selm.probes.kernel_ridge import KernelRidge, kernel_ridge, kernel_ridges
 
 
 def places(n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -21,26 +21,36 @@ def places(n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     return x, lat, lon, y
 
 
-def slow(x, lat, lon, y, fold, tested, s: LocalField) -> np.ndarray:
+def slow(x, lat, lon, y, fold, tested, s: KernelRidge) -> np.ndarray:
     """Every kernel value on its own; the linear system by numpy."""
     train, test = np.flatnonzero(fold != tested), np.flatnonzero(fold == tested)
     z = (x - x[train].mean(axis=0)) / x[train].std(axis=0)
 
     def kernel(i: int, j: int) -> float:
-        linear = sum(z[i, k] * z[j, k] for k in range(z.shape[1])) / z.shape[1]
+        if s.width:
+            apart = sum((z[i, k] - z[j, k]) ** 2 for k in range(z.shape[1])) / z.shape[1]
+            alike = math.exp(-apart / (2 * s.width**2))
+        else:
+            alike = sum(z[i, k] * z[j, k] for k in range(z.shape[1])) / z.shape[1]
         km = haversine_m(lat[i], lon[i], lat[j], lon[j]) / 1000
-        return linear + s.share * math.exp(-(km**2) / (2 * s.km**2))
+        return alike + s.share * math.exp(-(km**2) / (2 * s.km**2))
 
     own = np.array([[kernel(i, j) + s.penalty * (i == j) for j in train] for i in train])
     dual = np.linalg.solve(own, y[train] - y[train].mean())
     return np.array([sum(kernel(i, j) * a for j, a in zip(train, dual, strict=True)) for i in test]) + y[train].mean()
 
 
-@pytest.mark.parametrize("settings", [LocalField(0.3), LocalField(1.0, 0.5, 10.0), LocalField(0.1, 2.0, 40.0)])
-def test_predictions_are_those_of_the_equation(settings: LocalField) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        KernelRidge(0.3), KernelRidge(1.0, 0.0, 0.5, 10.0), KernelRidge(0.1, 0.0, 2.0, 40.0), KernelRidge(0.3, 1.5),
+        KernelRidge(0.1, 0.7, 0.5, 10.0),
+    ],
+)  # fmt: skip
+def test_predictions_are_those_of_the_equation(settings: KernelRidge) -> None:
     x, lat, lon, y = places()
     folds = random_folds(40, range(2), n_folds=4)
-    done = local_field(x, lat, lon, y, folds, settings)
+    done = kernel_ridge(x, lat, lon, y, folds, settings)
     for draw in range(2):
         for fold in range(4):
             test = folds[draw] == fold
@@ -52,9 +62,9 @@ def test_predictions_are_those_of_the_equation(settings: LocalField) -> None:
 def test_several_tries_at_once_change_no_number() -> None:
     x, lat, lon, y = places()
     folds = random_folds(40, range(2), n_folds=4)
-    tries = [LocalField(0.3), LocalField(1.0, 0.5, 10.0), LocalField(3.0)]
-    for settings, together in zip(tries, local_fields(x, lat, lon, y, folds, tries), strict=True):
-        alone = local_field(x, lat, lon, y, folds, settings)
+    tries = [KernelRidge(0.3), KernelRidge(1.0, 0.0, 0.5, 10.0), KernelRidge(3.0, 1.0), KernelRidge(3.0, 2.0)]
+    for settings, together in zip(tries, kernel_ridges(x, lat, lon, y, folds, tries), strict=True):
+        alone = kernel_ridge(x, lat, lon, y, folds, settings)
         np.testing.assert_array_equal(together.predictions, alone.predictions)
 
 
@@ -62,16 +72,27 @@ def test_a_field_helps_where_the_target_has_one() -> None:
     x, lat, lon, y = places(200)
     folds = random_folds(200, range(2))
     alone, beside = (
-        local_field(x, lat, lon, y, folds, LocalField(0.1, share, 10.0)).values("mse").mean() for share in (0.0, 1.0)
+        kernel_ridge(x, lat, lon, y, folds, KernelRidge(0.1, 0.0, share, 10.0)).values("mse").mean()
+        for share in (0.0, 1.0)
     )
     assert beside < 0.7 * alone
+
+
+def test_a_gaussian_kernel_follows_what_a_linear_one_cannot() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 2))
+    lat, lon = 43 + rng.random(300), 141 + rng.random(300)
+    y = np.abs(x[:, 0])
+    folds = random_folds(300, range(1))
+    straight, bent = (kernel_ridge(x, lat, lon, y, folds, KernelRidge(0.1, w)).values("mse").mean() for w in (0.0, 0.7))
+    assert bent < 0.2 * straight
 
 
 def test_bad_settings_are_named() -> None:
     x, lat, lon, y = places()
     folds = random_folds(40, range(1))
-    for bad in (LocalField(0.0), LocalField(1.0, -1.0), LocalField(1.0, 1.0, 0.0)):
-        with pytest.raises(InputError, match="penalty and km must be above 0"):
-            local_field(x, lat, lon, y, folds, bad)
+    for bad in (KernelRidge(0.0), KernelRidge(1.0, -1.0), KernelRidge(1.0, share=-1.0), KernelRidge(1.0, km=0.0)):
+        with pytest.raises(InputError, match="penalty and km must be above 0, width and share 0 or more"):
+            kernel_ridge(x, lat, lon, y, folds, bad)
     with pytest.raises(InputError, match="features: 39 rows, but folds are of 40 points"):
-        local_field(x[:39], lat[:39], lon[:39], y, folds, LocalField())
+        kernel_ridge(x[:39], lat[:39], lon[:39], y, folds, KernelRidge())

@@ -1,7 +1,8 @@
-"""A linear probe on features beside a smooth local field of the coordinates: what an embedding adds to the place.
+"""Kernel ridge regression on features, alone or beside a smooth local field of the coordinates.
 
-Kernel ridge regression (a Gaussian process' mean) with the sum of two kernels: a linear one on standardised features,
-and `share` times a Gaussian one of length `km` on the ground. `share` 0 leaves the linear probe alone.
+The kernel (a Gaussian process' mean with it) is that of the features, standardised and divided by the root of their
+number: linear, or Gaussian of a `width`; and beside it `share` times a Gaussian one of length `km` on the ground. With
+`share` 0 the probe does not know where a place is.
 """
 
 from __future__ import annotations
@@ -23,39 +24,42 @@ from selm.probes.outcome import OutOfFold
 
 
 @dataclass(frozen=True)
-class LocalField:
-    """`penalty` on the squared norm, relative to a mean squared feature of 1; see the module for the others."""
+class KernelRidge:
+    """`penalty` on the squared norm, relative to a kernel of about 1 at a place itself; `width` of the Gaussian kernel
+    on the features, where two places differ by the root of 2 on average, or 0 for the linear one; `share` and `km` of
+    the field of the coordinates."""
 
     penalty: float = 0.5
+    width: float = 0.0
     share: float = 0.0
     km: float = 20.0
 
 
-def local_field(
+def kernel_ridge(
     features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
-    folds: ArrayLike | BufferedFolds, settings: LocalField,
+    folds: ArrayLike | BufferedFolds, settings: KernelRidge,
 ) -> OutOfFold:  # fmt: skip
     """Out-of-fold predictions of the probe.
 
     features (N, d); lat, lon (N,) degrees; targets and folds as in `selm.probes.folds.problems` (regression).
-    Raises InputError for settings that are no numbers above 0, or features of another length.
+    Raises InputError for settings out of range, or features of another length.
     """
-    return local_fields(features, lat, lon, targets, folds, [settings])[0]
+    return kernel_ridges(features, lat, lon, targets, folds, [settings])[0]
 
 
-def local_fields(
+def kernel_ridges(
     features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
-    folds: ArrayLike | BufferedFolds, tries: Sequence[LocalField],
+    folds: ArrayLike | BufferedFolds, tries: Sequence[KernelRidge],
 ) -> list[OutOfFold]:  # fmt: skip
-    """`local_field` for several settings, which share the features' kernel."""
+    """`kernel_ridge` for several settings, which share the features' kernel."""
     for settings in tries:
-        if settings.penalty <= 0 or settings.share < 0 or settings.km <= 0:
-            raise InputError(f"local field: penalty and km must be above 0 and share 0 or more, not {settings}")
+        if settings.penalty <= 0 or settings.width < 0 or settings.share < 0 or settings.km <= 0:
+            raise InputError(f"penalty and km must be above 0, width and share 0 or more, not {settings}")
     x = conditioned(features)
     layout = problems(targets, folds, "regression")
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    fields: dict[LocalField, Tensor | float] = dict.fromkeys(tries, 0.0)
+    fields: dict[KernelRidge, Tensor | float] = dict.fromkeys(tries, 0.0)
     if any(settings.share for settings in tries):
         km = torch.as_tensor(chords(lat, lon) / 1000)
         fields = {s: s.share * torch.exp(-km.square() / (2 * s.km**2)) if s.share else 0.0 for s in tries}
@@ -66,8 +70,11 @@ def local_fields(
         linear = z @ z.T / z.shape[1]
         train, test = torch.as_tensor(layout.train[p]), torch.as_tensor(layout.test[p])
         y = torch.as_tensor(np.array(layout.targets[layout.draw[p], layout.train[p]]))
+        own_norm = linear.diagonal()
+        apart = (own_norm[:, None] + own_norm - 2 * linear).clamp_min(0)  # squared distances
+        alike = {s.width: torch.exp(-apart / (2 * s.width**2)) if s.width else linear for s in tries}
         for settings, output in zip(tries, outputs, strict=True):
-            kernel = linear + fields[settings]
+            kernel = alike[settings.width] + fields[settings]
             own = kernel[train][:, train]
             own.diagonal().add_(settings.penalty)
             dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))

@@ -1,7 +1,9 @@
-"""Everything that wants a GPU, by one command, on a machine without network or map libraries.
+"""Everything that wants a GPU, by one command, on a machine without a network.
 
-    python -m benchmarks.pack PACK --profile japan --max-mib 60       where the maps are; then carry PACK over
-    python -m benchmarks.gpu PACK OUT [--minutes 25] [--reference DINO] [--compile MODE]
+    python -m benchmarks.gpu OUT --profile japan [--minutes 25] [--reference DINO] [--compile MODE]
+
+The profile's maps are drawn where they are not there; `benchmarks.bundle` carries what that needs to a machine that has
+neither data nor map libraries.
 
 In this order, within the time: the pretraining step against the peers (pretraining.csv), where its time goes and what
 each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv, encoder_share.csv),
@@ -25,22 +27,23 @@ import pandas as pd
 import torch
 
 from benchmarks import measure
-from benchmarks.pack import Pack, open_pack
 from selm import checkpoints, methods, stages
 from selm.errors import InputError
+from selm.experiments.grid import SPLITS, task
 from selm.networks import MapEncoder
 from selm.pretrain import Trainer, pretrain
 from selm.probes.frozen import ridge
 from selm.profiles import get_profile
 from selm.settings import Profile
+from selm.views import Batch, ViewSampler
 
 PARTS = ("pretraining", "profile_step", "embedding", "encoder_share")
 
 
-def encoder_of(pack: Pack, profile: Profile, folder: Path) -> Path:
+def encoder_of(profile: Profile, folder: Path) -> Path:
     """A randomly initialised encoder on disk, for measuring how fast one embeds."""
     if not (folder / "config.json").exists():
-        stages.new_encoder(pack.encoder_config(profile), 0).save_pretrained(folder)
+        stages.new_encoder(stages.encoder_config(profile), 0).save_pretrained(folder)
     return folder
 
 
@@ -58,7 +61,7 @@ def run_part(name: str, words: list[str], out: Path, seconds: float) -> str:
     return "" if done.returncode == 0 else f"{name}: ended with status {done.returncode} (see {log})"
 
 
-def images_within(trainer: Trainer, seconds: float, steps: int = 8) -> int:
+def images_within(trainer: Trainer[ViewSampler, Batch], seconds: float, steps: int = 8) -> int:
     """How many images a run can see in so many seconds, from a few timed steps; the trainer is used up."""
 
     def timed(n: int) -> float:
@@ -74,14 +77,14 @@ def images_within(trainer: Trainer, seconds: float, steps: int = 8) -> int:
 
 
 def train(
-    pack: Pack, profile: Profile, method: str, out: Path, seconds: float, *, seed: int = 0, compiled: str | None = None
+    profile: Profile, method: str, out: Path, seconds: float, *, seed: int = 0, compiled: str | None = None
 ) -> Path:
-    """Pretrain `method` on the pack's places for about so many seconds, or go on with a run that was stopped."""
+    """Pretrain `method` on the profile's places for about so many seconds, or go on with a run that was stopped."""
     folder = out / "train" / f"{method}-s{seed}"
-    config, on = pack.encoder_config(profile), stages.device()
-    sampler = pack.sampler(profile, on)
+    config, on = stages.encoder_config(profile), stages.device()
+    sampler = stages.sampler(profile)
 
-    def trainer(images: int) -> Trainer:
+    def trainer(images: int) -> Trainer[ViewSampler, Batch]:
         settings = dataclasses.replace(profile.pretraining, images=images)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -94,9 +97,10 @@ def train(
         images = images_within(trainer(10**9), seconds)
     about = {
         "method": method, "seed": seed, "profile": profile.name, "images": images,
-        "pretraining": dataclasses.asdict(dataclasses.replace(profile.pretraining, images=images)),
-        "views": dataclasses.asdict(profile.views), "encoder": dataclasses.asdict(config),
-        "places": len(pack.places), "of_places": pack.about["of_places"], "maps": pack.about["maps"],
+        "pretraining": dataclasses.replace(profile.pretraining, images=images).settings(),
+        "views": dataclasses.asdict(profile.views), "encoder": config.settings(),
+        "data": stages.table_fingerprint(stages.locations(profile)),
+        "maps": stages.map_fingerprint(profile, "pretrain"),
     }  # fmt: skip
     pretrain(trainer(images), folder, about, title=f"{method} (seed {seed})")
     encoder = MapEncoder.from_pretrained(str(folder))
@@ -105,29 +109,24 @@ def train(
     return folder
 
 
-def probe(pack: Pack, run: Path | None, profile: Profile) -> pd.DataFrame:
+def probe(run: Path | None, profile: Profile) -> pd.DataFrame:
     """Ridge at the test points on the run's frozen features (a random encoder's where `run` is None), tidy rows."""
-    test = pack.test()
-    if test is None:
-        return pd.DataFrame()
-    points, atlas, folds = test
-    network = MapEncoder.from_pretrained(str(run)) if run else stages.new_encoder(pack.encoder_config(profile), 0)
-    indices = atlas.indices(points["lat"], points["lon"], network.config.zoom, network.config.image_px)
-    colours = torch.tensor(atlas.palette, dtype=torch.float32) / 255
-    features = stages.encode(network, torch.from_numpy(indices), colours)
+    network = MapEncoder.from_pretrained(str(run)) if run else stages.new_encoder(stages.encoder_config(profile), 0)
     rows = []
-    for split, fold in folds.items():
-        done = ridge(features, points["price"].to_numpy(float), fold)
+    for split in SPLITS:
+        todo = task(profile, "table1", "l01", split)
+        if not rows:  # the places are the same
+            features = stages.encode(network, stages.point_images(profile, todo.places), stages.palette(profile))
+        done = ridge(features, todo.targets, todo.folds)
         rows += done.rows(split=split, method=run.name if run else "random_init", setting="frozen-closed",
-                          profile=profile.name, stand_in=pack.about["stand_ins"])  # fmt: skip
+                          profile=profile.name, stand_in=profile.stand_ins)  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pack", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--profile", help="encoder, views and settings; by default the pack's own")
+    parser.add_argument("--profile", default="japan")
     parser.add_argument("--minutes", type=float, default=25.0, help="for everything")
     parser.add_argument("--reference", type=Path, help="a checkout of facebookresearch/dino")
     parser.add_argument(
@@ -144,25 +143,26 @@ def main(arguments: list[str] | None = None) -> int:
     end = time.monotonic() + 60 * chosen.minutes
     failed: list[str] = []
     try:
-        pack = open_pack(chosen.pack)
-        name = chosen.profile or pack.about["profile"]
+        name = chosen.profile
         profile = get_profile(name)
+        stages.encoder_config(profile)  # maps and places, before the clock of any part runs
+        atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
     except InputError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 2
-    common = ["--pack", str(chosen.pack), "--profile", name, "--out", str(chosen.out), "--rounds", str(chosen.rounds)]
+    common = ["--profile", name, "--out", str(chosen.out), "--rounds", str(chosen.rounds)]
     batch = ["--batch", str(chosen.batch)] if chosen.batch else []
     mode = None if chosen.compile == "none" else chosen.compile
     compiled = ["--compile", mode] if mode else []
     graphs = ["--compile", "reduce-overhead"] if mode else []  # CUDA graphs, among the changes one by one
     peer = ["--reference", str(chosen.reference)] if chosen.reference else []
-    model = encoder_of(pack, profile, chosen.out / "random-encoder")
+    model = encoder_of(profile, chosen.out / "random-encoder")
     parts = {
         "pretraining": ["benchmarks.pretraining", *common, *batch, *compiled, *peer],
         "profile_step": ["benchmarks.profile_step", *common, *batch, *compiled, *graphs],
-        "embedding": ["benchmarks.embedding", "--model", str(model), "--map", str(chosen.pack / "atlas"),
+        "embedding": ["benchmarks.embedding", "--model", str(model), "--map", str(atlas),
                       "--minutes", f"{chosen.minutes / 10:.2f}", "--out", str(chosen.out)],
-        "encoder_share": ["benchmarks.encoder_share", str(chosen.pack / "atlas"), "--out", str(chosen.out)],
+        "encoder_share": ["benchmarks.encoder_share", str(atlas), "--out", str(chosen.out)],
     }  # fmt: skip
     for part, words in parts.items():
         if part in chosen.skip or (chosen.out / f"{part}.csv").exists():
@@ -170,12 +170,12 @@ def main(arguments: list[str] | None = None) -> int:
         left = end - time.monotonic()
         share = left if not chosen.train else left / 3  # the rest is for training
         failed += filter(None, [run_part(part, words, chosen.out, max(1.0, share))])
-    tables = [probe(pack, None, profile)]
+    tables = [probe(None, profile)]
     for i, method in enumerate(chosen.train):
         left = (end - time.monotonic()) / (len(chosen.train) - i)
         try:
-            run = train(pack, profile, method, chosen.out, max(1.0, left), compiled=mode)
-            tables.append(probe(pack, run, profile))
+            run = train(profile, method, chosen.out, max(1.0, left), compiled=mode)
+            tables.append(probe(run, profile))
         except (InputError, RuntimeError) as error:
             failed.append(f"training {method}: {str(error).splitlines()[0]}")
     rows = pd.concat(tables)

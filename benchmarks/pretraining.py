@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
-from benchmarks.steps import Run, material, open_run, scaled, settings_of
+from benchmarks.steps import Run, open_run, scaled, settings_of
 from selm import stages
 from selm.networks import EncoderConfig, MapEncoder, channels_last
 from selm.settings import Profile
@@ -263,7 +263,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo", help="whose encoder, views and places")
     parser.add_argument("--like", metavar="PROFILE", help="encoder, views and heads of this profile instead")
-    parser.add_argument("--pack", type=Path, help="take the places from a folder that benchmarks.pack made")
     parser.add_argument("--reference", type=Path, metavar="DIR", help="a checkout of facebookresearch/dino")
     parser.add_argument("--batch", type=int, help="by default the profile's")
     parser.add_argument("--steps", type=int, default=3, help="steps a round")
@@ -277,12 +276,10 @@ def main() -> None:
     gpu = device.type == "cuda"
     workers = chosen.workers if chosen.workers is not None else (os.cpu_count() or 1) * gpu
     torch.backends.cudnn.benchmark = gpu
-    runs = {title: open_run(profile, method, pack=chosen.pack, batch=chosen.batch) for method, title in OURS.items()}
+    runs = {title: open_run(profile, method, batch=chosen.batch) for method, title in OURS.items()}
     if chosen.compile:
         for method, title in OURS.items():
-            runs[f"{title}, compiled"] = open_run(
-                profile, method, pack=chosen.pack, batch=chosen.batch, compiled=chosen.compile
-            )
+            runs[f"{title}, compiled"] = open_run(profile, method, batch=chosen.batch, compiled=chosen.compile)
     batch = next(iter(runs.values())).batch
     flops = {title: flops_an_image(run) for title, run in runs.items() if not title.endswith("compiled")}
     flops |= {f"{title}, compiled": count for title, count in list(flops.items())}
@@ -290,7 +287,7 @@ def main() -> None:
     tried: dict[str, Callable[[], float]] = {
         title: (lambda run=run: run.steps(chosen.steps)) for title, run in runs.items()
     }
-    sampler, config = material(profile, chosen.pack)
+    sampler, config = stages.sampler(profile), stages.encoder_config(profile)
     if not chosen.no_peers:
         tried |= peers(chosen.reference, profile, sampler, config, batch, chosen.steps, workers)
     rates = measure.interleaved(tried, chosen.rounds, OURS["dino"])
@@ -308,7 +305,7 @@ def main() -> None:
     measure.report(
         name, rows, chosen, profile=chosen.profile, encoder=f"{config.arch} x{config.width:g}",
         px=profile.views.global_px, batch=batch, workers=workers, rounds=chosen.rounds,
-        matrix_gflops=round(peak / 1e9, 1), data="pack" if chosen.pack else chosen.profile,
+        matrix_gflops=round(peak / 1e9, 1), data=chosen.profile,
     )  # fmt: skip
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -13,7 +13,6 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -147,7 +146,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="demo", help="whose encoder, views and places")
     parser.add_argument("--like", metavar="PROFILE", help="encoder, views and heads of this profile instead")
-    parser.add_argument("--pack", type=Path, help="take the places from a folder that benchmarks.pack made")
     parser.add_argument("--method", default="gps_selm")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, default=5)
@@ -159,7 +157,7 @@ def main() -> None:
     profile_ = scaled(chosen.profile, chosen.like)
 
     def open_(**more: Any) -> Run:
-        return open_run(profile_, chosen.method, pack=chosen.pack, batch=chosen.batch, **more)
+        return open_run(profile_, chosen.method, batch=chosen.batch, **more)
 
     base = open_()
     facts = {"profile": chosen.profile, "method": chosen.method, "batch": base.batch}

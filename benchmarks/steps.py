@@ -1,10 +1,9 @@
-"""A pretraining run that can be stepped: of a profile, or of a folder that `benchmarks.pack` made."""
+"""A pretraining run of a profile that can be stepped."""
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 
 from selm import methods, stages
 from selm.maps.atlas import BLOCK_ZOOM
-from selm.networks import EncoderConfig
 from selm.pretrain import Trainer
 from selm.profiles import get_profile
 from selm.settings import Pretraining, Profile, Views
-from selm.views import DeviceAtlas, ViewSampler
+from selm.views import Batch, DeviceAtlas, ViewSampler
 
 
 class EmptyMap:
@@ -50,7 +48,7 @@ class Run:
     """A trainer, its profile and its images."""
 
     profile: Profile
-    trainer: Trainer
+    trainer: Trainer[ViewSampler, Batch]
     device: torch.device
 
     @property
@@ -84,24 +82,12 @@ def settings_of(profile: Profile, batch: int | None) -> Pretraining:
     return dataclasses.replace(s, batch=batch or s.batch, images=10_000_000)
 
 
-def material(profile: Profile, pack: Path | None) -> tuple[ViewSampler, EncoderConfig]:
-    """Views of the places to train on, and the encoder that goes with them."""
-    if pack is None:
-        return stages.sampler(profile), stages.encoder_config(profile)
-    from benchmarks.pack import open_pack
-
-    packed = open_pack(pack)
-    return packed.sampler(profile, stages.device()), packed.encoder_config(profile)
-
-
-def open_run(
-    profile: Profile, method: str, *, pack: Path | None = None, batch: int | None = None, compiled: str | None = None
-) -> Run:
+def open_run(profile: Profile, method: str, *, batch: int | None = None, compiled: str | None = None) -> Run:
     """A run of `method` with the profile's encoder, views and settings, in the middle of its schedules."""
     settings = settings_of(profile, batch)
-    sampler, config = material(profile, pack)
     torch.manual_seed(0)
-    made = methods.build(method, stages.new_encoder(config, 0), settings, profile.views.global_px)
-    trainer = Trainer(made, sampler, settings, 0, stages.device(), compiled=compiled)
+    encoder = stages.new_encoder(stages.encoder_config(profile), 0)
+    made = methods.build(method, encoder, settings, profile.views.global_px)
+    trainer = Trainer(made, stages.sampler(profile), settings, 0, stages.device(), compiled=compiled)
     trainer.step = trainer.steps // 2
     return Run(profile, trainer, stages.device())

@@ -68,13 +68,29 @@ def _atlas(root: Path, profile: Profile, region: Region, style: str | None, zoom
     if (folder / "atlas.json").exists():
         return Atlas(folder)
     from selm.maps.draw import draw_atlas  # drawing needs mapnik; reading an atlas does not
-    from selm.regions import drawn_blocks, open_region
+    from selm.regions import open_region
 
+    source = open_region(region)
     return draw_atlas(
-        open_region(region), folder, zooms=(zoom,) if zoom else profile_zooms(profile), tile_px=profile.maps.tile_px,
+        source, folder, zooms=(zoom,) if zoom else profile_zooms(profile), tile_px=profile.maps.tile_px,
         bbox=region.bbox, style=style or profile.maps.style,
-        blocks=None if zoom else drawn_blocks(profile, region), progress=progress,
+        blocks=None if zoom else _drawn_blocks(profile, region, source.fingerprint), progress=progress,
     )  # fmt: skip
+
+
+def _drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[np.int32] | None:
+    """`selm.regions.drawn_blocks`, computed once: a machine that only draws needs no reader of official files."""
+    if profile.stand_ins or region.role == "pretrain":
+        return None
+    parts = {"labels": splits.label_fingerprint(profile), "region": dataclasses.asdict(region), "map": fingerprint,
+             "version": VERSIONS["locations"]}  # fmt: skip
+
+    def make() -> pd.DataFrame:
+        from selm.regions import drawn_blocks
+
+        return pd.DataFrame(drawn_blocks(profile, region), columns=["x", "y"])
+
+    return _cached_table("blocks", f"{profile.name}-{region.name}", parts, make).to_numpy(np.int32)
 
 
 def atlases(

@@ -1,0 +1,155 @@
+"""A bundle holds what a profile needs, and a machine that has only the bundle draws, trains and probes the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from benchmarks import bundle, gpu
+from selm import checkpoints, paths, profiles, stages
+from selm.errors import InputError
+from selm.experiments.grid import task
+from selm.networks import MapEncoder
+from selm.probes.frozen import ridge
+from selm.profiles import get_profile
+from selm.regions import LAND_PRICES, POPULATION
+from selm.settings import Profile, Region
+
+SMOKE = get_profile("smoke")
+# real data, at the smallest size: some blocks of three regions
+REGIONS = (
+    Region("nagoya", "osm-japan/nagoya.mbtiles", "pretrain", (136.85, 35.10, 137.00, 35.25)),
+    Region("fukuoka", "osm-japan/fukuoka.mbtiles", "validation", (130.38, 33.58, 130.43, 33.62)),
+    Region("hiroshima", "osm-japan/hiroshima.mbtiles", "test", (132.42, 34.36, 132.50, 34.42)),
+)
+SMALL = dataclasses.replace(
+    SMOKE, name="japan-small", regions=REGIONS, stand_ins=False,
+    maps=dataclasses.replace(get_profile("japan-cpu").maps, tile_px=32),
+)  # fmt: skip
+
+
+@pytest.fixture
+def small(real: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
+    """The profile `SMALL` with runs of its own."""
+    pytest.importorskip("mapnik")
+    for name in (LAND_PRICES, POPULATION, *(region.source for region in REGIONS)):
+        real(name)
+    monkeypatch.setenv("SELM_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    monkeypatch.setitem(profiles.PROFILES, SMALL.name, SMALL)
+    return SMALL
+
+
+def test_a_machine_with_the_bundle_alone_does_the_same(
+    small: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = bundle.write(small, tmp_path / "parts", 30.0)
+    assert len(parts) >= 2
+    sizes = [sum(f.stat().st_size for f in part.rglob("*") if f.name != bundle.LIST) for part in parts]
+    assert max(sizes) <= 30 * 2**20
+    here = tmp_path / "here"
+    first = bundle.join(parts[:1], here)
+    assert first and bundle.join(parts, here) == []  # as they come
+    code = (
+        "import importlib.abc, json, sys\n"
+        "class No(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in {'geopandas', 'pyogrio', 'shapely', 'pyrosm', 'matplotlib'}:\n"
+        "            raise ImportError(f'{name} is not on that machine')\n"
+        "sys.meta_path.insert(0, No())\n"
+        "import torch, mapnik\n"
+        "from test_bundle import SMALL\n"
+        "from selm import profiles, stages\n"
+        "profiles.PROFILES[SMALL.name] = SMALL\n"
+        "from selm.experiments.grid import task\n"
+        "sampler = stages.sampler(SMALL)\n"
+        "generator = torch.Generator().manual_seed(3)\n"
+        "batch = sampler.batch(sampler.draw_rows(8, generator), generator)\n"
+        "todo = task(SMALL, 'table1', 'l01', 'blocks')\n"
+        "print(json.dumps({'mapnik': mapnik.__file__, 'views': float(batch.global_views.double().sum()),\n"
+        "    'folder': stages.pretraining_folder(SMALL, 'dino').name,\n"
+        "    'images': int(stages.point_images(SMALL, todo.places).long().sum())}))\n"
+    )
+    environment = {
+        **os.environ, "SELM_DATA": str(here / "data"), "SELM_RUNS": str(here / "runs"),
+        "PYTHONPATH": os.pathsep.join(map(str, (here / "lib", paths.repository(), Path(__file__).parent))),
+    }  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    there = json.loads(done.stdout.splitlines()[-1])
+    assert Path(there["mapnik"]).is_relative_to(here / "lib")
+    sampler, generator = stages.sampler(small), torch.Generator().manual_seed(3)
+    batch = sampler.batch(sampler.draw_rows(8, generator), generator)
+    assert there["views"] == float(batch.global_views.double().sum())
+    assert there["folder"] == stages.pretraining_folder(small, "dino").name
+    todo = task(small, "table1", "l01", "blocks")
+    assert there["images"] == int(stages.point_images(small, todo.places).long().sum()) > 0
+
+    assert bundle.main(["--join", *map(str, parts), "--into", str(here)]) == 0
+    assert f"SELM_DATA={here / 'data'}" in capsys.readouterr().out
+    shutil.copytree(parts[0], tmp_path / "cut")
+    file = next(f for f in (tmp_path / "cut").rglob("*") if f.is_file() and f.name != bundle.LIST)
+    file.write_bytes(file.read_bytes()[:-1])
+    assert bundle.main(["--join", str(tmp_path / "cut"), "--into", str(tmp_path / "bad")]) == 2
+    assert "cut short or altered" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is not empty"):
+        bundle.write(small, tmp_path / "parts", 30.0)
+    with pytest.raises(InputError, match=r"do not fit into a part of 0\.5"):
+        bundle.write(small, tmp_path / "tiny", 0.5)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_what_makes_no_bundle_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bundle.main([str(tmp_path / "out"), "--profile", "smoke"]) == 2
+    assert "there is nothing to carry" in capsys.readouterr().err
+    assert bundle.main(["--join", str(tmp_path)]) == 2
+    assert "bundle.json: no such file" in capsys.readouterr().err
+    assert bundle.main([]) == 2
+    (tmp_path / "no.whl").write_text("no")
+    with pytest.raises(InputError, match=r"no\.whl: not a readable wheel"):
+        bundle.pack_mapnik(tmp_path / "no.whl", tmp_path / "mapnik.zip")
+    with zipfile.ZipFile(tmp_path / "empty.whl", "w") as archive:
+        archive.writestr("mapnik/__init__.py", "")
+    with pytest.raises(InputError, match="no Mapnik that reads vector tiles"):
+        bundle.pack_mapnik(tmp_path / "empty.whl", tmp_path / "mapnik.zip")
+
+
+def test_one_command_trains_and_probes_as_the_table_does(smoke: Path, tmp_path: Path) -> None:
+    rest = ["--profile", "smoke", "--train", "dino", "--minutes", "0.1", "--skip", *gpu.PARTS]
+    assert gpu.main([str(tmp_path), *rest]) == 0
+    run = tmp_path / "train" / "dino-s0"
+    about = checkpoints.read_json(run / "run.json")
+    assert about["complete"] and about["config"]["images"] >= SMOKE.pretraining.batch
+    small, _ = checkpoints.load_tensors(run / "model-bfloat16.safetensors")
+    full = MapEncoder.from_pretrained(str(run)).state_dict()
+    for name, value in full.items():
+        assert torch.equal(small[name], value.bfloat16() if value.is_floating_point() else value), name
+    rows = pd.read_csv(tmp_path / "probes.csv")
+    assert set(rows["method"]) == {"dino-s0", "random_init"} and set(rows["split"]) == {"random", "blocks"}
+    todo = task(SMOKE, "table1", "l01", "random")
+    network = stages.new_encoder(stages.encoder_config(SMOKE), 0)
+    x = stages.encode(network, stages.point_images(SMOKE, todo.places), stages.palette(SMOKE)).numpy()
+    expected = ridge(x, todo.targets, todo.folds).values("mse")[0]
+    found = rows[(rows["method"] == "random_init") & (rows["split"] == "random")]["value"]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # called again it goes on: the run is finished and stays as it is
+    before = (run / "run.json").stat().st_mtime_ns
+    assert gpu.main([str(tmp_path), *rest]) == 0
+    assert (run / "run.json").stat().st_mtime_ns == before
+
+
+def test_an_unknown_profile_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([str(tmp_path), "--profile", "jappan"]) == 2
+    assert capsys.readouterr().err.strip() .startswith("gpu: unknown profile 'jappan'; did you mean 'japan'?")

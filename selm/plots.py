@@ -349,6 +349,33 @@ def error_map(
     return figure
 
 
+def sweep(table: pd.DataFrame) -> Figure:
+    """What each try gains over its method as it is, a panel a method; the band is how far runs differ by seed alone.
+
+    table: `selm.experiments.ablations.summary`'s.
+    """
+    use_style()
+    methods = list(dict.fromkeys(table["method"]))
+    most = int(table.groupby("method").size().max())
+    figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, 0.9 + 0.19 * most), squeeze=False, sharex=True)
+    for m, (axis, method) in enumerate(zip(axes[0], methods, strict=True)):
+        part = table[table["method"] == method].sort_values("gain", ascending=False, kind="stable")
+        chance = float(part["chance"].iloc[0])
+        if math.isfinite(chance):
+            axis.axvspan(-chance, chance, color="0.9", zorder=0)
+        axis.axvline(0, color="0.4", linewidth=0.9, zorder=1)
+        fallen = part["collapse"].astype(bool).to_numpy()
+        at = np.arange(len(part))
+        for chosen, filled in ((~fallen, COLOURS[m]), (fallen, "white")):
+            axis.scatter(part["gain"][chosen], at[chosen], s=18, color=filled, edgecolors=COLOURS[m], zorder=2)
+        axis.set_yticks(at, part["variant"], fontsize=7)
+        axis.set_ylim(len(part) - 0.5, -0.5)
+        axis.set_title(_title(method), loc="left")
+        axis.grid(axis="x", color="0.92", linewidth=0.6)
+    figure.supxlabel("gain in mean squared error (right: better)", fontsize=8)
+    return figure
+
+
 # -- Figures 2, 3 and 5 ------------------------------------------------------------------------------------------------
 
 

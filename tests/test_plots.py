@@ -256,3 +256,22 @@ def test_detections_show_what_is_there_and_what_scores_high_enough() -> None:
     assert boxes == {(1, 2, 10, 20), (0, 2, 10, 18)}  # the second detection scores too low
     assert not second.patches and second.get_title(loc="left") == "two"
     drawn(figure)
+
+
+def test_a_sweep_has_a_panel_a_method_and_shows_chance() -> None:
+    table = pd.DataFrame(
+        {
+            "method": ["dino"] * 3 + ["gps_selm"] * 2,
+            "variant": ["as it is", "K = 64", "no centring", "as it is", "α = 1"],
+            "gain": [0.0, -0.1, 0.2, 0.0, 0.05], "chance": [0.04] * 3 + [np.nan] * 2,
+            "collapse": ["", "", "yes", "", ""],
+        }
+    )  # fmt: skip
+    figure = plots.sweep(table)
+    left, right = figure.axes
+    assert [label.get_text() for label in left.get_yticklabels()] == ["no centring", "as it is", "K = 64"]  # best first
+    assert [label.get_text() for label in right.get_yticklabels()] == ["α = 1", "as it is"]
+    assert len(left.patches) == 1 and not right.patches  # the band of chance, where it is known
+    hollow = left.collections[-1]
+    assert hollow.get_offsets().tolist() == [[0.2, 0.0]]  # what has collapsed
+    plt.close(figure)

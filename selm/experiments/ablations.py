@@ -29,6 +29,7 @@ from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
 from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
+from selm.titles import title_of
 from selm.views import Batch
 
 VERSION = 1  # raise it when the numbers change
@@ -199,6 +200,22 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     chance = (base - means).abs().groupby("method").max().where(base.groupby("method").count() > 1)
     table["gain"] = table["method"].map(means) - table["mean"]
     return table.assign(chance=table["method"].map(chance))
+
+
+def said(table: pd.DataFrame) -> list[str]:
+    """What `summary`'s table says, a sentence a method: the tries that differ by more than seeds do."""
+    out = []
+    for method, part in table.groupby("method", sort=False):
+        tried = part[part["variant"] != AS_IT_IS.name]
+        own, chance = part[part["variant"] == AS_IT_IS.name].iloc[0], float(part["chance"].iloc[0])
+        better, worse = tried[tried["gain"] > chance], tried[tried["gain"] < -chance]
+        best = ", ".join(f"{row['variant']} ({row['gain']:+.3f})" for _, row in better.nlargest(3, "gain").iterrows())
+        out.append(
+            f"**{title_of(str(method))}** as it is: {own['mean']:.3f}; runs that differ by seed alone lie within "
+            f"± {chance:.3f}. Of {len(tried)} tries {len(better)} gain more than that"
+            f"{f' ({best})' if best else ''}, {len(worse)} lose more."
+        )
+    return out
 
 
 # -- how loud each loss is ---------------------------------------------------------------------------------------------

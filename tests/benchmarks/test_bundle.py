@@ -152,4 +152,4 @@ def test_one_command_trains_and_probes_as_the_table_does(smoke: Path, tmp_path: 
 
 def test_an_unknown_profile_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main([str(tmp_path), "--profile", "jappan"]) == 2
-    assert capsys.readouterr().err.strip() .startswith("gpu: unknown profile 'jappan'; did you mean 'japan'?")
+    assert capsys.readouterr().err.strip().startswith("gpu: unknown profile 'jappan'; did you mean 'japan'?")

@@ -65,6 +65,9 @@ def test_a_gain_is_told_from_chance() -> None:
     assert table["gain"].round(9).to_dict() == {"as it is": 0.0, "K = 64": 0.2}
     assert table["chance"].round(9).tolist() == [0.1, 0.1] and table["seeds"].tolist() == [3, 1]
     assert ablations.summary(rows[rows["seed"] == 0])["chance"].isna().all()
+    (line,) = ablations.said(ablations.summary(rows))
+    assert "as it is: 0.900" in line and "within ± 0.100" in line
+    assert "Of 1 tries 1 gain more than that (K = 64 (+0.200)), 0 lose more" in line
 
 
 def as_leaf(leaves: list[torch.Tensor], module: object, inputs: object, output: torch.Tensor) -> torch.Tensor:

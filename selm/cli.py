@@ -263,9 +263,21 @@ def figure(
 
 
 @app.command()
-def publish(profile: ProfileName) -> None:
-    """Write what is finished of a profile to data/results/PROFILE, computing no result."""
-    _publish(_profile(profile))
+def publish(
+    profile: ProfileName,
+    encoder: Annotated[
+        list[str] | None, typer.Option(metavar="ROW", help="put this row's weights into data/encoders, and no more")
+    ] = None,
+) -> None:
+    """Write what is finished of a profile to data/results/PROFILE, computing no result; or the weights of some rows."""
+    from selm import experiments
+
+    chosen = _profile(profile)
+    if encoder:
+        for path in experiments.publish_encoders(chosen, encoder):
+            typer.echo(path)
+    else:
+        _publish(chosen)
 
 
 @app.command()

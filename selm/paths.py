@@ -19,3 +19,8 @@ def sources() -> Path:
 def runs() -> Path:
     """Everything computed (atlases, locations, runs, probes): `SELM_RUNS`, by default `runs` in the checkout."""
     return Path(os.environ.get("SELM_RUNS", repository() / "runs"))
+
+
+def encoders() -> Path:
+    """Pretrained encoders that come with the code, a folder a profile."""
+    return repository() / "data" / "encoders"

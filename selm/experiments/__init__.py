@@ -4,7 +4,7 @@ from selm.experiments.chapters import CHAPTERS, chapter
 from selm.experiments.figures import FIGURES, PROVENANCE, figure
 from selm.experiments.grid import Cell, cell_files, cells, claims, class_counts, finished, run_cell, table1, table2
 from selm.experiments.paper_claims import claim_verdicts, read_claims
-from selm.experiments.publish import publish
+from selm.experiments.publish import publish, publish_encoders
 from selm.experiments.runs import complete, curves, pretrainings, runs
 from selm.experiments.tables import table
 
@@ -25,6 +25,7 @@ __all__ = [
     "finished",
     "pretrainings",
     "publish",
+    "publish_encoders",
     "read_claims",
     "run_cell",
     "runs",

@@ -5,18 +5,25 @@ What is published already and has not been computed here stays (`selm.experiment
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from selm import checkpoints, paths
+from selm import checkpoints, methods, paths, stages
+from selm.errors import unknown
 from selm.experiments import chapters, grid, tables
 from selm.experiments.figures import FINISHED
 from selm.experiments.merge import merged
 from selm.experiments.paper_claims import claim_verdicts
 from selm.experiments.runs import complete, curves, pretrainings, runs
+from selm.experiments.surroundings import LONGER
 from selm.output import written
+from selm.report import FULL_SCALE
 from selm.settings import Profile
+from selm.titles import title_of
 
 
 def publish(profile: Profile) -> list[Path]:
@@ -53,6 +60,59 @@ def publish(profile: Profile) -> list[Path]:
             table = merged(name, content, _published(folder / name))
             checkpoints.write_text(folder / name, table.round(6).to_csv(index=False, lineterminator="\n"))
     return [folder / name for name in out]
+
+
+def publish_encoders(profile: Profile, which: Iterable[str] | None = None) -> list[Path]:
+    """Put the weights of finished pretrainings into data/encoders/PROFILE, each with its configuration, training curve,
+    provenance and a card; returns their folders.
+
+    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long); by default all that are
+    finished, by their first seed. Raises InputError for one that is not.
+    """
+    longer = profile.surroundings.longer
+    runs = {method: stages.pretraining_folder(profile, method) for method in methods.PRETRAINED}
+    if longer > 1:
+        runs[f"{LONGER}_x{longer}"] = stages.pretraining_folder(profile.times(longer), LONGER)
+    done = {name: run for name, run in runs.items() if _is_complete(run)}
+    for name in which or ():
+        if name not in done:
+            raise unknown("finished pretraining", name, done)
+    out = []
+    for name, run in done.items():
+        if which is None or name in set(which):
+            target = paths.encoders() / profile.name / name
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+            for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
+                shutil.copyfile(run / file, target / file)
+            checkpoints.write_text(target / "README.md", _card(profile, name, checkpoints.read_json(run / "run.json")))
+            out.append(target)
+    return out
+
+
+def _is_complete(run: Path) -> bool:
+    return (run / "run.json").exists() and bool(checkpoints.read_json(run / "run.json").get("complete"))
+
+
+def _card(profile: Profile, name: str, run: dict[str, Any]) -> str:
+    """What a person must know before using an encoder."""
+    encoder, pretraining = run["config"]["encoder"], run["config"]["pretraining"]
+    regions = ", ".join(region.name for region in profile.regions_for("pretrain"))
+    credit = "; ".join(sorted({atlas.attribution for atlas in stages.atlases(profile, "pretrain").values()}))
+    labels = "stand-ins computed from the map" if profile.stand_ins else "国土交通省 国土数値情報（地価公示）, e-Stat"
+    scale = "" if profile.name in FULL_SCALE else ", a reduced scale and not the paper's"
+    return f"""# {title_of(name)}, profile {profile.name}
+
+Map images around a coordinate → embedding:
+
+    selm embed coords.csv --model data/encoders/{profile.name}/{name} --map SOURCE -o out.parquet
+
+- {encoder["arch"]}, {encoder["width"]:g} times as wide, images of {encoder["image_px"]} px{scale}
+- trained on {pretraining["n_locations"]:,} places of {regions}, {run["images"]:,} images seen
+- commit {run["commit"]}, {run["date"]}, {run["device"]}, torch {run["torch"]}
+- maps: {credit}; labels: {labels}
+- `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them
+"""
 
 
 def _published(file: Path) -> pd.DataFrame | None:

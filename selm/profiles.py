@@ -11,7 +11,6 @@ import dataclasses
 from selm.errors import unknown
 from selm.place_profiles import load_place
 from selm.settings import (
-    Ablations,
     Area,
     Detection,
     Encoder,
@@ -218,7 +217,6 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=_SMALL,
-            ablations=Ablations(share=0.125),
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
             detection=Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32),

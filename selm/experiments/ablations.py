@@ -9,6 +9,7 @@ region is never looked at. `gradient_norms` says how loud each loss is at the fe
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,25 +69,24 @@ class Variant:
 
 AS_IT_IS = Variant("as it is")
 COMMON = (
-    AS_IT_IS,
-    Variant("learning rate × ½", lr=0.5),
-    Variant("learning rate × 2", lr=2.0),
+    Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
+    Variant("no local crops", views={"n_local": 0}),
     Variant("K = 1024", {"out_dim": 1024}),
     Variant("no centring", {"centre_momentum": None}),
-    Variant("no local crops", views={"n_local": 0}),
-    Variant("places drawn uniformly", {"alpha_priority": 0.0}),
-    Variant("momentum from 0.996", {"teacher_momentum": (0.996, 1.0)}),
-    Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
     Variant("teacher with moving BatchNorm statistics", {"teacher_batch_statistics": False}),
+    Variant("places drawn uniformly", {"alpha_priority": 0.0}),
+    Variant("learning rate × 2", lr=2.0),
+    Variant("learning rate × ½", lr=0.5),
+    Variant("momentum from 0.996", {"teacher_momentum": (0.996, 1.0)}),
 )
 OWN: dict[str, tuple[Variant, ...]] = {
     "gps_selm": (
-        Variant("α = 0.1 (geo)", {"alpha": 0.1}),
         Variant("α = 1 (geo)", {"alpha": 1.0}),
-        Variant("β = 0.1 (reconstruction)", {"beta": 0.1}),
-        Variant("β = 1 (reconstruction)", {"beta": 1.0}),
-        Variant("γ = 0.1 (clustering)", {"gamma": 0.1}),
         Variant("γ = 1 (clustering)", {"gamma": 1.0}),
+        Variant("β = 1 (reconstruction)", {"beta": 1.0}),
+        Variant("α = 0.1 (geo)", {"alpha": 0.1}),
+        Variant("γ = 0.1 (clustering)", {"gamma": 0.1}),
+        Variant("β = 0.1 (reconstruction)", {"beta": 0.1}),
         Variant("64 prototypes", {"prototypes": 64}),
         Variant("p_div centres the teacher only", {"cluster_centre_student": False}),
     ),
@@ -104,10 +104,12 @@ OWN: dict[str, tuple[Variant, ...]] = {
 
 
 def tries(method: str) -> tuple[Variant, ...]:
-    """The tries of a method that is swept: common ones first. Raises InputError for another method."""
+    """The tries of a method that is swept: as it is, then one of its own and one of both methods' in turn, those that
+    promise most first. Raises InputError for another method."""
     if method not in SWEPT:
         raise unknown("swept method", method, SWEPT)
-    return COMMON + OWN[method]
+    turns = itertools.zip_longest(OWN[method], COMMON)
+    return (AS_IT_IS, *(variant for turn in turns for variant in turn if variant is not None))
 
 
 def scored(profile: Profile, variant: Profile, method: str, seed: int) -> OutOfFold:

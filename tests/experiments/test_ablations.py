@@ -43,10 +43,11 @@ def test_both_methods_get_as_many_tries_and_each_changes_one_field() -> None:
             profile = variant.of(JAPAN)
             fields = changed(profile)
             assert len(fields) == (0 if variant is ablations.AS_IT_IS else 1), variant.name
-            assert profile.pretraining.images == 25_000
+            assert profile.pretraining.images == 50_000
             seen.add((name, tuple(fields.items())))
     assert len(seen) == 2 * counts["dino"]  # no try twice
-    assert ablations.COMMON[1].of(JAPAN).pretraining.lr == JAPAN.pretraining.lr / 2
+    (halved,) = (variant for variant in ablations.COMMON if variant.name == "learning rate × ½")
+    assert halved.of(JAPAN).pretraining.lr == JAPAN.pretraining.lr / 2
 
 
 def test_the_methods_take_turns_and_are_repeated_as_they_are() -> None:
@@ -54,6 +55,7 @@ def test_the_methods_take_turns_and_are_repeated_as_they_are() -> None:
     assert len(plan) == len({(m, v.name, s) for m, v, s in plan}) == 2 * (len(ablations.tries("dino")) + 2)
     assert [(m, v.name, s) for m, v, s in plan[:6]] == [(m, "as it is", s) for s in range(3) for m in ablations.SWEPT]
     assert [m for m, _, _ in plan] == list(ablations.SWEPT) * (len(plan) // 2)
+    assert [v in ablations.COMMON for _, v, _ in plan[6:10]] == [False, False, True, True]  # its own, then a common one
 
 
 def test_a_gain_is_told_from_chance() -> None:
@@ -151,7 +153,7 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
     monkeypatch.setattr(splits, "read_folds", lambda profile: folds)
     louder = next(variant for variant in ablations.tries("gps_selm") if variant.name.startswith("γ = 1"))
     rows = pd.concat([ablations.run(JAPAN, variant, "gps_selm") for variant in (ablations.AS_IT_IS, louder)])
-    assert trained == [(25_000, 0.4), (25_000, 1.0)] and (rows["n"] == 150).all()
+    assert trained == [(50_000, 0.4), (50_000, 1.0)] and (rows["n"] == 150).all()
     assert len(ablations.run(JAPAN, louder, "gps_selm")) == 10 and len(trained) == 2  # not again
     table = ablations.summary(rows).set_index("variant")
     assert table.loc["as it is", "gain"] == 0 and table.loc["as it is", "mean"] > 0.8

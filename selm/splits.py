@@ -111,8 +111,15 @@ def _read_folds(path: Path) -> pd.DataFrame:
 
 def label_fingerprint(profile: Profile) -> str:
     """sha256 over the files that the profile's labels are read from and its fold file."""
+    files = (*label_files(profile), fold_file(profile))
+    return _digest(tuple((path, path.stat().st_size, path.stat().st_mtime_ns) for path in files))
+
+
+@lru_cache(maxsize=16)
+def _digest(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """sha256 over files, read again only where size or time have changed: it is part of every result's address."""
     state = hashlib.sha256()
-    for path in (*label_files(profile), fold_file(profile)):
+    for path, _, _ in files:
         state.update(path.read_bytes())
     return state.hexdigest()
 

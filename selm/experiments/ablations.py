@@ -193,6 +193,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     Columns: method, variant, mean, sd, n, seeds, collapse, gain; `chance`, the largest gain or loss of the method as
     it is from its own mean, by seed alone (NaN for one seed).
     """
+    rows = rows.assign(collapse=rows["collapse"].fillna(""))  # as a file gives it back
     table = rows.groupby(["method", "variant"], sort=False).agg(
         mean=("value", "mean"), sd=("value", "std"), n=("value", "count"), seeds=("seed", "nunique"),
         collapse=("collapse", "first"),

@@ -61,11 +61,16 @@ def test_the_methods_take_turns_and_are_repeated_as_they_are() -> None:
 def test_a_gain_is_told_from_chance() -> None:
     made = [("as it is", 0, 0.8), ("as it is", 1, 0.9), ("as it is", 2, 1.0), ("K = 64", 0, 0.7)]
     rows = pd.DataFrame(
-        [{"method": "dino", "variant": v, "seed": s, "value": x, "collapse": ""} for v, s, x in made for _ in range(2)]
+        [
+            {"method": "dino", "variant": v, "seed": s, "value": x, "collapse": np.nan}  # "" as a file gives it back
+            for v, s, x in made
+            for _ in range(2)
+        ]
     )
     table = ablations.summary(rows).set_index("variant")
     assert table["gain"].round(9).to_dict() == {"as it is": 0.0, "K = 64": 0.2}
     assert table["chance"].round(9).tolist() == [0.1, 0.1] and table["seeds"].tolist() == [3, 1]
+    assert table["collapse"].tolist() == ["", ""]
     assert ablations.summary(rows[rows["seed"] == 0])["chance"].isna().all()
     (line,) = ablations.said(ablations.summary(rows))
     assert "as it is: 0.900" in line and "within ± 0.100" in line

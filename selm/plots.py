@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from selm.errors import InputError
 from selm.report import HIGHER_IS_BETTER, PERCENT, records, summarise
-from selm.titles import TITLES
+from selm.titles import title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,7 +130,10 @@ def _metrics(folder: Path) -> pd.DataFrame:
 
 def _title(method: str) -> str:
     """A row's title where it is one, else the name as it is."""
-    return TITLES.get(method, method)
+    try:
+        return title_of(method)
+    except InputError:
+        return method
 
 
 def entropy_histogram(entropy: Mapping[str, ArrayLike], *, threshold: float | None = None) -> Figure:

@@ -49,5 +49,5 @@ def title_of(method: str) -> str:
         return f"{title_of(method.removesuffix('+coordinates'))} and coordinates"
     base, longer, times = method.rpartition("_x")
     if longer and times.isdigit():
-        return f"{title_of(base)}, trained {times} times as long"
+        return f"{title_of(base)}, {times} × training"
     raise unknown("method", method, TITLES)

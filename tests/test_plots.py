@@ -275,3 +275,21 @@ def test_a_sweep_has_a_panel_a_method_and_shows_chance() -> None:
     hollow = left.collections[-1]
     assert hollow.get_offsets().tolist() == [[0.2, 0.0]]  # what has collapsed
     plt.close(figure)
+
+
+def test_rows_have_their_titles_in_legends() -> None:
+    rows = pd.DataFrame(
+        [
+            {"experiment": "surroundings", "target": "l01", "split": "blocks", "method": method, "setting": setting,
+             "metric": "mse", "epochs": 0, "trial": trial, "value": 0.5, "n_train": 90, "n_test": 10, "seed": 0,
+             "profile": "japan-cpu", "stand_in": False}
+            for method in ("multi_zoom_wide_x4", "my own") for setting in ("zooms 17", "zooms 17-16, coordinates",
+                                                                       "zooms 17-16, one orientation")
+            for trial in range(2)
+        ]
+    )  # fmt: skip
+    figure = plots.surroundings(rows)
+    named = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert "wide multi-zoom GPS-SELM (geo), 4 × training" in named and "my own + coordinates" in named
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["17", "17-16"]  # asides are left out
+    plt.close(figure)

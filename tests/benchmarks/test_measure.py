@@ -80,8 +80,8 @@ def test_growth_is_measured_in_a_process_of_its_own() -> None:
         return lambda: (busy(n / 1000), bytearray(n << 20) and None)
 
     points = [growth.point(make, n, 1) for n in (10, 20, 40)]
-    seconds = [p[0] for p in points]
-    assert seconds == sorted(seconds) and seconds[0] >= 0.01
+    # at least as long as the work took: how much longer is the machine's business
+    assert all(seconds >= n / 1000 for (seconds, *_), n in zip(points, (10, 20, 40), strict=True))
     assert points[2][1] - points[0][1] == pytest.approx(30, abs=12)
     assert growth.slope([1, 2, 4, 8], [1.0, 2.0, 4.0, 8.0]) == pytest.approx(1.0)
     assert growth.slope([1, 2, 4, 8], [1.0, 4.0, 16.0, 64.0]) == pytest.approx(2.0)

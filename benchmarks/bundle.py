@@ -6,16 +6,14 @@ that are small enough to be carried one by one.
 
 The first command makes what is missing of the profile's tables of places (for which the maps are drawn), and copies
 them, the map sources, the label files and what drawing needs of Mapnik: of the installed one, or of a wheel for the
-other machine's Python. Maps themselves stay behind: vector tiles are a tenth of their size, and a machine with many
-cores draws them in a minute or two. The second command puts parts together, each as it arrives, checks every file by
-size and SHA-256, says what is still missing, and at the end which variables to set. Then every command of `selm` works
-there and finds the tables at their addresses.
+other machine's Python. Maps themselves stay behind: their vector tiles are smaller. The second command puts parts
+together, each as it arrives, checks every file by size and SHA-256, says what is still missing, and at the end which
+variables to set. Then every command of `selm` works there and finds the tables at their addresses.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import importlib.util
 import shutil
 import sys
@@ -24,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from selm import checkpoints, paths, stages
+from selm.data.download import sha256_of
 from selm.errors import InputError
 from selm.profiles import get_profile
 from selm.regions import label_files, source_of
@@ -51,15 +50,22 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
     stages.points(profile)
     stages.interpolated(profile)
     out.mkdir(parents=True, exist_ok=True)
-    scratch = out / f".{LIBRARY}"
-    files = dict(_data(sources, profile)) | dict(_tables(profile)) | {LIBRARY: pack_mapnik(wheel, scratch)}
+    try:
+        library = pack_mapnik(wheel, out / f".{LIBRARY}")
+        return _write(profile, out, part_mib, dict(_data(sources, profile)) | dict(_tables(profile)), library)
+    except BaseException:
+        shutil.rmtree(out)
+        raise
+
+
+def _write(profile: Profile, out: Path, part_mib: float, files: dict[str, Path], library: Path) -> list[Path]:
+    files = files | {LIBRARY: library}
     limit = part_mib * 2**20
     parts: list[list[str]] = []
     room: list[float] = []
     for name in sorted(files, key=lambda one: -files[one].stat().st_size):  # the largest first, where it fits
         size = files[name].stat().st_size
         if size > limit:
-            shutil.rmtree(out)
             raise InputError(f"{files[name]}: {size / 2**20:.1f} MiB do not fit into a part of {part_mib:g}")
         at = next((number for number, left in enumerate(room) if left >= size), len(parts))
         if at == len(parts):
@@ -69,7 +75,7 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
         room[at] -= size
     about = {
         "profile": profile.name,
-        "files": {name: {"bytes": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()},
+        "files": {name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for name, path in files.items()},
     }
     folders = []
     for number, names in enumerate(parts, start=1):
@@ -80,7 +86,7 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
             shutil.copyfile(files[name], target)
         checkpoints.write_json(folder / LIST, about)
         folders.append(folder)
-    scratch.unlink()
+    library.unlink()
     return folders
 
 
@@ -106,7 +112,7 @@ def join(parts: Sequence[Path], into: Path) -> list[str]:
         path = into / name
         if not path.exists():
             missing.append(name)
-        elif path.stat().st_size != known["bytes"] or _sha256(path) != known["sha256"]:
+        elif path.stat().st_size != known["bytes"] or sha256_of(path) != known["sha256"]:
             raise InputError(f"{path}: cut short or altered on the way")
     if LIBRARY not in missing:
         with zipfile.ZipFile(into / LIBRARY) as archive:
@@ -155,11 +161,6 @@ def pack_mapnik(wheel: Path | None, target: Path) -> Path:
 
 def _is_needed(name: str) -> bool:
     return name.startswith(MAPNIK)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -33,7 +33,7 @@ ImageryName = Annotated[
     str | None, typer.Option(metavar="NAME", help="other photographs than the profile's: naip, xview, sustainbench, …")
 ]
 Orientations = Annotated[
-    int | None, typer.Option(help="8: means over the ways to lay an image, better and eight times the work")
+    int | None, typer.Option(help="8: means over the ways to lay an image, for eight times the work")
 ]
 Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]

@@ -16,7 +16,7 @@ from selm import paths
 from selm.errors import InputError
 from selm.report import PERCENT, records, summarise
 from selm.tables import printed_values
-from selm.titles import title_of
+from selm.titles import ONE_ORIENTATION, title_of
 
 REFERENCES = ("japan", "japan-cpu")  # the best one that is there counts
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -206,9 +206,6 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
 _KINDS = {
     "frozen-closed": "embedding", "with-coordinates": "embedding and coordinates", "practitioner": "no embedding",
 }  # fmt: skip
-
-
-ONE_ORIENTATION = ", one orientation"  # in a setting of the chapter on more context
 
 
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:

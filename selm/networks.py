@@ -169,13 +169,9 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
 
 
 def laid(images: Tensor, way: int) -> Tensor:
-    """(B, C, px, px) images laid in one of eight ways: mirrored, flipped and transposed by the bits of `way`."""
-    if way & 1:
-        images = images.flip(3)
-    if way & 2:
-        images = images.flip(2)
-    if way & 4:
-        images = images.transpose(2, 3)
+    """(B, C, px, px) images laid in one of the eight ways: turned by `way` quarters, from 4 on mirrored too."""
+    images = torch.rot90(images, way % 4, dims=(2, 3))
+    images = images.flip(3) if way >= 4 else images
     return images.contiguous(memory_format=torch.channels_last)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -297,6 +298,9 @@ def pretrained(
 ) -> Path:
     """The run directory of `method` pretrained with `seed`; trains, or goes on training, what is not finished.
 
+    An encoder that comes with the code (`paths.encoders`) and is what would be trained is taken in its place; a line on
+    standard error says so.
+
     `compiled`: see `Trainer`. Processes that have joined (`selm.distributed`) train together.
     """
     with distributed.main_first():  # maps and places are made once
@@ -324,6 +328,7 @@ def _fetch_published(profile: Profile, config: dict[str, Any], folder: Path) -> 
             if not (folder / "run.json").exists() and checkpoints.read_json(run).get("config") == config:
                 shutil.copytree(run.parent, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))
                 shutil.copyfile(run, folder / "run.json")  # last: a run without it is not there
+                print(f"{folder.name}: taken from {run.parent}, not trained", file=sys.stderr)
     return (folder / "run.json").exists()
 
 

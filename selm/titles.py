@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from selm.errors import unknown
 
+ONE_ORIENTATION = ", one orientation"  # in a setting of the chapter on more context
+
 TITLES = {
     # as the paper prints them
     "random_init": "Random Init",

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from selm.errors import InputError
+
 # What tells one cell of a file from another: its rows are replaced together.
 CELLS: dict[str, tuple[str, ...]] = {
     "runs.csv": ("method", "seed"),
@@ -41,7 +43,8 @@ _ABOUT = ("area", "target")
 def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
     """The rows of a file to publish: `new` ones, and those of `old` that they do not replace.
 
-    A file that is computed as a whole is `new` alone.
+    A file that is computed as a whole is `new` alone. Raises InputError where `old` lacks a column that tells cells
+    apart.
     """
     if old is None or not len(old):
         return new
@@ -52,8 +55,9 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
     if name not in CELLS:
         return new
     key = list(CELLS[name])
-    if not set(key) <= set(old):
-        return new
+    absent = [column for column in key if column not in old]
+    if absent:
+        raise InputError(f"{name}: what is published has no column '{absent[0]}'; take the file away to begin anew")
     keep = ~_keys(old, key).isin(_keys(new, key))
     keep &= _of_todays_data(new, old)
     return _in_order(new, old[keep.to_numpy()], _keys(old, key), key)

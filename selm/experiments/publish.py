@@ -52,46 +52,44 @@ def publish(profile: Profile) -> list[Path]:
         out.update(of_figure(profile))
     for of_chapter in chapters.FINISHED.values():
         out.update(of_chapter(profile))
+    for name, content in out.items():  # all before any is written: a file that does not fit stops everything
+        if not isinstance(content, bytes):
+            out[name] = merged(name, content, _published(folder / name))
     for name, content in out.items():
         if isinstance(content, bytes):
             with written(folder / name) as temporary:
                 temporary.write_bytes(content)
         else:
-            table = merged(name, content, _published(folder / name))
-            checkpoints.write_text(folder / name, table.round(6).to_csv(index=False, lineterminator="\n"))
+            checkpoints.write_text(folder / name, content.round(6).to_csv(index=False, lineterminator="\n"))
     return [folder / name for name in out]
 
 
-def publish_encoders(profile: Profile, which: Iterable[str] | None = None) -> list[Path]:
+def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     """Put the weights of finished pretrainings into data/encoders/PROFILE, each with its configuration, training curve,
     provenance and a card; returns their folders.
 
-    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long); by default all that are
-    finished, by their first seed. Raises InputError for one that is not.
+    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
+    taken. Raises InputError for one that is not finished.
     """
     longer = profile.surroundings.longer
-    runs = {method: stages.pretraining_folder(profile, method) for method in methods.PRETRAINED}
+    rows = {method: (profile, method) for method in methods.PRETRAINED}
     if longer > 1:
-        runs[f"{LONGER}_x{longer}"] = stages.pretraining_folder(profile.times(longer), LONGER)
-    done = {name: run for name, run in runs.items() if _is_complete(run)}
-    for name in which or ():
+        rows[f"{LONGER}_x{longer}"] = (profile.times(longer), LONGER)
+    done = {name: stages.pretraining_folder(*row) for name, row in rows.items() if complete(*row, 0)}
+    which = list(dict.fromkeys(which))
+    for name in which:
         if name not in done:
             raise unknown("finished pretraining", name, done)
     out = []
-    for name, run in done.items():
-        if which is None or name in set(which):
-            target = paths.encoders() / profile.name / name
-            shutil.rmtree(target, ignore_errors=True)
-            target.mkdir(parents=True)
-            for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
-                shutil.copyfile(run / file, target / file)
-            checkpoints.write_text(target / "README.md", _card(profile, name, checkpoints.read_json(run / "run.json")))
-            out.append(target)
+    for name in which:
+        run, target = done[name], paths.encoders() / profile.name / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
+            shutil.copyfile(run / file, target / file)
+        checkpoints.write_text(target / "README.md", _card(profile, name, checkpoints.read_json(run / "run.json")))
+        out.append(target)
     return out
-
-
-def _is_complete(run: Path) -> bool:
-    return (run / "run.json").exists() and bool(checkpoints.read_json(run / "run.json").get("complete"))
 
 
 def _card(profile: Profile, name: str, run: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ from selm.probes.folds import BufferedFolds
 from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
 from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
+from selm.titles import ONE_ORIENTATION
 
 EXPERIMENT = "surroundings"
 VERSION = 3
@@ -75,7 +76,7 @@ class Cell:
 def setting(zooms: tuple[int, ...], coordinates: bool, aside: bool = False) -> str:
     """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"; an `aside` has one orientation:
     "zooms 17-16, one orientation, coordinates"."""
-    orientation = ", one orientation" if aside else ""
+    orientation = ONE_ORIENTATION if aside else ""
     return f"zooms {'-'.join(map(str, zooms))}{orientation}" + (", coordinates" if coordinates else "")
 
 

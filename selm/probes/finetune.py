@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from selm.errors import InputError
-from selm.networks import channels_last
+from selm.networks import channels_last, laid
 from selm.probes.collect import Collector
 from selm.probes.folds import BufferedFolds, problems
 from selm.probes.frozen import minibatches
@@ -30,8 +30,7 @@ def flips(images: Tensor, generator: torch.Generator) -> Tensor:
     for kind in range(8):
         chosen = (kinds == kind).nonzero()[:, 0].to(images.device)
         if len(chosen):
-            turned = torch.rot90(images[chosen], kind % 4, dims=(2, 3))
-            out[chosen] = turned.flip(3) if kind >= 4 else turned
+            out[chosen] = laid(images[chosen], kind)
     return out
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from selm import paths
+from selm.errors import InputError
 from selm.experiments.merge import CELLS, CLAIMS, merged
 from selm.profiles import get_profile
 
@@ -43,6 +44,12 @@ def test_rows_of_other_data_go_where_there_are_new_ones_on_the_same_thing() -> N
     old = table(rows("mugs", 1.0, data="before"), rows("mugs", 1.0, data="before", target="interpolated"))
     out = merged(NAME, table(rows("dino", 5.0, data="today")), old)
     assert set(zip(out["method"], out["target"], strict=True)) == {("dino", "l01"), ("mugs", "interpolated")}
+
+
+def test_a_file_of_another_form_is_not_dropped_without_a_word() -> None:
+    old = table(rows("mugs", 1.0)).drop(columns="setting")
+    with pytest.raises(InputError, match=r"table1\.csv: what is published has no column 'setting'"):
+        merged(NAME, table(rows("dino", 5.0)), old)
 
 
 def claims(*found: tuple[str, str, int]) -> pd.DataFrame:

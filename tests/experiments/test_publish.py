@@ -15,7 +15,7 @@ SMOKE = get_profile("smoke")
 
 
 def test_a_published_encoder_is_found_in_place_of_training(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(paths, "encoders", lambda: tmp_path / "encoders")
     monkeypatch.setenv("SELM_DEVICE", "cpu")
@@ -34,6 +34,7 @@ def test_a_published_encoder_is_found_in_place_of_training(
     with monkeypatch.context() as patch:
         patch.setattr(stages, "Trainer", None)  # nothing trains
         assert stages.pretrained(SMOKE, "tile2vec", progress=False) == folder
+    assert f"taken from {published}, not trained" in capsys.readouterr().err
     after = checkpoints.load_tensors(folder / "model.safetensors")[0]
     assert checkpoints.digest(after) == checkpoints.digest(before)
     assert checkpoints.read_json(folder / "run.json")["complete"]

@@ -182,6 +182,7 @@ def run(source: Path, target: Path, profile: str) -> None:
             progress_bar={"desc": f"{source.name}, cells"},
             stderr_file=_Bars(sys.stderr),
             cwd=target.parent,
+            shutdown_kernel="immediate",  # every cell has run; a kernel asked to leave takes some seconds for it
         )
     except papermill.PapermillExecutionError as error:
         raise InputError(

@@ -66,7 +66,7 @@ _SMALL = Pretraining(
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
 _FEW_SURROUNDINGS = Surroundings(
-    widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=250
+    widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=120
 )
 
 PROFILES: dict[str, Profile] = {
@@ -154,23 +154,23 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=1_500, images=2_560, density_classes=8, checkpoint_every=25, log_every=5
+                _SMALL, n_locations=1_500, images=1_920, density_classes=8, checkpoint_every=25, log_every=5
             ),
             probing=Probing(
                 epochs=(1, 3, 6),
                 n_frozen=3,
                 n_finetune=1,
                 n_trees=1,
-                n_points=500,
-                max_finetune=200,
-                n_interpolated=400,
+                n_points=350,
+                max_finetune=150,
+                n_interpolated=300,
             ),
             surroundings=_FEW_SURROUNDINGS,
-            land_cover=LandCover(n_places=400, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
+            land_cover=LandCover(n_places=250, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 200), n_test=150, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
-            figures=_EMBEDDED_FIGURES,
-            retrieval=Retrieval(gallery=200, areas=_EMBEDDED_AREAS),
+            figures=dataclasses.replace(_EMBEDDED_FIGURES, places=200),
+            retrieval=Retrieval(gallery=120, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
                 encoders=(("fourier", "relu"), ("harmonics", "siren")),
                 n_places=500,

@@ -57,6 +57,13 @@ class Views:
     rotation_degrees: float = 180.0  # ours: uniform in ± this
 
 
+def _settings(part: Pretraining | Probing, *later: str) -> dict[str, Any]:
+    """A dataclass as a dict, without those fields that came `later` and have their default: so what was computed before
+    they came keeps its address."""
+    defaults = {field.name: field.default for field in dataclasses.fields(part) if field.name in later}
+    return {k: v for k, v in dataclasses.asdict(part).items() if k not in defaults or v != defaults[k]}
+
+
 @dataclass(frozen=True)
 class Pretraining:
     n_locations: int = 200_000
@@ -98,9 +105,8 @@ class Pretraining:
     log_every: int = 25  # steps
 
     def settings(self) -> dict[str, Any]:
-        """The fields as a dict, for addresses; a field that came later is left out where it has its default."""
-        fields = dataclasses.asdict(self)
-        return {k: v for k, v in fields.items() if k != "teacher_batch_statistics" or not v}
+        """The fields as a dict, for addresses."""
+        return _settings(self, "teacher_batch_statistics")
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,12 @@ class Probing:
     max_finetune: int = 50_000  # locations, section 4.2
     n_interpolated: int = 50_000  # locations with interpolated prices, section 4.2
     area_types: int = 70  # section 4.3
+    rounds: int = 100  # ours: of boosting, for regression
+    trees: int = 200  # ours: of a forest, for classification
+
+    def settings(self) -> dict[str, Any]:
+        """The fields as a dict, for addresses."""
+        return _settings(self, "rounds", "trees")
 
 
 @dataclass(frozen=True)

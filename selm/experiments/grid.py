@@ -238,8 +238,11 @@ def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
 
 
 def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
-    model = practitioner.boosting if todo.kind == "regression" else practitioner.forest
-    return model(x, todo.targets, todo.first(profile.probing.n_trees).folds, task=todo.kind)
+    probing = profile.probing
+    folds = todo.first(probing.n_trees).folds
+    if todo.kind == "regression":
+        return practitioner.boosting(x, todo.targets, folds, task=todo.kind, max_iter=probing.rounds)
+    return practitioner.forest(x, todo.targets, folds, task=todo.kind, trees=probing.trees)
 
 
 def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
@@ -253,7 +256,7 @@ def cell_files(profile: Profile, cell: Cell) -> tuple[Path, Path]:
         "cell": dataclasses.asdict(cell),
         "run": run,
         "points": stages.points_key(profile),
-        "probing": dataclasses.asdict(profile.probing),
+        "probing": profile.probing.settings(),
         "version": VERSION,
     }
     base = stages.address("cells", f"{profile.name}-{cell.label}", parts)

@@ -142,7 +142,9 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
         return practitioner.class_prior(codes, split)
     if cell.method.startswith("histogram"):
         fewer = BufferedFolds(split.fold[: settings.n_trees], split.near)
-        return practitioner.forest(_histograms(profile, cell.target), codes, fewer, task="classification")
+        return practitioner.forest(
+            _histograms(profile, cell.target), codes, fewer, task="classification", trees=probing.trees
+        )
     places = osm_land_cover.places(profile)
     lat, lon = places["lat"].to_numpy(), places["lon"].to_numpy()
     if cell.method == "knn_coordinates":
@@ -160,7 +162,7 @@ def cell_at(profile: Profile, cell: Cell) -> Path:
         "cell": dataclasses.asdict(cell),
         "data": data_key(profile, cell.target),
         "folds": [profile.land_cover.n_trials, profile.land_cover.n_trees],
-        "probing": dataclasses.asdict(profile.probing),
+        "probing": profile.probing.settings(),
         "version": VERSION,
     }
     return cell_base(profile, cell.label, cell.method, cell.seed, parts)

@@ -329,7 +329,7 @@ def _cell_file(profile: Profile, table: str, split: str, setting: str, run: Run)
     parts = {
         "run": trained_name(profile, run), "table": table, "split": split, "setting": setting,
         "trials": dict(s.n_trials)[table], "points": _points_key(profile, str(paths.runs())),
-        "probing": dataclasses.asdict(profile.probing), "version": [VERSION, grid.VERSION],
+        "probing": profile.probing.settings(), "version": [VERSION, grid.VERSION],
     }  # fmt: skip
     label = f"{profile.name}-location-{table}-{split}-{run.label}-{setting}"
     return stages.address("cells", label, parts).with_suffix(".csv")

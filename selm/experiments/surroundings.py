@@ -151,7 +151,8 @@ def _colours(profile: Profile, cell: Cell) -> OutOfFold:
     todo = _test(profile, cell.split).first(profile.probing.n_trees)
     x = [stages.histograms(profile, todo.places, zoom) for zoom in cell.zooms]
     x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if cell.coordinates else []
-    return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression")
+    rounds = profile.probing.rounds
+    return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression", max_iter=rounds)
 
 
 def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
@@ -171,7 +172,7 @@ def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[s
 def _base(profile: Profile, cell: Cell) -> Any:
     settings = dataclasses.asdict(profile.surroundings)
     del settings["longer"]  # is part of the run's own address
-    parts = {"points": stages.points_key(profile), "probing": dataclasses.asdict(profile.probing), "version": VERSION,
+    parts = {"points": stages.points_key(profile), "probing": profile.probing.settings(), "version": VERSION,
              "settings": settings, **stages.further_maps(profile, cell.zooms)}  # fmt: skip
     return cell_base(profile.times(cell.times), cell.label, cell.method, cell.seed, parts)
 

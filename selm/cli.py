@@ -35,6 +35,9 @@ ImageryName = Annotated[
 Orientations = Annotated[
     int | None, typer.Option(help="8: means over the ways to lay an image, for eight times the work")
 ]
+Stages = Annotated[
+    str | None, typer.Option(help="1,2,3,4: features of all stages of the network, not of the last alone")
+]
 Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
@@ -130,12 +133,14 @@ def embed(
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
     orientations: Orientations = None,
+    stages: Stages = None,
 ) -> None:
     """Add embeddings (columns e0, e1, …) to a table of coordinates; rows outside the map are named and left empty."""
     from selm.embedder import Embedder
     from selm.embedding_files import embed_file
 
-    served = embed_file(coordinates, Embedder(model, map, device, batch, orientations), out)
+    embedder = Embedder(model, map, device, batch, orientations, _stages(stages))
+    served = embed_file(coordinates, embedder, out)
     typer.echo(f"{out}: {served} embeddings")
 
 
@@ -151,6 +156,7 @@ def nearest(
     map: Annotated[str | None, typer.Option("--map", metavar="SOURCE")] = None,
     device: Device = None,
     orientations: Orientations = None,
+    stages: Stages = None,
 ) -> None:
     """The places whose embeddings are most like that of one place."""
     from selm.embedder import Embedder
@@ -159,7 +165,9 @@ def nearest(
 
     if (model is None) != (map is None):
         raise InputError("--model and --map go together: an encoder, and the map it looks at")
-    embedder = None if model is None or map is None else Embedder(model, map, device, orientations=orientations)
+    embedder = None
+    if model is not None and map is not None:
+        embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))
     search = nearest_in_index if is_index(embeddings) else nearest_in_file
     typer.echo(search(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 
@@ -392,10 +400,18 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _zooms(text: str) -> tuple[int, ...]:
+    return _numbers("--zooms", text, "17,16")
+
+
+def _stages(text: str | None) -> tuple[int, ...] | None:
+    return None if text is None else _numbers("--stages", text, "1,2,3,4")
+
+
+def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise InputError(f"--zooms {text}: whole numbers with commas between, as 17,16") from None
+        raise InputError(f"{option} {text}: whole numbers with commas between, as {example}") from None
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -65,7 +65,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     blocks are drawn when they are needed, as the encoder wants them, and kept under `SELM_RUNS`. `device` is by
     default the GPU where there is one (there the network computes in bfloat16), `batch` the number of images encoded
     together. `orientations` 8 makes a feature the mean over the eight ways to lay an image, for eight times the work
-    (None: as the model says); embeddings with and without are not to be compared.
+    (None: as the model says); `stages` (1, 2, 3, 4) takes the features of all four stages of the network, not of the
+    last alone (None: as the model says). Embeddings that differ in either are not to be compared.
 
     Model and map are opened at the first use, or by `fit`, which learns nothing. Raises InputError (one line) for a
     model or map that cannot be read or that do not belong together, and for coordinates that are none.
@@ -78,12 +79,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         device: str | torch.device | None = None,
         batch: int = 256,
         orientations: int | None = None,
+        stages: tuple[int, ...] | None = None,
     ) -> None:
         self.model = model
         self.map = map
         self.device = device
         self.batch = batch
         self.orientations = orientations
+        self.stages = stages
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
         """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
@@ -123,12 +126,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _open(self) -> _Opened:
         """The encoder on its device and the map, opened anew where a parameter has changed."""
-        key = (self.model, self.map, str(self.device), self.orientations)
+        key = (self.model, self.map, str(self.device), self.orientations, self.stages)
         opened: _Opened | None = self.__dict__.get("_opened")
         if opened is None or any(a is not b and a != b for a, b in zip(opened.key, key, strict=True)):
             encoder = load_encoder(self.model)
             if self.orientations is not None:
                 encoder.config = dataclasses.replace(encoder.config, orientations=self.orientations)
+            if self.stages is not None:
+                encoder.config = dataclasses.replace(encoder.config, stages=tuple(self.stages))
             blocks = _Blocks.open(self.map, encoder)
             on = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self._opened = opened = _Opened(key, channels_last(encoder.to(on)), blocks, on)
@@ -141,7 +146,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def dim(self) -> int:
         """Length of an embedding: the encoder's features, once for each of its zooms."""
-        return self.encoder.dim * len(self.encoder.config.zooms)
+        return self.encoder.embedding_dim * len(self.encoder.config.zooms)
 
     @property
     def map_name(self) -> str:
@@ -194,7 +199,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat[inside], lon[inside], BLOCK_ZOOM))
             by_place = inside[np.argsort(_interleave(x, y), kind="stable")]
             for some in np.split(by_place, range(_TOGETHER, len(by_place), _TOGETHER)):
-                out = np.empty((len(some), len(zooms), encoder.dim), np.float32)
+                out = np.empty((len(some), len(zooms), encoder.embedding_dim), np.float32)
                 for number, zoom in enumerate(zooms):
                     for rows, embeddings in self._stream(lat[some], lon[some], zoom):
                         out[rows, number] = embeddings

@@ -16,7 +16,7 @@ from selm import paths
 from selm.errors import InputError
 from selm.report import PERCENT, records, summarise
 from selm.tables import printed_values
-from selm.titles import ONE_ORIENTATION, title_of
+from selm.titles import LAST_STAGE, ONE_ORIENTATION, title_of
 
 REFERENCES = ("japan", "japan-cpu")  # the best one that is there counts
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -211,10 +211,10 @@ _KINDS = {
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
 
-    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; images in
-    one orientation are an aside and left out.
+    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; asides (one
+    orientation, the last stage) are left out.
     """
-    rows = rows[~rows["setting"].str.contains(ONE_ORIENTATION)]
+    rows = rows[~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
     beside = rows["setting"].str.endswith("coordinates")
     best = rows.groupby([rows["method"], beside])["validation"].transform("min")
     return rows[rows["validation"].isna() | (rows["validation"] == best)]
@@ -225,20 +225,21 @@ def zooms_of(setting: str) -> str:
     return re.sub(r"(\d+)(?:-\d+)*-(\d+)", r"\1-\2", setting.removesuffix(", coordinates"))
 
 
-def orientations(rows: pd.DataFrame) -> pd.DataFrame:
-    """What the mean over the ways to lay an image adds, for the chapter on more context, at all of its zooms.
+def what_it_adds(rows: pd.DataFrame, aside: str) -> pd.DataFrame:
+    """For the chapter on more context: its rows at all zooms beside their `aside` (of `selm.titles`), which lacks what
+    they have.
 
-    Columns: method, coordinates (bool), split, one, eight (mean squared errors); a row where both are there.
+    Columns: method, coordinates (bool), split, without, with (mean squared errors); a row where both are there.
     """
     table = summarise(rows[rows["validation"].notna()])
     table["coordinates"] = table["setting"].str.endswith("coordinates")
-    table["seen"] = np.where(table["setting"].str.contains(ONE_ORIENTATION), "one", "eight")
-    table["setting"] = table["setting"].str.replace(ONE_ORIENTATION, "")
+    table["seen"] = np.where(table["setting"].str.contains(aside), "without", "with")
+    table["setting"] = table["setting"].str.replace(aside, "")
     keys = ["method", "coordinates", "split", "setting"]
     table["order"] = table["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
-    wide = table.pivot(index=["order", *keys], columns="seen", values="mean").reindex(columns=["one", "eight"])
+    wide = table.pivot(index=["order", *keys], columns="seen", values="mean").reindex(columns=["without", "with"])
     wide = wide.dropna().reset_index().sort_values(["coordinates", "order", "split"], ascending=[True, True, False])
-    return wide[["method", "coordinates", "split", "one", "eight"]].rename_axis(columns=None).reset_index(drop=True)
+    return wide[["method", "coordinates", "split", "without", "with"]].rename_axis(columns=None).reset_index(drop=True)
 
 
 def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
@@ -286,7 +287,7 @@ def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_of)
     table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
     table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
-    table.loc[zooms & (table["method"] == "histogram"), "kind"] = _KINDS["practitioner"]
+    table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
     table["coordinates"] = beside
     return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
 

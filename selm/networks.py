@@ -25,7 +25,9 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 }
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
-_LATER: dict[str, Any] = {"context_zooms": (), "orientations": 1}  # fields of EncoderConfig that came later
+STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
+# fields of EncoderConfig that came later, and their defaults
+_LATER: dict[str, Any] = {"context_zooms": (), "orientations": 1, "stages": (4,)}
 
 
 def resnet(arch: str, width: float = 1.0) -> ResNet:
@@ -64,6 +66,9 @@ class EncoderConfig:
     RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
     coordinate's embedding is the features of its images at `zoom` and at each of these, side by side. With 8
     `orientations` a feature is the mean over the eight ways to lay the image (turned by quarters, mirrored or not).
+    `stages` names those of the ResNet's four whose outputs, each averaged over the image, are the features of an image,
+    side by side: the last alone, as the paper has it, or earlier ones too, which know less of shapes and more of
+    texture and colour.
     """
 
     arch: str = "resnet50"
@@ -76,10 +81,13 @@ class EncoderConfig:
     pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
     context_zooms: tuple[int, ...] = ()
     orientations: int = 1
+    stages: tuple[int, ...] = (4,)
 
     def __post_init__(self) -> None:
         if self.orientations not in ORIENTATIONS:
             raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
+        if not self.stages or self.stages != tuple(n for n in STAGES if n in self.stages):
+            raise InputError(f"stages must be some of {', '.join(map(str, STAGES))}, in this order, not {self.stages}")
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -103,17 +111,35 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         self.config = config
         self.network = resnet(config.arch, config.width)
         block, _ = _RESNETS[config.arch]
-        self.dim = int(64 * config.width) * 8 * block.expansion
+        self.stage_dims = tuple(int(64 * config.width) * 2**n * block.expansion for n in range(len(STAGES)))
+        self.dim = self.stage_dims[-1]
+
+    @property
+    def embedding_dim(self) -> int:
+        """Length of what `embed` gives."""
+        return sum(self.stage_dims[stage - 1] for stage in self.config.stages)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) standardised floats → (B, dim)."""
         return self.network(images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, px, px) standardised floats → (B, dim): the mean of `forward` over the config's orientations."""
+        """(B, 3, px, px) standardised floats → (B, embedding_dim): the features of the config's stages, averaged over
+        its orientations. With the defaults, the same as `forward`."""
         if self.config.orientations == 1:
+            return self._features(images)
+        return torch.stack([self._features(laid(images, way)) for way in range(self.config.orientations)]).mean(dim=0)
+
+    def _features(self, images: Tensor) -> Tensor:
+        if self.config.stages == (STAGES[-1],):
             return self(images)
-        return torch.stack([self(laid(images, way)) for way in range(self.config.orientations)]).mean(dim=0)
+        net = self.network
+        x, pooled = net.maxpool(net.relu(net.bn1(net.conv1(images)))), []
+        for number, stage in zip(STAGES, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
+            x = stage(x)
+            if number in self.config.stages:
+                pooled.append(x.mean(dim=(2, 3)))
+        return torch.cat(pooled, dim=1)
 
     def standardise(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] → the same, standardised as in training."""

@@ -332,13 +332,14 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The chapter on more context; ours. Each row's probe (`selm.probes.kernel_ridge`) is the best of `widths` ×
-    `penalties` (× `fields`) in the validation regions."""
+    """The chapter on more context; ours. Each row's probe (`selm.probes.kernel_ridge`) is the best of `stages` ×
+    `widths` × `penalties` (× `fields`) in the validation regions."""
 
     widths: tuple[float, ...] = (0.0, 1.0, 1.5)  # 0: linear
     penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     fields: tuple[tuple[float, float], ...] = ((0.3, 30.0), (1.0, 30.0))  # share and kilometres
     orientations: int = 8  # that a feature is the mean of; 1 is an aside
+    stages: tuple[tuple[int, ...], ...] = ((4,), (1, 2, 3, 4))  # of the network, to choose from; the last is an aside
     validation_draws: int = 3
     n_points: int = 50_000  # places at most
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images

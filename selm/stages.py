@@ -377,14 +377,14 @@ def palette(profile: Profile) -> torch.Tensor:
 
 @torch.no_grad()
 def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, batch: int = 256) -> torch.Tensor:
-    """(N, px, px) palette indices → (N, dim) float32 embeddings on the CPU."""
+    """(N, px, px) palette indices → (N, embedding_dim) float32 embeddings on the CPU."""
     on = device()
     network = network.to(on).eval()
     parts = [
         network.embed(network.standardise(colour(part.to(on), colours.to(on)))).float().cpu()
         for part in indices.split(batch)
     ]
-    return torch.cat(parts) if parts else torch.zeros(0, network.dim)
+    return torch.cat(parts) if parts else torch.zeros(0, network.embedding_dim)
 
 
 def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, label: str) -> NDArray[np.float32]:

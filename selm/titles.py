@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from selm.errors import unknown
 
-ONE_ORIENTATION = ", one orientation"  # in a setting of the chapter on more context
+# in a setting of the chapter on more context
+ONE_ORIENTATION = ", one orientation"
+LAST_STAGE = ", last stage"
 
 TITLES = {
     # as the paper prints them
@@ -28,6 +30,7 @@ TITLES = {
     "prior": "no place at all",
     "knn_coordinates": "k-NN (5) on coordinates",
     "trees_coordinates": "trees on coordinates",
+    "colours": "colours, kernel ridge",
     "histogram": "trees on colours",
     "histogram_17": "trees on colours, zoom 17",
     "histogram_16": "trees on colours, zoom 16",

@@ -96,6 +96,25 @@ def test_the_mean_over_eight_orientations(encoder: MapEncoder, atlas: Atlas) -> 
         Embedder(encoder, atlas, "cpu", orientations=3)(lat, lon)
 
 
+def test_features_of_all_stages_at_several_zooms(tmp_path: Path) -> None:
+    zooms = (17, 16)
+    atlas = made_up.atlas(tmp_path, 7, 6, zooms=zooms)
+    encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=zooms[1:]))
+    lat, lon = some_places(30, atlas)
+    embedder = Embedder(encoder, atlas, "cpu", 7, stages=(2, 3, 4))
+    out, last = embedder(lat, lon), Embedder(encoder, atlas, "cpu")(lat, lon)
+    one = sum(encoder.stage_dims[1:])
+    assert out.shape == (len(lat), embedder.dim) == (len(lat), 2 * one)
+    for zoom in range(2):  # the last stage's features stand last, and are what they were
+        np.testing.assert_allclose(
+            out[:, (zoom + 1) * one - encoder.dim : (zoom + 1) * one],
+            last[:, zoom * encoder.dim : (zoom + 1) * encoder.dim], atol=1e-5,
+        )  # fmt: skip
+    assert out[:, :one].std(axis=0).min() > 0
+    with pytest.raises(InputError, match="stages must be some of 1, 2, 3, 4, in this order"):
+        Embedder(encoder, atlas, "cpu", stages=(4, 3))(lat, lon)
+
+
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
     monkeypatch.setattr(module, "_TOGETHER", 17)
@@ -214,7 +233,7 @@ def test_in_a_pipeline_and_a_search(encoder: MapEncoder, atlas: Atlas) -> None:
 
 def test_scikit_learn_conventions(encoder: MapEncoder, atlas: Atlas) -> None:
     embedder = Embedder(encoder, atlas, "cpu", batch=8)
-    assert set(embedder.get_params()) == {"model", "map", "device", "batch", "orientations"}
+    assert set(embedder.get_params()) == {"model", "map", "device", "batch", "orientations", "stages"}
     other = clone(embedder)
     assert other is not embedder and other.batch == 8 and "_opened" not in vars(other)
     lat, lon = some_places(12, atlas)

@@ -133,11 +133,13 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
     ]
     aside = "zooms 17-16-15, one orientation"  # an aside, however good
     wider += [{**row, "validation": 0.1} for row in rows("surroundings", "gps_selm_geo", aside, 0.2, 0.3)]
-    ways = findings.orientations(pd.DataFrame(wider))
-    assert ways.to_dict("list") == {
-        "method": ["gps_selm_geo"], "coordinates": [False], "split": ["blocks"], "one": [0.25],
-        "eight": [pytest.approx(0.1)],
-    }  # fmt: skip
+    aside = "zooms 17-16-15, last stage"
+    wider += [{**row, "validation": 0.05} for row in rows("surroundings", "gps_selm_geo", aside, 0.4, 0.4)]
+    for name, without in ((", one orientation", 0.25), (", last stage", 0.4)):
+        assert findings.what_it_adds(pd.DataFrame(wider), name).to_dict("list") == {
+            "method": ["gps_selm_geo"], "coordinates": [False], "split": ["blocks"],
+            "without": [pytest.approx(without)], "with": [pytest.approx(0.1)],
+        }  # fmt: skip
     pd.DataFrame(wider).to_csv(folder / "surroundings.csv", index=False)
     context = findings.wider_context(pd.DataFrame(wider))
     assert context["method"].tolist() == ["gps_selm_geo", "histogram", "gps_selm_geo"]

@@ -146,6 +146,31 @@ def test_orientations_are_saved_where_there_are_any(small, tmp_path):
         MapEncoder.from_pretrained(tmp_path / "eight")
 
 
+def test_the_features_of_every_stage_are_what_it_gives_averaged_over_the_image(small, tmp_path):
+    """Against hooks on the stages of the plain forward pass."""
+    images, seen = torch.randn(3, 3, 32, 32), {}
+    small.eval()
+    for number in range(1, 5):
+        layer = getattr(small.network, f"layer{number}")
+        layer.register_forward_hook(lambda _, __, out, number=number: seen.update({number: out}))
+    last = small(images)
+    want = {number: out.flatten(2).mean(dim=2) for number, out in seen.items()}
+    torch.testing.assert_close(want[4], last)
+    for stages in ((1, 2, 3, 4), (2, 4), (3,)):
+        small.config = dataclasses.replace(small.config, stages=stages)
+        out = small.embed(images)
+        assert out.shape == (3, small.embedding_dim)
+        torch.testing.assert_close(out, torch.cat([want[number] for number in stages], dim=1))
+    small.config = dataclasses.replace(small.config, stages=(1, 4), orientations=8)
+    ways = [small.embed(laid(images, way)) for way in (0, 5)]
+    torch.testing.assert_close(ways[0], ways[1], rtol=1e-4, atol=1e-5)
+    small.save_pretrained(tmp_path)
+    assert MapEncoder.from_pretrained(tmp_path).config.stages == (1, 4)
+    for wrong in ((), (0, 4), (4, 1), (1, 1), (5,)):
+        with pytest.raises(InputError, match="stages must be some of 1, 2, 3, 4"):
+            dataclasses.replace(small.config, stages=wrong)
+
+
 def test_saving_again_replaces_what_was_there(small, tmp_path):
     small.save_pretrained(tmp_path)
     other = MapEncoder(EncoderConfig("resnet34", 0.125))

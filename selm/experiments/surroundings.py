@@ -3,8 +3,9 @@
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
 `selm.methods.multi_zoom.WIDE`, each in eight orientations whose features are averaged; those of all zooms, side by
 side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
-The probe's numbers are chosen in the validation regions, by as many tries for every row; the test region is scored by
-the one that is chosen. As an aside the same with one orientation, and trees on the colours at all zooms, as they come.
+Which of the network's stages the features are of (the last, or all four) and the probe's numbers are chosen in the
+validation regions, by as many tries for every encoder; the test region is scored by what is chosen. Beside them stand
+colour histograms, in the same probe and in trees as they come. Asides: one orientation, and the last stage alone.
 """
 
 from __future__ import annotations
@@ -28,29 +29,32 @@ from selm.experiments.cached import cell_base, cell_rows, is_finished
 from selm.experiments.runs import complete
 from selm.labels.neighbours import pairs_within
 from selm.methods.multi_zoom import WIDE
+from selm.networks import STAGES
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds
 from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
 from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
-from selm.titles import ONE_ORIENTATION
+from selm.titles import LAST_STAGE, ONE_ORIENTATION
 
 EXPERIMENT = "surroundings"
-VERSION = 3
+VERSION = 4
 # the rows: random weights, encoders that have learned from one zoom, and our own of several
 ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
 STEP_BY_STEP = ("multi_zoom", "multi_zoom_wide")  # seen with every number of zooms; the others with some
 SOME = (1, 4, 8)
 LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
-COLOURS = "histogram"
+COLOURS = "colours"  # in the probe that encoders have
+TREES = "histogram"
+LAST = (STAGES[-1:],)
 
 
 @dataclass(frozen=True)
 class Cell:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
-    coordinates or without, a split, and in how many orientations an image is seen.
+    coordinates or without, a split, in how many orientations an image is seen, and the sets of stages to choose from.
 
-    `COLOURS` in place of an encoder stands for trees on colour histograms.
+    `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
     """
 
     method: str
@@ -60,6 +64,7 @@ class Cell:
     split: str
     times: int = 1
     orientations: int = 1
+    stages: tuple[tuple[int, ...], ...] = ()
 
     @property
     def row(self) -> str:
@@ -70,14 +75,14 @@ class Cell:
     def label(self) -> str:
         beside = "+coordinates" if self.coordinates else ""
         zooms = "-".join(map(str, self.zooms))
-        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}{beside}"
+        sets = "+".join("".join(map(str, stages)) for stages in self.stages)
+        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}-l{sets}{beside}"
 
 
-def setting(zooms: tuple[int, ...], coordinates: bool, aside: bool = False) -> str:
-    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"; an `aside` has one orientation:
+def setting(zooms: tuple[int, ...], coordinates: bool, aside: str = "") -> str:
+    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"; with an `aside`
     "zooms 17-16, one orientation, coordinates"."""
-    orientation = ONE_ORIENTATION if aside else ""
-    return f"zooms {'-'.join(map(str, zooms))}{orientation}" + (", coordinates" if coordinates else "")
+    return f"zooms {'-'.join(map(str, zooms))}{aside}" + (", coordinates" if coordinates else "")
 
 
 def cells(profile: Profile) -> list[Cell]:
@@ -87,12 +92,23 @@ def cells(profile: Profile) -> list[Cell]:
     for split, method, coordinates in itertools.product(grid.SPLITS, ROWS, (False, True)):
         times = s.longer if method == LONGER else 1
         for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
-            out.append(Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations))
+            out.append(Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages))
         if s.orientations != 1:
-            out.append(Cell(method, 0, WIDE, coordinates, split, times))
+            out.append(Cell(method, 0, WIDE, coordinates, split, times, 1, s.stages))
+        if s.stages != LAST:
+            out.append(Cell(method, 0, WIDE, coordinates, split, times, s.orientations, LAST))
     for split, coordinates in itertools.product(grid.SPLITS, (False, True)):
-        out.append(Cell(COLOURS, 0, WIDE, coordinates, split))
+        out += [Cell(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
+        out.append(Cell(TREES, 0, WIDE, coordinates, split))
     return out
+
+
+def _aside(profile: Profile, cell: Cell) -> str:
+    """What sets an encoder's cell apart from its row."""
+    if cell.method in (COLOURS, TREES):
+        return ""
+    s = profile.surroundings
+    return ONE_ORIENTATION if cell.orientations != s.orientations else LAST_STAGE if cell.stages != s.stages else ""
 
 
 def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
@@ -124,30 +140,45 @@ def validation(profile: Profile) -> grid.Task:
 @lru_cache(maxsize=12)
 def _features(
     root: str, profile: Profile, method: str, seed: int, orientations: int, of: str
-) -> dict[int, NDArray[np.float32]]:
+) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """(zoom, stage) → features (N, d) of the places `of` "validation" or "test"; colours have one stage, 0."""
     places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
+    if method == COLOURS:
+        return {(zoom, 0): stages.histograms(profile, places, zoom) for zoom in WIDE}
     network, colours = stages.encoder(profile, method, seed), stages.palette(profile)
-    network.config = dataclasses.replace(network.config, orientations=orientations)
-    return {zoom: stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy() for zoom in WIDE}
+    network.config = dataclasses.replace(network.config, orientations=orientations, stages=STAGES)
+    ends = np.cumsum(network.stage_dims)[:-1]
+    out: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for zoom in WIDE:
+        whole = stages.encode(network, stages.point_images(profile, places, zoom), colours).numpy()
+        out |= {(zoom, stage): part for stage, part in zip(STAGES, np.split(whole, ends, axis=1), strict=True)}
+    return out
 
 
-def _scores(profile: Profile, cell: Cell, todo: grid.Task, of: str, probes: Sequence[KernelRidge]) -> list[OutOfFold]:
+def _scores(
+    profile: Profile, cell: Cell, todo: grid.Task, of: str, some: Sequence[int], probes: Sequence[KernelRidge]
+) -> list[OutOfFold]:
+    """The outcome of `probes` on the features of `some` stages."""
     longer = profile.times(cell.times)
-    by_zoom = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
-    x = np.hstack([by_zoom[zoom] for zoom in cell.zooms])
+    known = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
+    x = np.hstack([known[zoom, stage] for zoom in cell.zooms for stage in some])
     return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
 
 
 @lru_cache(maxsize=64)
-def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], KernelRidge]:
-    """The errors of all tries in the validation regions, and the best of them; the same for every split."""
-    probes = tries(profile, cell.coordinates)
-    known = _scores(profile, cell, validation(profile), "validation", probes)
-    errors = [float(one.values("mse").mean()) for one in known]
-    return errors, probes[int(np.argmin(errors))]
+def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], tuple[int, ...], KernelRidge]:
+    """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
+    split."""
+    probes, todo = tries(profile, cell.coordinates), validation(profile)
+    errors, tried = [], []
+    for some in cell.stages or ((0,),):
+        known = _scores(profile, cell, todo, "validation", some, probes)
+        errors += [float(one.values("mse").mean()) for one in known]
+        tried += [(some, probe) for probe in probes]
+    return errors, *tried[int(np.argmin(errors))]
 
 
-def _colours(profile: Profile, cell: Cell) -> OutOfFold:
+def _trees(profile: Profile, cell: Cell) -> OutOfFold:
     todo = _test(profile, cell.split).first(profile.probing.n_trees)
     x = [stages.histograms(profile, todo.places, zoom) for zoom in cell.zooms]
     x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if cell.coordinates else []
@@ -156,15 +187,15 @@ def _colours(profile: Profile, cell: Cell) -> OutOfFold:
 
 
 def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    if cell.method == COLOURS:
-        done = _colours(profile, cell)
+    if cell.method == TREES:
+        done = _trees(profile, cell)
         chosen: dict[str, Any] = {"tries": 0}
     else:
-        errors, best = _validated(str(paths.runs()), profile, dataclasses.replace(cell, split="blocks"))
-        (done,) = _scores(profile, cell, _test(profile, cell.split), "test", [best])
+        errors, some, best = _validated(str(paths.runs()), profile, dataclasses.replace(cell, split="blocks"))
+        (done,) = _scores(profile, cell, _test(profile, cell.split), "test", some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
-    aside = cell.method != COLOURS and cell.orientations != profile.surroundings.orientations
-    called = setting(cell.zooms, cell.coordinates, aside)
+        chosen["stages"] = "" if not cell.stages else "last" if (some,) == LAST else "-".join(map(str, some))
+    called = setting(cell.zooms, cell.coordinates, _aside(profile, cell))
     rows = done.rows(experiment=EXPERIMENT, target="l01", split=cell.split, setting=called, **chosen)
     return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
 

@@ -1,0 +1,109 @@
+"""The chapter on more context: its grid, and how stages and probe are chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from selm.experiments import grid, surroundings
+from selm.experiments.surroundings import Cell
+from selm.labels.neighbours import pairs_within
+from selm.methods.multi_zoom import WIDE
+from selm.probes.folds import BufferedFolds
+from selm.probes.kernel_ridge import KernelRidge, kernel_ridge
+from selm.profiles import PROFILES
+from selm.settings import Surroundings
+
+SMOKE = dataclasses.replace(
+    PROFILES["smoke"], surroundings=Surroundings(widths=(0.0, 1.0), penalties=(0.1, 1.0), fields=((0.5, 10.0),))
+)
+
+
+def test_every_cell_has_a_name_of_its_own() -> None:
+    for profile in PROFILES.values():
+        cells = surroundings.cells(profile)
+        assert len({cell.label for cell in cells}) == len(cells)
+        settings = Counter(
+            (
+                cell.row,
+                cell.split,
+                surroundings.setting(cell.zooms, cell.coordinates, surroundings._aside(profile, cell)),
+            )
+            for cell in cells
+        )
+        assert max(settings.values()) == 1  # what a published row is known by
+        for method in (*surroundings.ROWS, surroundings.COLOURS, surroundings.TREES):
+            assert {cell.split for cell in cells if cell.method == method and cell.zooms == WIDE} == set(grid.SPLITS)
+
+
+def test_asides_are_named() -> None:
+    cell = Cell("dino", 0, WIDE[:2], True, "blocks", 1, 8, SMOKE.surroundings.stages)
+    assert surroundings._aside(SMOKE, cell) == ""
+    one, last = dataclasses.replace(cell, orientations=1), dataclasses.replace(cell, stages=((4,),))
+    assert surroundings.setting(one.zooms, True, surroundings._aside(SMOKE, one)) == (
+        "zooms 17-16, one orientation, coordinates"
+    )
+    assert surroundings.setting(last.zooms, False, surroundings._aside(SMOKE, last)) == "zooms 17-16, last stage"
+    assert surroundings._aside(SMOKE, Cell(surroundings.COLOURS, 0, WIDE, True, "blocks")) == ""
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, grid.Task]:
+    """Validation and test places whose targets only the second stage tells, at the second zoom."""
+    rng = np.random.default_rng(3)
+    tasks, known = {}, {}
+    for of, n in (("validation", 60), ("test", 80)):
+        features = {(zoom, stage): rng.normal(size=(n, 3)).astype(np.float32) for zoom in WIDE for stage in range(5)}
+        table = pd.DataFrame({"lat": 43 + rng.random(n), "lon": 141 + rng.random(n)})
+        folds = BufferedFolds(
+            np.stack([rng.permutation(n) % 5 for _ in range(2)]), pairs_within(table["lat"], table["lon"], 1.0)
+        )
+        told = features[16, 2] @ np.array([1.0, -2.0, 0.5])
+        tasks[of] = grid.Task("regression", table, (told / told.std()).astype(float), folds)
+        known[of] = features
+    monkeypatch.setattr(surroundings, "validation", lambda profile: tasks["validation"])
+    monkeypatch.setattr(surroundings, "_test", lambda profile, split: tasks["test"])
+    monkeypatch.setattr(surroundings, "_features", lambda root, profile, method, seed, orientations, of: known[of])
+    surroundings._validated.cache_clear()
+    return tasks
+
+
+def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, grid.Task]) -> None:
+    stages = ((4,), (1, 2, 3, 4))
+    cell = Cell("dino", 0, WIDE[:2], False, "blocks", 1, 8, stages)
+    rows, tensors = surroundings._compute(SMOKE, cell)
+    first = rows[0]
+    assert first["stages"] == "1-2-3-4" and first["tries"] == 2 * 4 and first["setting"] == "zooms 17-16"
+    # by hand, one try after the other
+    known, validation, test = surroundings._features, places["validation"], places["test"]
+    best = {}
+    for some in stages:
+        of = known("", SMOKE, "dino", 0, 8, "validation")
+        x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
+        for penalty in (0.1, 1.0):
+            for width in (0.0, 1.0):
+                probe = KernelRidge(penalty, width, 0.0, 1.0)
+                out = kernel_ridge(x, validation.places["lat"], validation.places["lon"], validation.targets,
+                                   validation.folds, probe)  # fmt: skip
+                best[some, probe] = out.values("mse").mean()
+    (some, probe), error = min(best.items(), key=lambda item: item[1])
+    assert (first["penalty"], first["width"]) == (probe.penalty, probe.width)
+    assert first["validation"] == pytest.approx(error)
+    of = known("", SMOKE, "dino", 0, 8, "test")
+    x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
+    want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
+    np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
+    assert want.values("mse").mean() < 0.5
+
+    (last, *_), _ = surroundings._compute(SMOKE, dataclasses.replace(cell, stages=((4,),)))
+    assert last["stages"] == "last" and last["tries"] == 4 and last["setting"] == "zooms 17-16, last stage"
+    assert last["value"] > 0.7  # the last stage knows nothing
+
+
+def test_colours_have_the_probe_of_encoders(places: dict[str, grid.Task]) -> None:
+    rows, _ = surroundings._compute(SMOKE, Cell(surroundings.COLOURS, 0, WIDE[:1], True, "random"))
+    assert rows[0]["tries"] == 4 and rows[0]["share"] == 0.5 and rows[0]["stages"] == ""

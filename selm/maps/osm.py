@@ -78,10 +78,10 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     description = folder / "layers.json"
     if description.exists():
         return dict(json.loads(description.read_text()))
-    bounds = check_pbf(file) if file.name.endswith(".pbf") else None
+    declared = check_pbf(file) if file.name.endswith(".pbf") else None
     frame = _read_pbf(file) if file.name.endswith(".pbf") else _read_xml(file)
-    bounds = bounds or tuple(float(v) for v in frame.total_bounds)  # type: ignore[assignment]
-    assert bounds is not None
+    west, south, east, north = declared or (float(v) for v in frame.total_bounds)
+    bounds = (west, south, east, north)
     layers = to_layers(frame, bounds)
     keys = _tiles_with_content(layers, bounds)
     if not len(keys):
@@ -170,11 +170,19 @@ def _protobuf(data: bytes) -> dict[int, int | bytes]:
     return fields
 
 
+def _part(fields: dict[int, int | bytes], number: int) -> bytes:
+    """The field of that number, which holds bytes; KeyError or ValueError otherwise."""
+    value = fields[number]
+    if not isinstance(value, bytes):
+        raise ValueError("a number where a message should be")
+    return value
+
+
 def _header_bounds(blob: bytes) -> mercator.BBox | None:
     try:
         packed = _protobuf(blob)
-        block = packed[1] if 1 in packed else zlib.decompress(packed[3])  # type: ignore[arg-type]
-        box = _protobuf(_protobuf(block)[1])  # type: ignore[arg-type]
+        block = _part(packed, 1) if 1 in packed else zlib.decompress(_part(packed, 3))
+        box = _protobuf(_part(_protobuf(block), 1))
         west, east, north, south = ((int(box[i]) >> 1) ^ -(int(box[i]) & 1) for i in (1, 2, 3, 4))  # zigzag
     except (KeyError, ValueError, IndexError, zlib.error):
         return None  # bounds are optional

@@ -168,3 +168,8 @@ def test_protocol_buffers() -> None:
     assert osm._protobuf(message) == {1: 150, 2: b"abc"}
     with pytest.raises(ValueError, match="cut short"):
         osm._protobuf(message[:-1])
+
+
+def test_a_header_with_a_number_where_a_message_should_be_has_no_bounds() -> None:
+    assert osm._header_bounds(bytes([0x08, 0x01])) is None  # field 1, a varint
+    assert osm._header_bounds(b"") is None

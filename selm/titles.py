@@ -45,13 +45,14 @@ TITLES = {
 def title_of(method: str) -> str:
     """What the row `method` is called; InputError with the nearest name if there is none.
 
-    A method's name with "+coordinates" at its end stands for its features together with the coordinates; with "_x4",
-    for its pretraining on four times the places and images.
+    A method's name with "+coordinates" or "+colours" at its end stands for its features together with the coordinates
+    or with the colours; with "_x4", for its pretraining on four times the places and images.
     """
     if method in TITLES:
         return TITLES[method]
-    if method.endswith("+coordinates"):
-        return f"{title_of(method.removesuffix('+coordinates'))} and coordinates"
+    for beside in ("coordinates", "colours"):
+        if method.endswith(f"+{beside}"):
+            return f"{title_of(method.removesuffix(f'+{beside}'))} and {beside}"
     base, longer, times = method.rpartition("_x")
     if longer and times.isdigit():
         return f"{title_of(base)}, {times} × training"

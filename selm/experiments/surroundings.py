@@ -5,7 +5,8 @@ For the official prices of the test region. Every encoder sees the images of a p
 side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
 Which of the network's stages the features are of (the last, or all four) and the probe's numbers are chosen in the
 validation regions, by as many tries for every encoder; the test region is scored by what is chosen. Beside them stand
-colour histograms, in the same probe and in trees as they come. Asides: one orientation, and the last stage alone.
+colour histograms, in the same probe and in trees as they come, and some encoders' features and colours together.
+Asides: one orientation, and the last stage alone.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
 STEP_BY_STEP = ("multi_zoom", "multi_zoom_wide")  # seen with every number of zooms; the others with some
 SOME = (1, 4, 8)
 LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
+WITH_COLOURS = ("random_init", "gps_selm_geo", LONGER)  # rows that are seen beside the colours, too
 COLOURS = "colours"  # in the probe that encoders have
 TREES = "histogram"
 LAST = (STAGES[-1:],)
@@ -52,7 +54,8 @@ LAST = (STAGES[-1:],)
 @dataclass(frozen=True)
 class Cell:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
-    coordinates or without, a split, in how many orientations an image is seen, and the sets of stages to choose from.
+    coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from, and
+    whether the images' colour histograms stand beside the features.
 
     `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
     """
@@ -65,11 +68,13 @@ class Cell:
     times: int = 1
     orientations: int = 1
     stages: tuple[tuple[int, ...], ...] = ()
+    colours: bool = False
 
     @property
     def row(self) -> str:
         """The row of the table that it belongs to."""
-        return self.method if self.times == 1 else f"{self.method}_x{self.times}"
+        name = self.method if self.times == 1 else f"{self.method}_x{self.times}"
+        return f"{name}+colours" if self.colours else name
 
     @property
     def label(self) -> str:
@@ -92,7 +97,8 @@ def cells(profile: Profile) -> list[Cell]:
     for split, method, coordinates in itertools.product(grid.SPLITS, ROWS, (False, True)):
         times = s.longer if method == LONGER else 1
         for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
-            out.append(Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages))
+            cell = Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages)
+            out += [cell, dataclasses.replace(cell, colours=True)] if method in WITH_COLOURS else [cell]
         if s.orientations != 1:
             out.append(Cell(method, 0, WIDE, coordinates, split, times, 1, s.stages))
         if s.stages != LAST:
@@ -162,6 +168,9 @@ def _scores(
     longer = profile.times(cell.times)
     known = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
     x = np.hstack([known[zoom, stage] for zoom in cell.zooms for stage in some])
+    if cell.colours:
+        own = _features(str(paths.runs()), profile, COLOURS, 0, 1, of)
+        x = np.hstack([x, *(own[zoom, 0] for zoom in cell.zooms)])
     return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
 
 

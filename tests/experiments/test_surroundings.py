@@ -107,3 +107,16 @@ def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: d
 def test_colours_have_the_probe_of_encoders(places: dict[str, grid.Task]) -> None:
     rows, _ = surroundings._compute(SMOKE, Cell(surroundings.COLOURS, 0, WIDE[:1], True, "random"))
     assert rows[0]["tries"] == 4 and rows[0]["share"] == 0.5 and rows[0]["stages"] == ""
+
+
+def test_colours_beside_the_features_of_an_encoder(places: dict[str, grid.Task]) -> None:
+    cell = Cell("random_init", 0, WIDE[:2], False, "blocks", 1, 8, ((4,),), colours=True)
+    assert cell.row == "random_init+colours" and cell in [
+        dataclasses.replace(c, zooms=WIDE[:2], stages=((4,),), orientations=8) for c in surroundings.cells(SMOKE)
+    ]
+    rows, tensors = surroundings._compute(SMOKE, cell)
+    of, test = surroundings._features("", SMOKE, "", 0, 1, "test"), places["test"]
+    x = np.hstack([of[17, 4], of[16, 4], of[17, 0], of[16, 0]])
+    probe = KernelRidge(rows[0]["penalty"], rows[0]["width"], 0.0, 1.0)
+    want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
+    np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])

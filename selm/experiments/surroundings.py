@@ -42,9 +42,9 @@ EXPERIMENT = "surroundings"
 VERSION = 4
 # the rows: random weights, encoders that have learned from one zoom, and our own of several
 ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
-STEP_BY_STEP = ("multi_zoom", "multi_zoom_wide")  # seen with every number of zooms; the others with some
-SOME = (1, 4, 8)
 LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
+STEP_BY_STEP = (LONGER,)  # seen with every number of zooms; the others with some
+SOME = (1, 4, 8)
 WITH_COLOURS = ("random_init", "gps_selm_geo", LONGER)  # rows that are seen beside the colours, too
 COLOURS = "colours"  # in the probe that encoders have
 TREES = "histogram"

@@ -98,7 +98,9 @@ def cells(profile: Profile) -> list[Cell]:
         times = s.longer if method == LONGER else 1
         for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
             cell = Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages)
-            out += [cell, dataclasses.replace(cell, colours=True)] if method in WITH_COLOURS else [cell]
+            out.append(cell)
+            if method in WITH_COLOURS and n in SOME:
+                out.append(dataclasses.replace(cell, colours=True))
         if s.orientations != 1:
             out.append(Cell(method, 0, WIDE, coordinates, split, times, 1, s.stages))
         if s.stages != LAST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.ticker import FuncFormatter, ScalarFormatter
 from numpy.typing import ArrayLike
 
 from selm.errors import InputError
@@ -263,7 +265,7 @@ _SPLITS = {"random": "random folds", "blocks": "spatial blocks"}
 
 
 def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | None = None) -> Figure:
-    """Error against the zooms that an embedding is made of: a panel a split, dashed beside the coordinates.
+    """Error against the zooms that an embedding is made of: a row a split, without and beside the coordinates.
 
     results: rows of `selm.experiments.surroundings`.  practitioner: split → the error of the best row without an
     embedding, drawn as a line across.
@@ -274,26 +276,34 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
     table = table.assign(zooms=named[0], beside=named[1].notna()).dropna(subset="zooms")
     splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))
     zooms = sorted(table["zooms"].unique(), key=lambda text: text.count("-"))
-    height = 3.0 + 0.18 * len(methods)  # the legend has a line for each
-    figure, axes = plt.subplots(1, len(splits_), figsize=(WIDTH, height), sharey=True, squeeze=False)
-    for axis, split in zip(axes[0], splits_, strict=True):
+    height = 1.2 + 2.4 * len(splits_) + 0.1 * len(methods)  # the legend has a line for two of them
+    figure, axes = plt.subplots(len(splits_), 2, figsize=(WIDTH, height), sharey="row", sharex=True, squeeze=False)
+    for (split, beside), axis in zip(itertools.product(splits_, (False, True)), axes.flat, strict=True):
         for m, method in enumerate(methods):
-            for beside in (False, True):
-                rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
-                at = [zooms.index(one) for one in rows["zooms"]]
-                rows = rows.assign(at=at).sort_values("at")  # a row may be seen at some of the zooms only
-                axis.errorbar(
-                    rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
-                    linestyle="--" if beside else "-", marker=_MARKERS[m % len(_MARKERS)], markersize=4, capsize=2,
-                    label=_title(method) + (" + coordinates" if beside else ""),
-                )  # fmt: skip
+            rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
+            at = [zooms.index(one) for one in rows["zooms"]]
+            rows = rows.assign(at=at).sort_values("at")  # a row may be seen at some of the zooms only
+            axis.errorbar(
+                rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
+                marker=_MARKERS[m % len(_MARKERS)], markersize=4, capsize=2, label=_title(method),
+            )  # fmt: skip
         if practitioner and split in practitioner:
-            axis.axhline(practitioner[split], color="0.45", linewidth=1.2, label="best of Table 1 without an embedding")
+            axis.axhline(
+                practitioner[split], color="0.45", linestyle=":", linewidth=1.2,
+                label="best of Table 1 without an embedding",
+            )  # fmt: skip
+        axis.set_yscale("log")  # what the last zooms add is small beside what the first ones lack
+        low, high = table.loc[table["split"] == split, "mean"].agg(["min", "max"])
+        axis.set_ylim(0.85 * low, 1.2 * high)  # bars of the worst rows may leave the picture
+        axis.yaxis.set_major_formatter(ScalarFormatter())
+        axis.yaxis.set_minor_formatter(FuncFormatter(lambda tick, _: f"{tick:g}" if f"{tick:g}"[-1] in "235" else ""))
         axis.set_xticks(range(len(zooms)), [text if text.count("-") == 0 else f"17-{text[-2:]}" for text in zooms])
-        axis.set_title(_SPLITS.get(split, split))
+        axis.set_title(f"{_SPLITS.get(split, split)}, {'beside' if beside else 'without'} the coordinates")
+        axis.grid(axis="y", which="both", color="0.9", linewidth=0.6)
+    for axis in axes[-1]:
         axis.set_xlabel("zooms in the embedding")
-        axis.grid(axis="y", color="0.9", linewidth=0.6)
-    axes[0, 0].set_ylabel(f"{_UNITS['mse']} (lower is better)")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"{_UNITS['mse']} (lower is better)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
     return figure

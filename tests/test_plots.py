@@ -290,6 +290,12 @@ def test_rows_have_their_titles_in_legends() -> None:
     )  # fmt: skip
     figure = plots.surroundings(rows)
     named = {text.get_text() for text in figure.legends[0].get_texts()}
-    assert "wide multi-zoom GPS-SELM (geo), 4 × training" in named and "my own + coordinates" in named
-    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["17", "17-16"]  # asides are left out
+    assert named == {"wide multi-zoom GPS-SELM (geo), 4 × training", "my own"}
+    without, beside = figure.axes
+    assert [text.get_text() for text in without.get_xticklabels()] == ["17", "17-16"]  # asides are left out
+    assert [[list(line[0].get_xdata()) for line in axis.containers] for axis in figure.axes] == [[[0]] * 2, [[1]] * 2]
+    assert (without.get_title(), beside.get_title()) == (
+        "spatial blocks, without the coordinates", "spatial blocks, beside the coordinates"
+    )  # fmt: skip
+    assert without.get_yscale() == "log"
     plt.close(figure)

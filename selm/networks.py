@@ -17,6 +17,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from selm import checkpoints, distributed
 from selm.errors import InputError, unknown
+from selm.settings import without_later
 
 _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet18": (BasicBlock, [2, 2, 2, 2]),
@@ -26,8 +27,7 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
 STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
-# fields of EncoderConfig that came later, and their defaults
-_LATER: dict[str, Any] = {"context_zooms": (), "orientations": 1, "stages": (4,)}
+_LATER = ("context_zooms", "orientations", "stages")  # fields of EncoderConfig that came later
 
 
 def resnet(arch: str, width: float = 1.0) -> ResNet:
@@ -96,8 +96,7 @@ class EncoderConfig:
 
     def settings(self) -> dict[str, Any]:
         """The fields as a dict; without later ones where they have their default, as encoders were published before."""
-        fields = dataclasses.asdict(self)
-        return {k: v for k, v in fields.items() if k not in _LATER or v != _LATER[k]}
+        return without_later(self, *_LATER)
 
 
 class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):

@@ -57,9 +57,9 @@ class Views:
     rotation_degrees: float = 180.0  # ours: uniform in ± this
 
 
-def _settings(part: Pretraining | Probing, *later: str) -> dict[str, Any]:
-    """A dataclass as a dict, without those fields that came `later` and have their default: so what was computed before
-    they came keeps its address."""
+def without_later(part: Any, *later: str) -> dict[str, Any]:
+    """A dataclass as a dict, without those fields that came `later` and have their default: so what was computed or
+    published before they came is what it was."""
     defaults = {field.name: field.default for field in dataclasses.fields(part) if field.name in later}
     return {k: v for k, v in dataclasses.asdict(part).items() if k not in defaults or v != defaults[k]}
 
@@ -106,7 +106,7 @@ class Pretraining:
 
     def settings(self) -> dict[str, Any]:
         """The fields as a dict, for addresses."""
-        return _settings(self, "teacher_batch_statistics")
+        return without_later(self, "teacher_batch_statistics")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Probing:
 
     def settings(self) -> dict[str, Any]:
         """The fields as a dict, for addresses."""
-        return _settings(self, "rounds", "trees")
+        return without_later(self, "rounds", "trees")
 
 
 @dataclass(frozen=True)
@@ -339,7 +339,7 @@ class Surroundings:
     penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
     fields: tuple[tuple[float, float], ...] = ((0.3, 30.0), (1.0, 30.0))  # share and kilometres
     orientations: int = 8  # that a feature is the mean of; 1 is an aside
-    stages: tuple[tuple[int, ...], ...] = ((4,), (1, 2, 3, 4))  # of the network, to choose from; the last is an aside
+    stages: tuple[tuple[int, ...], ...] = ((4,), (1, 2, 3, 4))  # to choose from; the last alone is an aside
     validation_draws: int = 3
     n_points: int = 50_000  # places at most
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images

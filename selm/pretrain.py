@@ -15,6 +15,7 @@ import datetime
 import io
 import json
 import math
+import os
 import platform
 import shutil
 import subprocess
@@ -49,7 +50,10 @@ def provenance(device: torch.device | str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with '+' after it where the library differs from it; 'unknown' outside a checkout."""
+    """The checkout's commit, with '+' after it where the library differs from it.
+
+    Outside one what `SELM_COMMIT` says (a copy without history, on a machine that only computes), else 'unknown'.
+    """
 
     def run(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True)
@@ -58,7 +62,7 @@ def commit() -> str:
     try:
         return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "--", "selm") else "")
     except (OSError, subprocess.CalledProcessError):
-        return "unknown"
+        return os.environ.get("SELM_COMMIT", "unknown")
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -251,6 +251,21 @@ PROFILES: dict[str, Profile] = {
             seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(
+            name="japan-gpu",
+            purpose="what a quarter of an hour on one GPU allows: the paper's ResNet-50 and batch, japan-cpu's maps",
+            regions=_JAPAN,
+            stand_ins=False,
+            maps=Maps(tile_px=64),
+            views=Views(global_px=64, local_px=32),
+            pretraining=Pretraining(
+                n_locations=20_000, images=400_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
+            ),
+            probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
+            land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
+            detection=Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32),
+            seeds=(("dino", 3), ("gps_selm", 3)),
+        ),
+        Profile(
             name="japan",
             purpose="the reference results: ResNet-50 on one GPU",
             regions=_JAPAN,

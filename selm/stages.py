@@ -76,11 +76,11 @@ def _atlas(root: Path, profile: Profile, region: Region, style: str | None, zoom
     return draw_atlas(
         source, folder, zooms=(zoom,) if zoom else profile_zooms(profile), tile_px=profile.maps.tile_px,
         bbox=region.bbox, style=style or profile.maps.style,
-        blocks=None if zoom else _drawn_blocks(profile, region, source.fingerprint), progress=progress,
+        blocks=None if zoom else drawn_blocks(profile, region, source.fingerprint), progress=progress,
     )  # fmt: skip
 
 
-def _drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[np.int32] | None:
+def drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[np.int32] | None:
     """`selm.regions.drawn_blocks`, computed once: a machine that only draws needs no reader of official files."""
     if profile.stand_ins or region.role == "pretrain":
         return None
@@ -88,9 +88,9 @@ def _drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray
              "version": VERSIONS["locations"]}  # fmt: skip
 
     def make() -> pd.DataFrame:
-        from selm.regions import drawn_blocks
+        from selm import regions
 
-        return pd.DataFrame(drawn_blocks(profile, region), columns=["x", "y"])
+        return pd.DataFrame(regions.drawn_blocks(profile, region), columns=["x", "y"])
 
     return _cached_table("blocks", f"{profile.name}-{region.name}", parts, make).to_numpy(np.int32)
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from synthetic import SETTINGS, trainer
 
-from selm import checkpoints
+from selm import checkpoints, paths
 from selm.errors import InputError
 from selm.networks import MapEncoder
-from selm.pretrain import clip_each, parameter_groups, pretrain, step_generator
+from selm.pretrain import clip_each, commit, parameter_groups, pretrain, step_generator
 
 CONFIG = {"method": "some", "seed": 0, "area": (0.4, 1.0)}
 
@@ -311,3 +311,11 @@ def test_the_whole_loss_falls_when_the_teacher_stands_still(name):
     for key in {"cl", "rec", "clust", "price", "coordinates"} & rows[0].keys():
         assert fall(key) < 0.97, key  # noise can hardly be reconstructed
     assert rows[-1]["teacher_entropy"] < rows[-1]["cl"]  # what no student can go below
+
+
+def test_a_copy_without_history_is_told_its_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
+    monkeypatch.delenv("SELM_COMMIT", raising=False)
+    assert commit() == "unknown"
+    monkeypatch.setenv("SELM_COMMIT", "0123456789ab")
+    assert commit() == "0123456789ab"

@@ -16,10 +16,10 @@ every_profile = pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFIL
 
 
 def test_unknown_profiles_get_the_nearest_name():
-    with pytest.raises(InputError, match=r"unknown profile 'japan-gpu'; did you mean 'japan-cpu'\?") as caught:
-        get_profile("japan-gpu")
+    with pytest.raises(InputError, match=r"unknown profile 'japan-gpus'; did you mean 'japan-gpu'\?") as caught:
+        get_profile("japan-gpus")
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="there are: smoke, demo, japan-cpu, japan, paper"):
+    with pytest.raises(InputError, match="there are: smoke, demo, japan-cpu, japan-gpu, japan, paper"):
         get_profile("???")
 
 
@@ -65,7 +65,7 @@ def test_a_profile_has_regions_to_train_and_to_test_on(profile):
 
 
 def test_the_reference_profiles_hold_hokkaido_out():
-    for name in ("japan-cpu", "japan"):
+    for name in ("japan-cpu", "japan-gpu", "japan"):
         roles = {region.name: region.role for region in get_profile(name).regions}
         assert {key for key, role in roles.items() if role == "pretrain"} == {"kanto", "nagoya", "kansai"}
         assert {key for key, role in roles.items() if role == "validation"} == {"fukuoka", "hiroshima"}

@@ -184,13 +184,13 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
         return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
                        batch=probing.batch, progress=progress)  # fmt: skip
     if cell.setting in ("frozen", "frozen-closed"):
-        x = stages.features(profile, cell.method, cell.seed, todo.places, label)
+        x, on = stages.features(profile, cell.method, cell.seed, todo.places, label), stages.device()
         if cell.setting == "frozen":
             return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
-                          lr=probing.frozen_lr, progress=progress)  # fmt: skip
+                          lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
         if todo.kind == "regression":
-            return ridge(x, todo.targets, todo.folds)
-        return logistic(x, todo.targets, todo.folds)
+            return ridge(x, todo.targets, todo.folds, device=on)
+        return logistic(x, todo.targets, todo.folds, device=on)
     if cell.setting == "with-coordinates":
         x = stages.features(profile, cell.method, cell.seed, todo.places, label)
         return _trees(profile, np.column_stack([x, lat, lon]), todo)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,9 +202,16 @@ class Atlas:
         keys = np.asarray(keys, np.int32).reshape(-1, 2)
         side = block_px(zoom, self.tile_px)
         out = np.empty((len(keys), side, side), np.uint8)
-        rows: Iterable[Any] = enumerate(keys)
-        for i, (x, y) in tqdm(rows, total=len(keys), desc=f"read zoom {zoom}", unit="block", disable=not progress):
-            out[i] = self.block(x, y, zoom)
+        self._check_zoom(zoom)
+
+        def read(row: int) -> None:
+            out[row] = read_block(self.path, int(keys[row, 0]), int(keys[row, 1]), zoom, self.tile_px)
+
+        # decompression and copies run outside the interpreter's lock: as many at once as there are processors
+        with ThreadPoolExecutor(os.cpu_count()) as readers:
+            done = readers.map(read, range(len(keys)))
+            for _ in tqdm(done, total=len(keys), desc=f"read zoom {zoom}", unit="block", disable=not progress):
+                pass
         return out
 
     def indices(self, lat: ArrayLike, lon: ArrayLike, zoom: int = 17, size: int = 128) -> NDArray[np.uint8]:

@@ -12,17 +12,13 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from benchmarks import bundle, gpu
-from selm import checkpoints, paths, profiles, stages
+from benchmarks import bundle
+from selm import paths, profiles, stages
 from selm.errors import InputError
 from selm.experiments.grid import task
-from selm.networks import MapEncoder
-from selm.probes.frozen import ridge
 from selm.profiles import get_profile
 from selm.regions import LAND_PRICES, POPULATION
 from selm.settings import Profile, Region
@@ -104,6 +100,10 @@ def test_a_machine_with_the_bundle_alone_does_the_same(
     file.write_bytes(file.read_bytes()[:-1])
     assert bundle.main(["--join", str(tmp_path / "cut"), "--into", str(tmp_path / "bad")]) == 2
     assert "cut short or altered" in capsys.readouterr().err
+    # another profile of the same regions: their maps are drawn, but which blocks to draw there is not known by its name
+    other = dataclasses.replace(small, name="japan-other")
+    names = {path.name for part in bundle.write(other, tmp_path / "other", 30.0) for path in part.rglob("*.parquet")}
+    assert {name.rsplit("-", 1)[0] for name in names} >= {"japan-other-hiroshima", "japan-other-fukuoka"}
     with pytest.raises(InputError, match="is not empty"):
         bundle.write(small, tmp_path / "parts", 30.0)
     with pytest.raises(InputError, match=r"do not fit into a part of 0\.5"):
@@ -124,32 +124,3 @@ def test_what_makes_no_bundle_is_said_in_a_line(tmp_path: Path, capsys: pytest.C
         archive.writestr("mapnik/__init__.py", "")
     with pytest.raises(InputError, match="no Mapnik that reads vector tiles"):
         bundle.pack_mapnik(tmp_path / "empty.whl", tmp_path / "mapnik.zip")
-
-
-def test_one_command_trains_and_probes_as_the_table_does(smoke: Path, tmp_path: Path) -> None:
-    rest = ["--profile", "smoke", "--train", "dino", "--minutes", "0.1", "--skip", *gpu.PARTS]
-    assert gpu.main([str(tmp_path), *rest]) == 0
-    run = tmp_path / "train" / "dino-s0"
-    about = checkpoints.read_json(run / "run.json")
-    assert about["complete"] and about["config"]["images"] >= SMOKE.pretraining.batch
-    small, _ = checkpoints.load_tensors(run / "model-bfloat16.safetensors")
-    full = MapEncoder.from_pretrained(str(run)).state_dict()
-    for name, value in full.items():
-        assert torch.equal(small[name], value.bfloat16() if value.is_floating_point() else value), name
-    rows = pd.read_csv(tmp_path / "probes.csv")
-    assert set(rows["method"]) == {"dino-s0", "random_init"} and set(rows["split"]) == {"random", "blocks"}
-    todo = task(SMOKE, "table1", "l01", "random")
-    network = stages.new_encoder(stages.encoder_config(SMOKE), 0)
-    x = stages.encode(network, stages.point_images(SMOKE, todo.places), stages.palette(SMOKE)).numpy()
-    expected = ridge(x, todo.targets, todo.folds).values("mse")[0]
-    found = rows[(rows["method"] == "random_init") & (rows["split"] == "random")]["value"]
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    # called again it goes on: the run is finished and stays as it is
-    before = (run / "run.json").stat().st_mtime_ns
-    assert gpu.main([str(tmp_path), *rest]) == 0
-    assert (run / "run.json").stat().st_mtime_ns == before
-
-
-def test_an_unknown_profile_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu.main([str(tmp_path), "--profile", "jappan"]) == 2
-    assert capsys.readouterr().err.strip().startswith("gpu: unknown profile 'jappan'; did you mean 'japan'?")

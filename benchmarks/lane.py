@@ -1,0 +1,120 @@
+"""One of several processes that share a GPU: it pretrains the rows of a profile and probes them in Tables 1 and 2.
+
+    python -m benchmarks.lane OUT --profile japan-gpu [--minutes 8]         to the end, or as far as the minutes go
+    python -m benchmarks.lane OUT --profile japan-gpu --steps 10            only measure how fast each row is trained
+
+A row (a method and a seed) is taken under a lock in OUT/taken, so that each is done once, however many processes there
+are; a lock ends with its process. What has been computed before is not computed again. `benchmarks.gpu` starts these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from benchmarks.steps import open_run
+from selm import checkpoints, methods, stages
+from selm.experiments import grid
+from selm.profiles import get_profile
+from selm.settings import Profile
+
+SETTINGS = ("frozen", "frozen-closed")  # probes of frozen features: they need no other machine's processors
+
+
+def rows(profile: Profile) -> list[tuple[str, int]]:
+    """(method, seed) of what is to do, the most wanted first: the paper's own rows, its further seeds, controls."""
+    ours = ["random_init", "dino", "gps_selm", "gps_selm_geo", "gps_selm_geo_rec"]
+    paper = [name for name in methods.PRETRAINED if methods.METHODS[name].in_paper and name not in ours]
+    rest = [name for name in methods.IN_TABLES if name not in (*ours, *paper)]
+    most = max(profile.seeds_of(name) for name in methods.PRETRAINED)
+    further = [(name, seed) for seed in range(1, most) for name in ours[1:] if seed < profile.seeds_of(name)]
+    return [(name, 0) for name in (*ours, *paper)] + further + [(name, 0) for name in rest]
+
+
+def cells(profile: Profile, method: str, seed: int) -> Iterator[grid.Cell]:
+    """The cells of Tables 1 and 2 that a row is probed in."""
+    for table in grid.TABLES:
+        for cell in grid.cells(profile, table, [method]):
+            if cell.seed == seed and cell.setting in SETTINGS:
+                yield cell
+
+
+def finish(profile: Profile, method: str, seed: int) -> None:
+    """Pretrain a row and probe it."""
+    if method != "random_init":
+        stages.pretrained(profile, method, seed, progress=False)
+    for cell in cells(profile, method, seed):
+        grid.run_cell(profile, cell, progress=False)
+
+
+def measure(profile: Profile, method: str, steps: int) -> dict[str, float]:
+    """Images a second of a row's training, and the most memory it took on the device, from some steps after others."""
+    run = open_run(profile, method)
+    run.steps(3)  # warm-up
+    start = time.perf_counter()
+    images = run.steps(steps)
+    peak = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else float("nan")
+    return {"images_per_s": images / (time.perf_counter() - start), "peak_gib": peak}
+
+
+@contextmanager
+def taken(file: Path) -> Iterator[bool]:
+    """Whether this process has a lock that no other has."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--profile", required=True)
+    parser.add_argument("--rows", nargs="*", metavar="METHOD", help="these alone")
+    parser.add_argument("--minutes", type=float, default=1e6, help="no row is begun after so many")
+    parser.add_argument("--steps", type=int, help="only measure, over so many steps of each row's first seed")
+    chosen = parser.parse_args(arguments)
+    profile, end, failed = get_profile(chosen.profile), time.monotonic() + 60 * chosen.minutes, False
+    for method, seed in rows(profile):
+        name = f"{method}-s{seed}"
+        unwanted = chosen.rows is not None and method not in chosen.rows
+        measured = chosen.steps is not None and (method == "random_init" or seed > 0)
+        if unwanted or measured or time.monotonic() > end or (chosen.out / "done" / f"{name}.json").exists():
+            continue
+        with taken(chosen.out / "taken" / name) as mine:
+            result = chosen.out / ("rates" if chosen.steps else "done") / f"{name}.json"
+            if not mine or result.exists():
+                continue
+            print(f"{name}: begun", flush=True)
+            start = time.perf_counter()
+            try:
+                if chosen.steps:
+                    about = measure(profile, method, chosen.steps)
+                else:
+                    finish(profile, method, seed)
+                    about = {}
+            except Exception as error:  # one row's failure is not that of the others
+                failed = True
+                line = str(error).splitlines() or [""]
+                print(f"{name}: {type(error).__name__}: {line[0]}", file=sys.stderr, flush=True)
+                continue
+            checkpoints.write_json(result, {"method": method, "seed": seed, **about})
+            print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

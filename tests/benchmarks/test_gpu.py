@@ -1,0 +1,85 @@
+"""The one command for a GPU machine, on a CPU: several processes share out the rows of a profile and probe them."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import gpu, lane
+from selm import stages
+from selm.experiments import grid
+from selm.profiles import get_profile
+
+SMOKE = get_profile("smoke")
+REST = ("pretraining", "profile_step", "embedding", "encoder_share")
+
+
+def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, tmp_path: Path) -> None:
+    words = [
+        str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2", "tile2vec",
+        "--steps", "1", "--minutes", "5", "--skip", *REST,
+    ]  # fmt: skip
+    assert gpu.main(words) == 0
+    rates = pd.read_csv(tmp_path / "rates.csv")
+    assert rates["method"].tolist() == ["moco_v2", "tile2vec"] and (rates["images_per_s"] > 0).all()
+    assert (rates["lanes"] == 2).all() and (rates["profile"] == "smoke").all()
+    for method in ("random_init", "moco_v2", "tile2vec"):
+        for cell in lane.cells(SMOKE, method, 0):
+            assert all(file.exists() for file in grid.cell_files(SMOKE, cell)), cell.label
+    said = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
+    for name in ("random_init-s0", "moco_v2-s0", "tile2vec-s0"):
+        assert (tmp_path / "done" / f"{name}.json").exists()
+        begun = 1 if name.startswith("random") else 2  # once to be measured, once to be done
+        assert said.count(f"{name}: begun") == begun
+    # the table at the end is that of the cells
+    scores = pd.read_csv(tmp_path / "scores.csv")
+    cell = grid.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")
+    shown = scores[(scores["experiment"] == "table1") & (scores["target"] == "l01") & (scores["split"] == "blocks")
+                   & (scores["setting"] == "frozen-closed") & (scores["method"] == "moco_v2")]  # fmt: skip
+    expected = pd.read_csv(grid.cell_files(SMOKE, cell)[0])["value"].mean()
+    np.testing.assert_allclose(shown["mean"], [expected])
+    # called again it goes on: nothing is left to do
+    run = stages.pretraining_folder(SMOKE, "moco_v2") / "run.json"
+    before = run.stat().st_mtime_ns
+    assert gpu.main(words) == 0 and run.stat().st_mtime_ns == before
+    again = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
+    assert again == said
+
+
+def test_what_another_process_has_taken_is_left_to_it(smoke: Path, tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with (tmp_path / "taken" / "random_init-s0").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init"]) == 0
+        assert not (tmp_path / "done").exists()
+    assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init"]) == 0
+    assert (tmp_path / "done" / "random_init-s0.json").exists()
+
+
+def test_a_row_that_fails_is_named_and_the_others_are_done(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(stages, "pretrained", broken)
+    assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init", "dino"]) == 1
+    assert "dino-s0: RuntimeError: no such kernel" in capsys.readouterr().err
+    assert (tmp_path / "done" / "random_init-s0.json").exists() and not (tmp_path / "done" / "dino-s0.json").exists()
+
+
+def test_rows_come_in_the_order_of_their_worth() -> None:
+    rows = lane.rows(get_profile("japan-gpu"))
+    assert rows[:3] == [("random_init", 0), ("dino", 0), ("gps_selm", 0)]
+    assert len(rows) == len(set(rows))
+    assert {("dino", 2), ("gps_selm", 2), ("tile2vec", 0), ("multi_zoom", 0)} < set(rows)
+    assert rows.index(("tile2vec", 0)) < rows.index(("dino", 1)) < rows.index(("geo_only", 0))
+
+
+def test_an_unknown_profile_is_said_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu.main([str(tmp_path), "--profile", "jappan"]) == 2
+    assert capsys.readouterr().err.strip().startswith("gpu: unknown profile 'jappan'; did you mean 'japan'?")

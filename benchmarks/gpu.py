@@ -133,8 +133,9 @@ def main(arguments: list[str] | None = None) -> int:
     peer = ["--reference", str(chosen.reference)] if chosen.reference else []
     wanted = ["--profile", name, *(["--rows", *chosen.rows] if chosen.rows is not None else [])]
     model = encoder_of(profile, chosen.out / "random-encoder")
+    steady = ["--steps", "20"] if torch.cuda.is_available() else []  # more than what the peers' loaders hold ready
     parts = {
-        "pretraining": ["benchmarks.pretraining", *common, *batch, *compiled, *peer],
+        "pretraining": ["benchmarks.pretraining", *common, *batch, *steady, *compiled, *peer],
         "profile_step": ["benchmarks.profile_step", *common, *batch, *compiled, *graphs],
         "embedding": ["benchmarks.embedding", "--model", str(model), "--map", str(atlas),
                       "--minutes", f"{chosen.minutes / 10:.2f}", "--out", str(chosen.out)],

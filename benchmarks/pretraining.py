@@ -68,7 +68,8 @@ def loader(places: Places, batch: int, workers: int, gpu: bool) -> Iterator[Any]
     """Batches without end."""
     batches = DataLoader(
         places, batch, shuffle=True, drop_last=True, num_workers=workers, pin_memory=gpu,
-        persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,
+        prefetch_factor=1 if workers else None,  # a round's steps must outnumber the batches that lie ready before it
     )  # fmt: skip
     while True:
         yield from batches

@@ -3,17 +3,19 @@
     python -m benchmarks.lane OUT --profile japan-gpu [--minutes 8]         to the end, or as far as the minutes go
     python -m benchmarks.lane OUT --profile japan-gpu --steps 10            only measure how fast each row is trained
 
-A row (a method and a seed) is taken under a lock in OUT/taken, so that each is done once, however many processes there
-are; a lock ends with its process. What has been computed before is not computed again. `benchmarks.gpu` starts these.
+All rows are trained before any is probed: a GPU is lent for the training, and features can be probed anywhere. A row (a
+method and a seed) is taken under a lock in OUT/taken, so that each is done once, however many processes there are; a
+lock ends with its process. What has been computed before is not computed again. `benchmarks.gpu` starts these.
 """
 
 from __future__ import annotations
 
 import argparse
 import fcntl
+import itertools
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,10 +50,16 @@ def cells(profile: Profile, method: str, seed: int) -> Iterator[grid.Cell]:
                 yield cell
 
 
-def finish(profile: Profile, method: str, seed: int) -> None:
-    """Pretrain a row and probe it."""
+def train(profile: Profile, method: str, seed: int) -> None:
+    """Pretrain a row, and keep the frozen features of all that it is probed at."""
     if method != "random_init":
         stages.pretrained(profile, method, seed, progress=False)
+    for cell in cells(profile, method, seed):
+        grid.frozen_features(profile, cell, grid.task(profile, cell.table, cell.target, cell.split).places)
+
+
+def probe(profile: Profile, method: str, seed: int) -> None:
+    """Probe a row's features."""
     for cell in cells(profile, method, seed):
         grid.run_cell(profile, cell, progress=False)
 
@@ -88,24 +96,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="only measure, over so many steps of each row's first seed")
     chosen = parser.parse_args(arguments)
     profile, end, failed = get_profile(chosen.profile), time.monotonic() + 60 * chosen.minutes, False
-    for method, seed in rows(profile):
+
+    def timed(profile: Profile, method: str, seed: int) -> dict[str, float]:
+        return measure(profile, method, chosen.steps)
+
+    phases: dict[str, Callable[[Profile, str, int], dict[str, float] | None]]
+    phases = {"rates": timed} if chosen.steps else {"trained": train, "probed": probe}
+    todo = [row for row in rows(profile) if chosen.rows is None or row[0] in chosen.rows]
+    if chosen.steps:
+        todo = [(method, seed) for method, seed in todo if method != "random_init" and seed == 0]
+    for (phase, work), (method, seed) in itertools.product(phases.items(), todo):
         name = f"{method}-s{seed}"
-        unwanted = chosen.rows is not None and method not in chosen.rows
-        measured = chosen.steps is not None and (method == "random_init" or seed > 0)
-        if unwanted or measured or time.monotonic() > end or (chosen.out / "done" / f"{name}.json").exists():
+        result = chosen.out / phase / f"{name}.json"
+        untrained = phase == "probed" and not (chosen.out / "trained" / f"{name}.json").exists()
+        if time.monotonic() > end or result.exists() or untrained:  # whoever still trains it will probe it
             continue
         with taken(chosen.out / "taken" / name) as mine:
-            result = chosen.out / ("rates" if chosen.steps else "done") / f"{name}.json"
             if not mine or result.exists():
                 continue
-            print(f"{name}: begun", flush=True)
+            print(f"{name}: to be {phase}", flush=True)
             start = time.perf_counter()
             try:
-                if chosen.steps:
-                    about = measure(profile, method, chosen.steps)
-                else:
-                    finish(profile, method, seed)
-                    about = {}
+                about = work(profile, method, seed) or {}
             except Exception as error:  # one row's failure is not that of the others
                 failed = True
                 line = str(error).splitlines() or [""]

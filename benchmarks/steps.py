@@ -85,9 +85,10 @@ def settings_of(profile: Profile, batch: int | None) -> Pretraining:
 def open_run(profile: Profile, method: str, *, batch: int | None = None, compiled: str | None = None) -> Run:
     """A run of `method` with the profile's encoder, views and settings, in the middle of its schedules."""
     settings = settings_of(profile, batch)
+    zooms = methods.get_row(method).zooms
     torch.manual_seed(0)
-    encoder = stages.new_encoder(stages.encoder_config(profile), 0)
-    made = methods.build(method, encoder, settings, profile.views.global_px)
-    trainer = Trainer(made, stages.sampler(profile), settings, 0, stages.device(), compiled=compiled)
+    config = dataclasses.replace(stages.encoder_config(profile), context_zooms=zooms[1:])
+    made = methods.build(method, stages.new_encoder(config, 0), settings, profile.views.global_px)
+    trainer = Trainer(made, stages.sampler(profile, zooms), settings, 0, stages.device(), compiled=compiled)
     trainer.step = trainer.steps // 2
     return Run(profile, trainer, stages.device())

@@ -52,17 +52,19 @@ def provenance(device: torch.device | str) -> dict[str, str]:
 def commit() -> str:
     """The checkout's commit, with '+' after it where the library differs from it.
 
-    Outside one what `SELM_COMMIT` says (a copy without history, on a machine that only computes), else 'unknown'.
+    What `SELM_COMMIT` says comes first: in a copy whose history is not that of its code. 'unknown' outside a checkout.
     """
 
     def run(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
+    if said := os.environ.get("SELM_COMMIT"):
+        return said
     try:
         return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "--", "selm") else "")
     except (OSError, subprocess.CalledProcessError):
-        return os.environ.get("SELM_COMMIT", "unknown")
+        return "unknown"
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -258,7 +258,7 @@ PROFILES: dict[str, Profile] = {
             maps=Maps(tile_px=64),
             views=Views(global_px=64, local_px=32),
             pretraining=Pretraining(
-                n_locations=20_000, images=400_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
+                n_locations=20_000, images=270_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
             ),
             probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
             land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),

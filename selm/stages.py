@@ -35,6 +35,7 @@ from selm.views import DeviceAtlas, ViewSampler, colour, pixel_statistics
 
 # Raise a stage's version when its numbers change for the same settings and data.
 VERSIONS = {"locations": 1, "pretraining": 1, "features": 1}
+DEVICES = ("cuda", "cpu")  # kinds that runs are made on
 PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
 
 
@@ -262,10 +263,14 @@ def new_encoder(config: EncoderConfig, seed: int) -> MapEncoder:
 
 
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
-    """All that a pretraining run depends on."""
+    """All that a pretraining run depends on.
+
+    Kinds of device differ by rounding, so the one it is trained on counts. Where a run has been finished on another
+    kind and none on this one, it is that run: what a GPU trained can be probed and drawn anywhere.
+    """
     row = methods.get_row(method)
     own = {} if row.settings is None or row.terms is not None else {"settings": dataclasses.asdict(row.settings)}
-    return {
+    config = {
         "method": method,
         **own,
         "version": [VERSIONS["pretraining"], row.version],
@@ -280,6 +285,20 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         **further_maps(profile, row.zooms, "pretrain"),
         "device": device().type,
     }
+    for kind in dict.fromkeys((device().type, *DEVICES)):
+        if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
+            return config | {"device": kind}
+    return config
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run directory holds a pretraining that has been run to its end."""
+    file = folder / "run.json"
+    return file.exists() and bool(checkpoints.read_json(file).get("complete"))
+
+
+def _run_folder(profile: Profile, method: str, seed: int, config: dict[str, Any]) -> Path:
+    return address("pretraining", f"{profile.name}-{method}-s{seed}", config)
 
 
 def further_maps(profile: Profile, zooms: Iterable[int], role: str | None = None) -> dict[str, Any]:
@@ -290,7 +309,7 @@ def further_maps(profile: Profile, zooms: Iterable[int], role: str | None = None
 
 def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
     """The run directory of a pretraining, whether or not it has been run."""
-    return address("pretraining", f"{profile.name}-{method}-s{seed}", pretraining_config(profile, method, seed))
+    return _run_folder(profile, method, seed, pretraining_config(profile, method, seed))
 
 
 def pretrained(
@@ -305,11 +324,14 @@ def pretrained(
     """
     with distributed.main_first():  # maps and places are made once
         config = pretraining_config(profile, method, seed)
-    folder = address("pretraining", f"{profile.name}-{method}-s{seed}", config)
-    if (folder / "run.json").exists() and checkpoints.read_json(folder / "run.json").get("complete"):
+    folder = _run_folder(profile, method, seed, config)
+    if is_complete(folder):
         return folder
-    if not (folder / "run.json").exists() and _fetch_published(profile, config, folder):
-        return folder
+    if not (folder / "run.json").exists():
+        for kind in dict.fromkeys((config["device"], *DEVICES)):
+            also = config | {"device": kind}
+            if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
+                return found
     zooms = methods.get_row(method).zooms
     made = new_encoder(dataclasses.replace(encoder_config(profile), context_zooms=zooms[1:]), seed)
     with torch.random.fork_rng(devices=[]):

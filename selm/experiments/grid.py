@@ -176,7 +176,6 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
     probing = profile.probing
     todo = task(profile, cell.table, cell.target, cell.split)
     lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
-    label = f"{cell.table}-{cell.target.split('-')[0]}" if cell.table == "table1" else cell.table
     if cell.setting == "practitioner":
         return _practitioner(profile, cell, todo)
     if cell.method.startswith("raw_gps"):
@@ -184,7 +183,7 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
         return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
                        batch=probing.batch, progress=progress)  # fmt: skip
     if cell.setting in ("frozen", "frozen-closed"):
-        x, on = stages.features(profile, cell.method, cell.seed, todo.places, label), stages.device()
+        x, on = frozen_features(profile, cell, todo.places), stages.device()
         if cell.setting == "frozen":
             return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
                           lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
@@ -192,7 +191,7 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
             return ridge(x, todo.targets, todo.folds, device=on)
         return logistic(x, todo.targets, todo.folds, device=on)
     if cell.setting == "with-coordinates":
-        x = stages.features(profile, cell.method, cell.seed, todo.places, label)
+        x = frozen_features(profile, cell, todo.places)
         return _trees(profile, np.column_stack([x, lat, lon]), todo)
     if cell.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
@@ -211,6 +210,12 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
             device=stages.device(), progress=progress,
         )  # fmt: skip
     raise InputError(f"unknown setting '{cell.setting}'")
+
+
+def frozen_features(profile: Profile, cell: Cell, places: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, dim) features of the cell's encoder at its task's places, computed once for all cells of the same places."""
+    label = f"{cell.table}-{cell.target.split('-')[0]}" if cell.table == "table1" else cell.table
+    return stages.features(profile, cell.method, cell.seed, places, label)
 
 
 def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -45,5 +45,4 @@ def pretrainings(profile: Profile) -> list[tuple[str, int]]:
 
 def complete(profile: Profile, method: str, seed: int) -> bool:
     """Whether a pretraining has been run to its end."""
-    file = stages.pretraining_folder(profile, method, seed) / "run.json"
-    return file.exists() and bool(checkpoints.read_json(file).get("complete"))
+    return stages.is_complete(stages.pretraining_folder(profile, method, seed))

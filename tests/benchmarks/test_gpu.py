@@ -20,21 +20,21 @@ REST = ("pretraining", "profile_step", "embedding", "encoder_share")
 
 def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, tmp_path: Path) -> None:
     words = [
-        str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2", "tile2vec",
+        str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2", "multi_zoom",
         "--steps", "1", "--minutes", "5", "--skip", *REST,
     ]  # fmt: skip
     assert gpu.main(words) == 0
     rates = pd.read_csv(tmp_path / "rates.csv")
-    assert rates["method"].tolist() == ["moco_v2", "tile2vec"] and (rates["images_per_s"] > 0).all()
+    assert rates["method"].tolist() == ["moco_v2", "multi_zoom"] and (rates["images_per_s"] > 0).all()
     assert (rates["lanes"] == 2).all() and (rates["profile"] == "smoke").all()
-    for method in ("random_init", "moco_v2", "tile2vec"):
+    for method in ("random_init", "moco_v2", "multi_zoom"):
         for cell in lane.cells(SMOKE, method, 0):
             assert all(file.exists() for file in grid.cell_files(SMOKE, cell)), cell.label
     said = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
-    for name in ("random_init-s0", "moco_v2-s0", "tile2vec-s0"):
-        assert (tmp_path / "done" / f"{name}.json").exists()
-        begun = 1 if name.startswith("random") else 2  # once to be measured, once to be done
-        assert said.count(f"{name}: begun") == begun
+    for name in ("random_init-s0", "moco_v2-s0", "multi_zoom-s0"):
+        for phase in ("trained", "probed"):
+            assert (tmp_path / phase / f"{name}.json").exists() and said.count(f"{name}: to be {phase}") == 1
+        assert said.count(f"{name}: to be rates") == (0 if name.startswith("random") else 1)
     # the table at the end is that of the cells
     scores = pd.read_csv(tmp_path / "scores.csv")
     cell = grid.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")
@@ -55,9 +55,9 @@ def test_what_another_process_has_taken_is_left_to_it(smoke: Path, tmp_path: Pat
     with (tmp_path / "taken" / "random_init-s0").open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init"]) == 0
-        assert not (tmp_path / "done").exists()
+        assert not (tmp_path / "probed").exists()
     assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init"]) == 0
-    assert (tmp_path / "done" / "random_init-s0.json").exists()
+    assert (tmp_path / "probed" / "random_init-s0.json").exists()
 
 
 def test_a_row_that_fails_is_named_and_the_others_are_done(
@@ -69,7 +69,8 @@ def test_a_row_that_fails_is_named_and_the_others_are_done(
     monkeypatch.setattr(stages, "pretrained", broken)
     assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init", "dino"]) == 1
     assert "dino-s0: RuntimeError: no such kernel" in capsys.readouterr().err
-    assert (tmp_path / "done" / "random_init-s0.json").exists() and not (tmp_path / "done" / "dino-s0.json").exists()
+    there = {file.parent.name for file in tmp_path.glob("*/dino-s0.json")}
+    assert (tmp_path / "probed" / "random_init-s0.json").exists() and not there
 
 
 def test_rows_come_in_the_order_of_their_worth() -> None:

@@ -5,12 +5,12 @@
 The profile's maps are drawn where they are not there; `benchmarks.bundle` carries what that needs to a machine that has
 neither data nor map libraries.
 
-In this order, within the time: how fast each row is trained by so many processes at once (rates.csv), the pretraining
-step against the peers (pretraining.csv), where its time goes and what each change gains (profile_step.csv,
-ablation.csv), embedding with a ready atlas (embedding.csv, encoder_share.csv), and with the time that is left the
-profile's own runs: every row pretrained and its frozen features probed in Tables 1 and 2 (`benchmarks.lane`), for
-`selm publish`. A part that fails is named at the end with its log (OUT/logs), and the others still run. Called again
-with the same OUT it goes on: what is done is not repeated, trainings resume.
+In this order, within the time: the pretraining step against the peers (pretraining.csv), where its time goes and what
+each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv, encoder_share.csv), and
+with the time that is left the profile's own runs: every row pretrained and its frozen features probed in Tables 1 and 2
+by several processes at once (`benchmarks.lane`), for `selm publish`. A part that fails is named at the end with its log
+(OUT/logs), and the others still run. Called again with the same OUT it goes on: what is done is not repeated, trainings
+resume.
 """
 
 from __future__ import annotations
@@ -20,19 +20,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
-from benchmarks import measure
-from selm import checkpoints, methods, stages
+from selm import checkpoints, stages
 from selm.errors import InputError
 from selm.experiments import grid
 from selm.profiles import get_profile
 from selm.settings import Profile
 
-PARTS = ("rates", "pretraining", "profile_step", "embedding", "encoder_share")
+PARTS = ("pretraining", "profile_step", "embedding", "encoder_share")
 
 
 def encoder_of(profile: Profile, folder: Path) -> Path:
@@ -78,12 +76,6 @@ def lanes(words: list[str], n: int, out: Path, seconds: float) -> list[str]:
     return failed
 
 
-def rates(out: Path) -> list[dict[str, Any]]:
-    """What `benchmarks.lane --steps` measured, in the order of the rows."""
-    found = [checkpoints.read_json(file) for file in sorted((out / "rates").glob("*.json"))]
-    return sorted(found, key=lambda row: list(methods.METHODS).index(row["method"]))
-
-
 def scores(profile: Profile) -> pd.DataFrame:
     """Mean and deviation over trials of the probes that have been computed."""
     tables = [rows for name in grid.TABLES if len(rows := grid.finished(profile, name))]
@@ -110,7 +102,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", nargs="*", metavar="METHOD", help="train these alone")
     parser.add_argument("--batch", type=int)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=10, help="of each row, for rates.csv")
     parser.add_argument("--skip", nargs="*", default=[], choices=PARTS)
     chosen = parser.parse_args(arguments)
     end = time.monotonic() + 60 * chosen.minutes
@@ -147,12 +138,6 @@ def main(arguments: list[str] | None = None) -> int:
         left = end - time.monotonic()
         return max(1.0, left / 3 if chosen.lanes else left)
 
-    if "rates" not in chosen.skip and not (chosen.out / "rates.csv").exists():
-        n = max(1, chosen.lanes)
-        failed += lanes([*wanted, "--steps", str(chosen.steps)], n, chosen.out, share())
-        if found := rates(chosen.out):
-            facts = {"profile": name, "lanes": n, "steps": chosen.steps, "batch": profile.pretraining.batch}
-            measure.report("rates", found, argparse.Namespace(out=chosen.out, no_write=False), **facts)
     for part, words in parts.items():
         if part not in chosen.skip and not (chosen.out / f"{part}.csv").exists():
             failed += filter(None, [run_part(part, words, chosen.out, share())])

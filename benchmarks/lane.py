@@ -1,7 +1,6 @@
 """One of several processes that share a GPU: it pretrains the rows of a profile and probes them in Tables 1 and 2.
 
-    python -m benchmarks.lane OUT --profile japan-gpu [--minutes 8]         to the end, or as far as the minutes go
-    python -m benchmarks.lane OUT --profile japan-gpu --steps 10            only measure how fast each row is trained
+    python -m benchmarks.lane OUT --profile japan-gpu [--minutes 8]
 
 All rows are trained before any is probed: a GPU is lent for the training, and features can be probed anywhere. A row (a
 method and a seed) is taken under a lock in OUT/taken, so that each is done once, however many processes there are; a
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.steps import open_run
 from selm import checkpoints, methods, stages
 from selm.experiments import grid
 from selm.profiles import get_profile
@@ -64,14 +62,7 @@ def probe(profile: Profile, method: str, seed: int) -> None:
         grid.run_cell(profile, cell, progress=False)
 
 
-def measure(profile: Profile, method: str, steps: int) -> dict[str, float]:
-    """Images a second of a row's training, and the most memory it took on the device, from some steps after others."""
-    run = open_run(profile, method)
-    run.steps(3)  # warm-up
-    start = time.perf_counter()
-    images = run.steps(steps)
-    peak = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else float("nan")
-    return {"images_per_s": images / (time.perf_counter() - start), "peak_gib": peak}
+PHASES: dict[str, Callable[[Profile, str, int], None]] = {"trained": train, "probed": probe}
 
 
 @contextmanager
@@ -93,19 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", required=True)
     parser.add_argument("--rows", nargs="*", metavar="METHOD", help="these alone")
     parser.add_argument("--minutes", type=float, default=1e6, help="no row is begun after so many")
-    parser.add_argument("--steps", type=int, help="only measure, over so many steps of each row's first seed")
     chosen = parser.parse_args(arguments)
     profile, end, failed = get_profile(chosen.profile), time.monotonic() + 60 * chosen.minutes, False
 
-    def timed(profile: Profile, method: str, seed: int) -> dict[str, float]:
-        return measure(profile, method, chosen.steps)
-
-    phases: dict[str, Callable[[Profile, str, int], dict[str, float] | None]]
-    phases = {"rates": timed} if chosen.steps else {"trained": train, "probed": probe}
     todo = [row for row in rows(profile) if chosen.rows is None or row[0] in chosen.rows]
-    if chosen.steps:
-        todo = [(method, seed) for method, seed in todo if method != "random_init" and seed == 0]
-    for (phase, work), (method, seed) in itertools.product(phases.items(), todo):
+    for (phase, work), (method, seed) in itertools.product(PHASES.items(), todo):
         name = f"{method}-s{seed}"
         result = chosen.out / phase / f"{name}.json"
         untrained = phase == "probed" and not (chosen.out / "trained" / f"{name}.json").exists()
@@ -117,13 +100,13 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{name}: to be {phase}", flush=True)
             start = time.perf_counter()
             try:
-                about = work(profile, method, seed) or {}
+                work(profile, method, seed)
             except Exception as error:  # one row's failure is not that of the others
                 failed = True
                 line = str(error).splitlines() or [""]
                 print(f"{name}: {type(error).__name__}: {line[0]}", file=sys.stderr, flush=True)
                 continue
-            checkpoints.write_json(result, {"method": method, "seed": seed, **about})
+            checkpoints.write_json(result, {"method": method, "seed": seed})
             print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

@@ -26,6 +26,8 @@ _KEY = ("experiment", "target", "split", "method", "setting", "epochs", "metric"
 STATUSES = ("match", "differs", "reduced scale", "stand-in data", "not run")
 # Profiles whose numbers may be held against the paper's: the paper's encoder and image size. Others are reduced scale.
 FULL_SCALE = ("japan", "paper")
+# Profiles whose committed results the book shows, by the heading of their column: never mixed in one.
+REFERENCES = {"reference": "japan", "ResNet-50, reduced": "japan-gpu", "reference, reduced": "japan-cpu"}
 HIGHER_IS_BETTER = {"mse": False, "top1": True, "top5": True, "ap50": True, "r2": True}
 PERCENT = ("top1", "top5", "ap50")  # in percent in the paper and in tables, as a share in result files
 
@@ -94,6 +96,13 @@ def reference_results(profile: str, folder: Path | None = None) -> pd.DataFrame 
     """The committed results of a reference profile, or None where it has not been run."""
     where = (paths.repository() / "data" / "results" if folder is None else folder) / profile
     return read_results(where) if where.is_dir() and any(where.glob("table*.csv")) else None
+
+
+def references(experiment: str, folder: Path | None = None) -> dict[str, pd.DataFrame | None]:
+    """The committed results of an experiment, by heading as in `REFERENCES`; ``{"reference": None}`` for none."""
+    found = {heading: reference_results(profile, folder) for heading, profile in REFERENCES.items()}
+    rows = {heading: of[of["experiment"] == experiment] for heading, of in found.items() if of is not None}
+    return {heading: of for heading, of in rows.items() if len(of)} or {"reference": None}
 
 
 def paper_table(number: int, folder: Path | None = None) -> pd.DataFrame:
@@ -186,6 +195,11 @@ def compare(
             settings = ("finetune",)  # these two are only ever trained (section 4, Baselines)
         for setting in settings:
             lookup[(str(row.method), str(setting), int(row.epochs), str(row.metric))] = float(row.value)
+    of_this = {
+        heading: results is None or bool(((results["target"] == target) & (results["split"] == split)).any())
+        for heading, results in runs.items()
+    }
+    runs = {heading: results for heading, results in runs.items() if of_this[heading]} or runs
     wanted = dict(lookup)
     found: dict[str, dict[tuple[str, str, int, str], Any]] = {}
     for heading, results in runs.items():

@@ -308,3 +308,19 @@ def test_numbers_without_epochs_stand_beside_those_of_ours_that_are_named() -> N
     assert len(report.paper_beside(4, "xView", "finetune", 8)) == 8
     with pytest.raises(InputError, match="no data set 'water'"):
         report.paper_beside(3, "water", "frozen", 50)
+
+
+def test_references_have_a_column_each_where_they_hold_the_experiment(tmp_path: Path) -> None:
+    assert report.references("table1", tmp_path) == {"reference": None}
+    report.write_results(results(), tmp_path / "japan-cpu" / "table1.csv")
+    report.write_results(results("japan-gpu"), tmp_path / "japan-gpu" / "table1.csv")
+    found = report.references("table1", tmp_path)
+    assert list(found) == ["ResNet-50, reduced", "reference, reduced"]
+    assert report.references("table3", tmp_path) == {"reference": None}
+    # a target that one of them lacks: no empty column
+    other = found["reference, reduced"].assign(target="elsewhere")
+    both = pd.concat([found["reference, reduced"], other])
+    shown = report.compare(
+        1, {"a": found["ResNet-50, reduced"], "b": both, "c": None}, target="elsewhere", split=both["split"].iloc[0]
+    )
+    assert set(shown["run"]) == {"b", "c"}

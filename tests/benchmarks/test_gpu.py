@@ -15,18 +15,14 @@ from selm.experiments import grid
 from selm.profiles import get_profile
 
 SMOKE = get_profile("smoke")
-REST = ("pretraining", "profile_step", "embedding", "encoder_share")
 
 
 def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, tmp_path: Path) -> None:
     words = [
         str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2", "multi_zoom",
-        "--steps", "1", "--minutes", "5", "--skip", *REST,
+        "--minutes", "5", "--skip", *gpu.PARTS,
     ]  # fmt: skip
     assert gpu.main(words) == 0
-    rates = pd.read_csv(tmp_path / "rates.csv")
-    assert rates["method"].tolist() == ["moco_v2", "multi_zoom"] and (rates["images_per_s"] > 0).all()
-    assert (rates["lanes"] == 2).all() and (rates["profile"] == "smoke").all()
     for method in ("random_init", "moco_v2", "multi_zoom"):
         for cell in lane.cells(SMOKE, method, 0):
             assert all(file.exists() for file in grid.cell_files(SMOKE, cell)), cell.label
@@ -34,7 +30,6 @@ def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, t
     for name in ("random_init-s0", "moco_v2-s0", "multi_zoom-s0"):
         for phase in ("trained", "probed"):
             assert (tmp_path / phase / f"{name}.json").exists() and said.count(f"{name}: to be {phase}") == 1
-        assert said.count(f"{name}: to be rates") == (0 if name.startswith("random") else 1)
     # the table at the end is that of the cells
     scores = pd.read_csv(tmp_path / "scores.csv")
     cell = grid.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")

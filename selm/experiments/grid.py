@@ -376,13 +376,11 @@ def claims(profile: Profile, name: str, *, target: str | None = None, split: str
         and all(file.exists() for file in cell_files(profile, cell))
     ]  # fmt: skip
     by_method: dict[str, list[NDArray[np.float64]]] = {}
-    names: NDArray[np.str_] | None = None
+    names = np.empty(0, np.str_)
     for cell in grid:
         scores, names = point_scores(profile, cell, metric, 0)
         name_of = cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
         by_method.setdefault(name_of, []).append(scores)
-    if names is None:
-        raise InputError(f"{name}: no finished cell of profile '{profile.name}' to compare")
     means = {method: np.mean(values, axis=0) for method, values in by_method.items()}
     verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
     verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]

@@ -3,7 +3,8 @@
 Every try is one field of the profile changed. DINO and GPS-SELM get the same number of tries: those that both have, and
 as many of their own; each as it is is trained by several seeds, which shows how far runs differ by chance. A try is
 scored by ridge on the frozen features of the official points of the validation regions, under spatial blocks: the test
-region is never looked at. `gradient_norms` says how loud each loss is at the features that all of them share.
+region is never looked at. What gains most there is then trained as long as the table's rows and scored in the test
+region, once (`tuned`). `gradient_norms` says how loud each loss is at the features that all of them share.
 """
 
 from __future__ import annotations
@@ -48,16 +49,17 @@ class Variant:
     maps: Mapping[str, Any] = field(default_factory=dict)
     lr: float = 1.0
 
-    def of(self, profile: Profile) -> Profile:
-        """The profile with this variant's fields, and the sweep's share of its images.
+    def of(self, profile: Profile, share: float | None = None) -> Profile:
+        """The profile with this variant's fields, and a share of its images (by default the sweep's).
 
         Raises InputError for a field that there is not.
         """
+        share = profile.ablations.share if share is None else share
         parts: dict[str, Any] = {}
         for part in ("pretraining", "views", "maps"):
             changes = dict(getattr(self, part))
             if part == "pretraining":
-                images = round(profile.ablations.share * profile.pretraining.images)
+                images = round(share * profile.pretraining.images)
                 changes = {"images": images, "lr": self.lr * profile.pretraining.lr, **changes}
             known = {f.name for f in dataclasses.fields(getattr(profile, part))}
             for name in changes:
@@ -112,43 +114,57 @@ def tries(method: str) -> tuple[Variant, ...]:
     return (AS_IT_IS, *(variant for turn in turns for variant in turn if variant is not None))
 
 
-def scored(profile: Profile, variant: Profile, method: str, seed: int) -> OutOfFold:
-    """Ridge on the features of one try at the official points of the validation regions, under spatial blocks."""
+def scored(
+    profile: Profile, variant: Profile, method: str, seed: int, *, target_set: str = "validation"
+) -> OutOfFold:  # fmt: skip
+    """Ridge on the features of one try at the official points of the validation regions (or of another target set, as
+    in `selm.locations.probe_points`), under spatial blocks."""
     points = stages.points(profile)
-    places = points[points["target_set"] == "validation"].reset_index(drop=True)
+    places = points[points["target_set"] == target_set].reset_index(drop=True)
     if not len(places):
-        raise InputError(f"profile '{profile.name}' has no validation region to judge a try on")
+        raise InputError(f"profile '{profile.name}' has no {target_set} region to judge a try on")
     table = splits.read_folds(profile)
     draws = range(profile.probing.n_frozen)
     fold = np.stack([splits.fold_of(places["cell"].to_numpy(), table, draw) for draw in draws])
     near = pairs_within(places["lat"], places["lon"], profile.maps.buffer_m)
-    x = stages.features(variant, method, seed, places, "validation")
+    x = stages.features(variant, method, seed, places, target_set)
     return ridge(x, places["price"].to_numpy(float), BufferedFolds(fold, near))
 
 
-def file_of(profile: Profile, variant: Variant, method: str, seed: int) -> Path:
-    """Where a try's rows are kept, whether or not it has been made."""
+def file_of(profile: Profile, variant: Variant, method: str, seed: int, *, tuned: bool = False) -> Path:
+    """Where a try's rows are kept (with `tuned`, those of the test region), whether or not it has been made."""
     parts = {
         "from": stages.pretraining_config(profile, method, seed), "variant": dataclasses.asdict(variant),
         "share": profile.ablations.share, "points": stages.points_key(profile), "trials": profile.probing.n_frozen,
         "version": VERSION,
     }  # fmt: skip
-    return stages.address("ablations", f"{profile.name}-{method}-s{seed}", parts).with_suffix(".csv")
+    parts |= {"target_set": _test_set(profile), "share": 1.0} if tuned else {}
+    label = f"{profile.name}-{method}-s{seed}{'-tuned' if tuned else ''}"
+    return stages.address("ablations", label, parts).with_suffix(".csv")
 
 
-def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progress: bool = True) -> pd.DataFrame:
-    """One try, trained and scored where it is not there yet: a row a trial."""
-    file = file_of(profile, variant, method, seed)
+def _test_set(profile: Profile) -> str:
+    (region,) = profile.regions_for("test")
+    return region.name
+
+
+def run(
+    profile: Profile, variant: Variant, method: str, seed: int = 0, *, tuned: bool = False, progress: bool = True
+) -> pd.DataFrame:  # fmt: skip
+    """One try, trained and scored where it is not there yet: a row a trial. `tuned`: with all of the profile's images,
+    and in the test region."""
+    file = file_of(profile, variant, method, seed, tuned=tuned)
     if not file.exists():
-        changed = variant.of(profile)
+        changed = variant.of(profile, 1.0 if tuned else None)
         folder = stages.pretrained(changed, method, seed, progress=progress)
         last = pd.read_csv(folder / "metrics.csv").iloc[-1]
-        done = scored(profile, changed, method, seed)
+        target_set = _test_set(profile) if tuned else "validation"
+        done = scored(profile, changed, method, seed, target_set=target_set)
         made = provenance(stages.device())
         rows = [
             {
-                "experiment": "ablations", "method": method, "variant": variant.name, "seed": seed, "trial": trial,
-                "metric": "mse", "value": float(value), "n": int(done.n_test[trial]),
+                "experiment": "tuned" if tuned else "ablations", "method": method, "variant": variant.name,
+                "seed": seed, "trial": trial, "metric": "mse", "value": float(value), "n": int(done.n_test[trial]),
                 "images": changed.pretraining.images, "feature_spread": last["feature_spread"],
                 "collapse": last["collapse"] if isinstance(last["collapse"], str) else "", "profile": profile.name,
                 "run_id": folder.name.rsplit("-", 1)[1], "stand_in": profile.stand_ins,
@@ -158,6 +174,29 @@ def run(profile: Profile, variant: Variant, method: str, seed: int = 0, *, progr
         ]  # fmt: skip
         checkpoints.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
     return pd.read_csv(file)
+
+
+def chosen(rows: pd.DataFrame) -> dict[str, Variant]:
+    """The try of each method that gains most over the method as it is in the validation regions, by the rows of a
+    sweep; the method as it is where none gains more than seeds do by chance (or chance is not known)."""
+    table = summary(rows)
+    out = {}
+    for method, part in table.groupby("method", sort=False):
+        best = part.sort_values("gain", kind="stable").iloc[-1]
+        name = str(best["variant"]) if best["gain"] > best["chance"] else AS_IT_IS.name
+        out[str(method)] = next(variant for variant in tries(str(method)) if variant.name == name)
+    return out
+
+
+def tuned(profile: Profile, rows: pd.DataFrame, *, progress: bool = True) -> pd.DataFrame:
+    """What `chosen` tries and the methods as they are give in the test region, trained as the table's rows are and
+    computed where they are not there yet: a row a trial."""
+    parts = []
+    for method, variant in chosen(rows).items():
+        for one in dict.fromkeys((AS_IT_IS.name, variant.name)):
+            of = next(v for v in tries(method) if v.name == one)
+            parts.append(run(profile, of, method, tuned=True, progress=progress))
+    return pd.concat(parts, ignore_index=True)
 
 
 def planned(profile: Profile, which: Iterable[str] = SWEPT) -> list[tuple[str, Variant, int]]:
@@ -175,15 +214,20 @@ def sweep(profile: Profile, which: Iterable[str] = SWEPT, *, progress: bool = Tr
 
 
 def chapter(profile: Profile) -> pd.DataFrame:
-    """`summary` of all tries, computing what is missing."""
-    return summary(sweep(profile))
+    """`summary` of all tries, computing what is missing; what they choose is scored in the test region, too."""
+    rows = sweep(profile)
+    tuned(profile, rows)
+    return summary(rows)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish, by file name; computes nothing."""
-    files = [file_of(profile, variant, method, seed) for method, variant, seed in planned(profile)]
-    there = [pd.read_csv(file) for file in files if file.exists()]
-    return {"ablations.csv": pd.concat(there, ignore_index=True)} if there else {}
+    files = {
+        "ablations.csv": [file_of(profile, variant, method, seed) for method, variant, seed in planned(profile)],
+        "tuned.csv": [file_of(profile, v, method, 0, tuned=True) for method in SWEPT for v in tries(method)],
+    }
+    there = {name: [pd.read_csv(file) for file in of if file.exists()] for name, of in files.items()}
+    return {name: pd.concat(tables, ignore_index=True) for name, tables in there.items() if tables}
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -146,8 +146,10 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
         return folder
 
     def features(profile: settings.Profile, name: str, seed: int, table: pd.DataFrame, label: str) -> np.ndarray:
-        assert (table["target_set"] == "validation").all() and len(table) == 150
-        noise = np.random.default_rng(1).normal(size=(150, 4))
+        tuned = profile.pretraining.images == 200_000
+        assert (table["target_set"] == ("hokkaido" if tuned else "validation")).all()
+        assert len(table) == (50 if tuned else 150)
+        noise = np.random.default_rng(1).normal(size=(len(table), 4))
         return np.column_stack([table["price"] * (2.0 if profile.pretraining.gamma == 1.0 else 0.0), noise])
 
     monkeypatch.setattr(stages, "points", lambda profile: points)
@@ -165,3 +167,15 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
     assert table.loc[louder.name, "gain"] > 0.5
     (published,) = ablations.finished(JAPAN).values()
     assert len(published) == 20
+
+    # the best try is trained as the table's rows are, and alone beside the method as it is scored in the test region
+    again = rows.assign(seed=1)[rows["variant"] == "as it is"]
+    assert ablations.chosen(rows) == {"gps_selm": ablations.AS_IT_IS}  # one seed: chance is not known
+    both = pd.concat([rows, again])
+    assert ablations.chosen(both) == {"gps_selm": louder}
+    scores = ablations.tuned(JAPAN, both)
+    assert trained[2:] == [(200_000, 0.4), (200_000, 1.0)] and (scores["n"] == 50).all()
+    means = scores.groupby("variant")["value"].mean()
+    assert means[louder.name] < 0.5 < means["as it is"]
+    published = ablations.finished(JAPAN)
+    assert len(published["ablations.csv"]) == 20 and len(published["tuned.csv"]) == 20

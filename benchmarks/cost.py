@@ -4,9 +4,10 @@
 
 The rate of pretraining comes from what was measured with the paper's encoder, else with the demo's: the share of the
 arithmetic limit and the limit carry over to the profile's own encoder, views and batch, whose operations are counted
-from its networks. A rate that was measured on a CPU gives core-hours; beside them stands what a GPU at the goal would
-take, marked as assumed. Storage is counted from the drawn maps that are here (bytes a block) and from the sizes of
-checkpoints. Every assumption is a row of the table. Writes cost.csv.
+from its networks. A rate that was measured on a CPU gives core-hours; beside them stands what a GPU would take, at the
+rate that the runs published for the profile japan-gpu reached together, and at the goal, marked as assumed. Storage is
+counted from the drawn maps that are here (bytes a block) and from the sizes of checkpoints. Every assumption is a row
+of the table. Writes cost.csv.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from selm.networks import EncoderConfig, MapEncoder
 from selm.profiles import get_profile
 from selm.settings import Profile
 
-ASSUMED = (0.25, 790e12)  # share of the limit and limit of a GPU, where none was measured: the goal of 6,000 images/s
+ASSUMED = (0.25, 790e12)  # share of the limit and limit of a GPU, as assumed: the goal of 6,000 images/s
+ON_GPU = "japan-gpu"  # the profile whose rows were trained on one, side by side
 PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)
 
 
@@ -82,8 +84,19 @@ def block_bytes(tile_px: int) -> dict[int, float]:
     return out
 
 
-def estimate(profile: Profile, rates: pd.DataFrame, watts: float) -> list[dict[str, Any]]:
-    """The rows of the table."""
+def gpu_rate(runs: pd.DataFrame) -> tuple[float, str]:
+    """Floating-point operations a second of published runs that one device trained at the same time, and in words."""
+    profile = get_profile(ON_GPU)
+    flops = sum(row.images * arithmetic(profile, str(row.method))[0] for row in runs.itertuples())
+    rate = float(flops) / float(runs["seconds"].max())
+    words = f"{len(runs)} rows side by side on one {runs['device'].iloc[0]} reached {rate / 1e12:.0f} TFLOP/s"
+    return rate, f"{words} ({profile.encoder.arch}, {profile.views.global_px} px, batch {profile.pretraining.batch})"
+
+
+def estimate(
+    profile: Profile, rates: pd.DataFrame, watts: float, on_gpu: pd.DataFrame | None = None
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The rows of the table; `on_gpu` are runs as `gpu_rate` takes them."""
     ours = rates[rates["way"].str.startswith("ours")]
     measured = ours.sort_values("share_of_limit").iloc[0]  # the slowest of ours: no optimist's estimate
     limit = float(measured["matrix_gflops"]) * 1e9
@@ -113,11 +126,16 @@ def estimate(profile: Profile, rates: pd.DataFrame, watts: float) -> list[dict[s
         )  # fmt: skip
     row("pretraining, all", hours, unit, "sum of the rows above")
     row("energy", hours * watts * PUE / 1000, "kWh", f"{watts:g} W a {unit.split('-')[0]}, PUE {PUE} (assumed)")
+    if not gpu and on_gpu is not None:
+        reached, how = gpu_rate(on_gpu)
+        measured_hours = row("on GPUs, at a rate that was reached", work / reached / 3600, "GPU-hours", how)
+        how = f"700 W a GPU, PUE {PUE} (assumed)"
+        row("energy on GPUs, at that rate", measured_hours * 700 * PUE / 1000, "kWh", how)
     if not gpu:
         assumed = work / (ASSUMED[0] * ASSUMED[1]) / 3600
         how = f"assumed, not measured: {ASSUMED[0]:.0%} of {ASSUMED[1] / 1e12:.0f} TFLOP/s (an H200 in bfloat16)"
-        row("the same on GPUs", assumed, "GPU-hours", how)
-        row("energy on GPUs", assumed * 700 * PUE / 1000, "kWh", f"700 W a GPU, PUE {PUE} (assumed)")
+        row("on GPUs, at the goal", assumed, "GPU-hours", how)
+        row("energy on GPUs, at the goal", assumed * 700 * PUE / 1000, "kWh", f"700 W a GPU, PUE {PUE} (assumed)")
     tiles = profile.pretraining.n_locations / 0.7  # 70 % of the places are pretrained on (section 4)
     sizes = block_bytes(profile.maps.tile_px)
     if sizes:
@@ -146,7 +164,9 @@ def main() -> int:
             raise InputError(f"{chosen.rates}: no such file; python -m benchmarks.pretraining makes it")
         rates = pd.read_csv(chosen.rates)
         watts = chosen.watts or (10.0 if "x86" in str(rates["device"].iloc[0]) else 700.0)
-        rows = estimate(get_profile(chosen.profile), rates, watts)
+        runs = paths.repository() / "data" / "results" / ON_GPU / "runs.csv"
+        on_gpu = pd.read_csv(runs) if runs.exists() else None
+        rows = estimate(get_profile(chosen.profile), rates, watts, on_gpu)
     except InputError as error:
         print(f"cost: {error}")
         return 2

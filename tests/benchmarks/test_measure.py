@@ -60,6 +60,16 @@ def test_arithmetic_is_counted_from_the_networks() -> None:
     assert counted == pytest.approx(33.6e9, rel=0.1)  # METHODS: 33.6 GFLOP an image
 
 
+def test_runs_side_by_side_give_the_rate_of_their_device() -> None:
+    runs = pd.DataFrame(
+        {"method": ["dino", "tile2vec"], "images": [1_000, 3_000], "seconds": [50.0, 40.0], "device": "NVIDIA H200"}
+    )
+    rate, words = cost.gpu_rate(runs)
+    profile = get_profile(cost.ON_GPU)
+    work = 1_000 * cost.arithmetic(profile, "dino")[0] + 3_000 * cost.arithmetic(profile, "tile2vec")[0]
+    assert rate == pytest.approx(work / 50.0) and "2 rows side by side on one NVIDIA H200" in words
+
+
 def test_the_cost_of_a_profile_is_its_images_over_the_rate(tmp_path: Path) -> None:
     demo = get_profile("demo")
     rates = pd.DataFrame([

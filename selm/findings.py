@@ -309,6 +309,24 @@ def worth(rows: pd.DataFrame) -> list[str]:
     return out
 
 
+def best_tries(profile: str, folder: Path | None = None) -> list[str]:
+    """A sentence for each method of the sweep: its error in the test region as it is and by the try that was chosen in
+    the validation regions (`selm.experiments.ablations.tuned`)."""
+    rows, sweep = published(profile, "tuned", folder), published(profile, "ablations", folder)
+    if rows is None or sweep is None:
+        return []
+    tries = sweep.groupby("method")["variant"].nunique()
+    out = []
+    for method, part in rows.groupby("method", sort=False):
+        means = part.groupby("variant", sort=False)["value"].mean()
+        own = means["as it is"]
+        tried = means.drop("as it is")
+        best = [f", {value:.3f} by the best of {tries[method]} ({name})" for name, value in tried.items()]
+        none = f"; none of {tries[method]} tries gained more than chance" if not best else ""
+        out.append(f"**{title_of(str(method))}**: {own:.3f} as it is{''.join(best)}{none}.")
+    return out
+
+
 def top_recall(profile: str, query: str = "d0", folder: Path | None = None) -> pd.DataFrame | None:
     """Top-1 % recall (%) of each representation in each area by one query: a row a method, a column an area."""
     rows = published(profile, "figure5", folder)

@@ -154,3 +154,17 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
     assert all("**ahead of**" in line for line in findings.worth(shown))
     text = tables.practice_table(shown).text
     assert text.count("<tr>") == 1 + len(shown) and "0.300" in text
+
+
+def test_the_best_try_of_each_method_is_put_in_a_sentence(tmp_path: Path) -> None:
+    assert findings.best_tries("japan-cpu", tmp_path) == []
+    (tmp_path / "japan-cpu").mkdir()
+    made = [("dino", "as it is", 1.0), ("gps_selm", "as it is", 0.8), ("gps_selm", "K = 1024", 0.7)]
+    rows = [{"method": m, "variant": v, "value": x + d} for m, v, x in made for d in (-0.1, 0.1)]
+    pd.DataFrame(rows).to_csv(tmp_path / "japan-cpu" / "tuned.csv", index=False)
+    sweep = [{"method": m, "variant": f"try {n}"} for m, count in (("dino", 5), ("gps_selm", 4)) for n in range(count)]
+    pd.DataFrame(sweep).to_csv(tmp_path / "japan-cpu" / "ablations.csv", index=False)
+    assert findings.best_tries("japan-cpu", tmp_path) == [
+        "**DINO**: 1.000 as it is; none of 5 tries gained more than chance.",
+        "**GPS-SELM (geo+rec+int)**: 0.800 as it is, 0.700 by the best of 4 (K = 1024).",
+    ]

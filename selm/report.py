@@ -27,7 +27,8 @@ STATUSES = ("match", "differs", "reduced scale", "stand-in data", "not run")
 # Profiles whose numbers may be held against the paper's: the paper's encoder and image size. Others are reduced scale.
 FULL_SCALE = ("japan", "paper")
 # Profiles whose committed results the book shows, by the heading of their column: never mixed in one.
-REFERENCES = {"reference": "japan", "ResNet-50, reduced": "japan-gpu", "reference, reduced": "japan-cpu"}
+REFERENCES = {"reference": "japan", "reference, reduced": "japan-cpu"}
+NETWORK = {"ResNet-50, reduced": "japan-gpu"}  # few rows, in tables of their own
 HIGHER_IS_BETTER = {"mse": False, "top1": True, "top5": True, "ap50": True, "r2": True}
 PERCENT = ("top1", "top5", "ap50")  # in percent in the paper and in tables, as a share in result files
 
@@ -98,9 +99,11 @@ def reference_results(profile: str, folder: Path | None = None) -> pd.DataFrame 
     return read_results(where) if where.is_dir() and any(where.glob("table*.csv")) else None
 
 
-def references(experiment: str, folder: Path | None = None) -> dict[str, pd.DataFrame | None]:
-    """The committed results of an experiment, by heading as in `REFERENCES`; ``{"reference": None}`` for none."""
-    found = {heading: reference_results(profile, folder) for heading, profile in REFERENCES.items()}
+def references(
+    experiment: str, folder: Path | None = None, which: Mapping[str, str] = REFERENCES
+) -> dict[str, pd.DataFrame | None]:
+    """The committed results of an experiment, by heading as in `which`; ``{"reference": None}`` for none."""
+    found = {heading: reference_results(profile, folder) for heading, profile in which.items()}
     rows = {heading: of[of["experiment"] == experiment] for heading, of in found.items() if of is not None}
     return {heading: of for heading, of in rows.items() if len(of)} or {"reference": None}
 
@@ -195,11 +198,6 @@ def compare(
             settings = ("finetune",)  # these two are only ever trained (section 4, Baselines)
         for setting in settings:
             lookup[(str(row.method), str(setting), int(row.epochs), str(row.metric))] = float(row.value)
-    of_this = {
-        heading: results is None or bool(((results["target"] == target) & (results["split"] == split)).any())
-        for heading, results in runs.items()
-    }
-    runs = {heading: results for heading, results in runs.items() if of_this[heading]} or runs
     wanted = dict(lookup)
     found: dict[str, dict[tuple[str, str, int, str], Any]] = {}
     for heading, results in runs.items():
@@ -247,3 +245,8 @@ def compare(
     return out.loc[
         ranks.sort_values(["_run", "_setting", "_method", "epochs", "metric"], kind="stable").index
     ].reset_index(drop=True)
+
+
+def with_results(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `compare`'s table that a run has something in: of each method and setting."""
+    return comparison[comparison.groupby(["method", "setting"])["n"].transform("max") > 0].reset_index(drop=True)

@@ -376,7 +376,9 @@ def findings_table(findings: pd.DataFrame, *, caption: str = "") -> Html:
             section = row.section
         body += f'<tr><td class="words">{html.escape(row.claim)}</td>' + _td(_tag(row.verdict))
         body += "".join(_td(str(n) if n else "–") for n in (row.holds, row.undecided, row.reversed, row.not_run))
-        body += _td(html.escape(row.gain) or "–") + _td(html.escape(row.paper) or "–") + "</tr>"
+        for gain in (row.gain, row.paper):  # on two lines: both columns must fit on the page
+            body += _td(html.escape(gain).replace(" to ", " to<br>") or "–")
+        body += "</tr>"
     return Html(_wrap(caption, head, body))
 
 

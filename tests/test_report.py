@@ -314,13 +314,15 @@ def test_references_have_a_column_each_where_they_hold_the_experiment(tmp_path: 
     assert report.references("table1", tmp_path) == {"reference": None}
     report.write_results(results(), tmp_path / "japan-cpu" / "table1.csv")
     report.write_results(results("japan-gpu"), tmp_path / "japan-gpu" / "table1.csv")
-    found = report.references("table1", tmp_path)
-    assert list(found) == ["ResNet-50, reduced", "reference, reduced"]
+    assert list(report.references("table1", tmp_path)) == ["reference, reduced"]
     assert report.references("table3", tmp_path) == {"reference": None}
-    # a target that one of them lacks: no empty column
-    other = found["reference, reduced"].assign(target="elsewhere")
-    both = pd.concat([found["reference, reduced"], other])
-    shown = report.compare(
-        1, {"a": found["ResNet-50, reduced"], "b": both, "c": None}, target="elsewhere", split=both["split"].iloc[0]
-    )
-    assert set(shown["run"]) == {"b", "c"}
+    network = report.references("table1", tmp_path, report.NETWORK)
+    assert list(network) == ["ResNet-50, reduced"]
+    # rows that it has not are left out of a table of its own
+    rows = network["ResNet-50, reduced"]
+    assert rows is not None
+    target, split = rows["target"].iloc[0], rows["split"].iloc[0]
+    shown = report.with_results(report.compare(1, network, target=target, split=split))
+    assert set(shown["method"]) == set(rows["method"])
+    assert len(shown) < len(report.compare(1, network, target=target, split=split))
+    assert not len(report.with_results(report.compare(1, {"reference": None}, target=target, split=split)))

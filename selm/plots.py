@@ -283,9 +283,11 @@ def surroundings(results: pd.DataFrame, *, practitioner: Mapping[str, float] | N
             rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
             at = [zooms.index(one) for one in rows["zooms"]]
             rows = rows.assign(at=at).sort_values("at")  # a row may be seen at some of the zooms only
+            again = m // len(COLOURS)  # more rows than colours: those that share one differ in marker and dashes
             axis.errorbar(
                 rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
-                marker=_MARKERS[m % len(_MARKERS)], markersize=4, capsize=2, label=_title(method),
+                linestyle=_DASHES[again], marker=_MARKERS[(m + again) % len(_MARKERS)], markersize=4, capsize=2,
+                label=_title(method),
             )  # fmt: skip
         if practitioner and split in practitioner:
             axis.axhline(

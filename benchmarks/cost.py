@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import measure
 from benchmarks.embedding import coordinates
 from benchmarks.steps import EmptyMap, empty_sampler
-from selm import methods, paths
+from selm import findings, methods, paths
 from selm.errors import InputError
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.methods import METHODS, PRETRAINED
@@ -164,9 +164,7 @@ def main() -> int:
             raise InputError(f"{chosen.rates}: no such file; python -m benchmarks.pretraining makes it")
         rates = pd.read_csv(chosen.rates)
         watts = chosen.watts or (10.0 if "x86" in str(rates["device"].iloc[0]) else 700.0)
-        runs = paths.repository() / "data" / "results" / ON_GPU / "runs.csv"
-        on_gpu = pd.read_csv(runs) if runs.exists() else None
-        rows = estimate(get_profile(chosen.profile), rates, watts, on_gpu)
+        rows = estimate(get_profile(chosen.profile), rates, watts, findings.published(ON_GPU, "runs"))
     except InputError as error:
         print(f"cost: {error}")
         return 2

@@ -12,13 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from selm import paths
+from selm import paths, report
 from selm.errors import InputError
 from selm.report import PERCENT, records, summarise
 from selm.tables import printed_values
-from selm.titles import LAST_STAGE, ONE_ORIENTATION, title_of
+from selm.titles import AS_IT_IS, LAST_STAGE, ONE_ORIENTATION, title_of
 
-REFERENCES = ("japan", "japan-cpu", "japan-gpu")  # the first that is there counts: the last has fewest rows
+REFERENCES = (
+    *report.REFERENCES.values(),
+    *report.NETWORK.values(),
+)  # the first that is there counts: the last has fewest rows
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
 _OURS = ("gps_selm",)
 _UNITS = {"mse": "", "top1": "points", "top5": "points", "ap50": "points", "recall1": "points"}
@@ -319,11 +322,10 @@ def best_tries(profile: str, folder: Path | None = None) -> list[str]:
     out = []
     for method, part in rows.groupby("method", sort=False):
         means = part.groupby("variant", sort=False)["value"].mean()
-        own = means["as it is"]
-        tried = means.drop("as it is")
+        own, tried = means[AS_IT_IS], means.drop(AS_IT_IS)
         best = [f", {value:.3f} by the best of {tries[method]} ({name})" for name, value in tried.items()]
         none = f"; none of {tries[method]} tries gained more than chance" if not best else ""
-        out.append(f"**{title_of(str(method))}**: {own:.3f} as it is{''.join(best)}{none}.")
+        out.append(f"**{title_of(str(method))}**: {own:.3f} {AS_IT_IS}{''.join(best)}{none}.")
     return out
 
 

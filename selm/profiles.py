@@ -65,6 +65,10 @@ _SMALL = Pretraining(
 )
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
+# What japan-cpu and japan-gpu ask of their encoders: the same, so that their rows can be compared.
+_FEW_PROBES = Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000)
+_FEW_LAND_COVER = LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3)
+_FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32)
 _FEW_SURROUNDINGS = Surroundings(
     widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=120
 )
@@ -219,9 +223,9 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=_SMALL,
-            probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
-            land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
-            detection=Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32),
+            probing=_FEW_PROBES,
+            land_cover=_FEW_LAND_COVER,
+            detection=_FEW_DETECTION,
             surroundings=Surroundings(longer=4),
             location_encoders=LocationEncoders(
                 n_places=3_000,
@@ -260,9 +264,9 @@ PROFILES: dict[str, Profile] = {
             pretraining=Pretraining(
                 n_locations=20_000, images=270_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
             ),
-            probing=Probing(n_finetune=3, n_trees=5, max_finetune=1_000, n_interpolated=2_000),
-            land_cover=LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3),
-            detection=Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32),
+            probing=_FEW_PROBES,
+            land_cover=_FEW_LAND_COVER,
+            detection=_FEW_DETECTION,
             seeds=(("dino", 3), ("gps_selm", 3)),
         ),
         Profile(

@@ -7,6 +7,8 @@ from selm.errors import unknown
 # in a setting of the chapter on more context
 ONE_ORIENTATION = ", one orientation"
 LAST_STAGE = ", last stage"
+# in a sweep: the method before anything is tried
+AS_IT_IS = "as it is"
 
 TITLES = {
     # as the paper prints them

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from selm import checkpoints, methods, splits, stages
+from selm import checkpoints, methods, splits, stages, titles
 from selm.errors import InputError, unknown
 from selm.labels.neighbours import pairs_within
 from selm.methods.base import Method
@@ -31,7 +31,6 @@ from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
 from selm.probes.outcome import OutOfFold
 from selm.settings import Profile
-from selm.titles import title_of
 from selm.views import Batch
 
 VERSION = 1  # raise it when the numbers change
@@ -69,7 +68,7 @@ class Variant:
         return dataclasses.replace(profile, **parts)
 
 
-AS_IT_IS = Variant("as it is")
+AS_IT_IS = Variant(titles.AS_IT_IS)
 COMMON = (
     Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
     Variant("no local crops", views={"n_local": 0}),
@@ -191,11 +190,11 @@ def chosen(rows: pd.DataFrame) -> dict[str, Variant]:
 def tuned(profile: Profile, rows: pd.DataFrame, *, progress: bool = True) -> pd.DataFrame:
     """What `chosen` tries and the methods as they are give in the test region, trained as the table's rows are and
     computed where they are not there yet: a row a trial."""
-    parts = []
-    for method, variant in chosen(rows).items():
-        for one in dict.fromkeys((AS_IT_IS.name, variant.name)):
-            of = next(v for v in tries(method) if v.name == one)
-            parts.append(run(profile, of, method, tuned=True, progress=progress))
+    parts = [
+        run(profile, variant, method, tuned=True, progress=progress)
+        for method, best in chosen(rows).items()
+        for variant in ((AS_IT_IS,) if best is AS_IT_IS else (AS_IT_IS, best))
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -258,8 +257,8 @@ def said(table: pd.DataFrame) -> list[str]:
         better, worse = tried[tried["gain"] > chance], tried[tried["gain"] < -chance]
         best = ", ".join(f"{row['variant']} ({row['gain']:+.3f})" for _, row in better.nlargest(3, "gain").iterrows())
         out.append(
-            f"**{title_of(str(method))}** as it is: {own['mean']:.3f}; runs that differ by seed alone lie within "
-            f"± {chance:.3f}. Of {len(tried)} tries {len(better)} gain more than that"
+            f"**{titles.title_of(str(method))}** as it is: {own['mean']:.3f}; runs that differ by seed alone lie "
+            f"within ± {chance:.3f}. Of {len(tried)} tries {len(better)} gain more than that"
             f"{f' ({best})' if best else ''}, {len(worse)} lose more."
         )
     return out

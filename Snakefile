@@ -7,7 +7,8 @@
 # `gpus` is the number of GPUs of one pretraining (4: torchrun starts four processes that share its batch). `minutes` is
 # the time asked for a pretraining, three times as much on the third try; a job that was killed or ran out of time is
 # tried again and goes on from its last checkpoint. A job cancelled by hand is not noticed by version 2.8 of the Slurm
-# plugin: interrupt Snakemake and start it again. `python -m benchmarks.cost` says what a profile will take.
+# plugin (seen with Slurm 22.05): interrupt Snakemake and start it again. `python -m benchmarks.cost` says what a profile
+# will take.
 #
 # What a job computes, and whether it must be computed at all, is the library's business: every command below asks the
 # same cache that the notebooks ask (`runs/`, addressed by configuration and data), so a job whose result is there ends

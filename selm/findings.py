@@ -150,11 +150,20 @@ def headline(claims: pd.DataFrame) -> str:
     """The count of verdicts as a sentence."""
     counts = claims["verdict"].value_counts()
     tested = len(claims) - int(counts.get("not run", 0))
+    holds, reverse, undecided = (int(counts.get(verdict, 0)) for verdict in ("holds", "reversed", "undecided"))
     return (
         f"Of the paper's {len(claims)} claims that one method beats another, {tested} could be tested: "
-        f"**{counts.get('holds', 0)} hold, {counts.get('reversed', 0)} are reversed, "
-        f"{counts.get('undecided', 0)} are undecided** at this size of test."
+        f"**{holds} {'holds' if holds == 1 else 'hold'}, {reverse} {_are(reverse)} reversed, "
+        f"{undecided} {_are(undecided)} undecided** at this size of test."
     )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _claims(count: int) -> str:
+    return "1 claim" if count == 1 else f"{count} claims"
 
 
 def basis(claims: pd.DataFrame) -> str:
@@ -181,12 +190,12 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
     names = sorted({name for reason in missing["reason"] for name in reason.split("row of ")[1].split(" and ")})
     if names:
         out.append(
-            f"**{len(missing)} claims wait for rows that are not computed yet** "
-            f"(of {', '.join(map(title_of, names))}): finish the pretrainings and the cells of the tables."
+            f"**{_claims(len(missing))} {'waits' if len(missing) == 1 else 'wait'} for rows that are not computed "
+            f"yet** (of {', '.join(map(title_of, names))}): finish the pretrainings and the cells of the tables."
         )
     for reason, rows in claims[claims["reason"].fillna("").str.startswith("needs ")].groupby("reason"):
-        need = str(reason).replace("needs", "need")
-        out.append(f"**{len(rows)} claims {need}**, which could not be had; the reader is ready.")
+        need = str(reason) if len(rows) == 1 else str(reason).replace("needs", "need")
+        out.append(f"**{_claims(len(rows))} {need}**, which could not be had; the reader is ready.")
     undecided = claims[claims["verdict"] == "undecided"]
     if len(undecided):
         width = (undecided["high"] - undecided["low"]) / 2
@@ -200,8 +209,8 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
                 f"± {scale * width[rows.index].median():.3g} {unit} wide (median)"
             )
         out.append(
-            f"**{len(undecided)} claims are undecided** ({'; '.join(parts)}): more test places, more pretraining runs, "
-            "or a larger encoder, whose differences may be larger."
+            f"**{_claims(len(undecided))} {_are(len(undecided))} undecided** ({'; '.join(parts)}): more test places, "
+            "more pretraining runs, or a larger encoder, whose differences may be larger."
         )
     return out
 

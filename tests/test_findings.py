@@ -60,12 +60,12 @@ def test_one_word_for_a_group() -> None:
 def test_sentences_are_computed() -> None:
     claims = published()
     assert "190 claims" in findings.headline(claims) and "12 could be tested" in findings.headline(claims)
-    assert "**5 hold, 6 are reversed, 1 are undecided**" in findings.headline(claims)
+    assert "**5 hold, 6 are reversed, 1 is undecided**" in findings.headline(claims)
     basis = findings.basis(claims)
     assert "1,371 places in 75 blocks" in basis and "at most 3" in basis
     lines = "\n".join(findings.open_questions(claims))
     assert "8 claims need NAIP/CDL" in lines and "(of MUGS)" in lines
-    assert "1 claims are undecided" in lines and "± 0.15 in MSE" in lines
+    assert "1 claim is undecided" in lines and "± 0.15 in MSE" in lines
     settled = claims.assign(verdict="holds", reason="")
     assert findings.open_questions(settled) == []
 

@@ -103,7 +103,15 @@ PROFILES: dict[str, Profile] = {
             ),  # fmt: skip
             surroundings=_FEW_SURROUNDINGS,
             probing=Probing(
-                epochs=(1, 2, 3), n_frozen=2, n_finetune=1, n_trees=1, max_finetune=64, n_interpolated=64, n_points=150
+                epochs=(1, 2, 3),
+                n_frozen=2,
+                n_finetune=1,
+                n_trees=1,
+                max_finetune=64,
+                n_interpolated=64,
+                n_points=150,
+                rounds=4,
+                trees=8,
             ),
             land_cover=LandCover(n_places=120, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(20, 60), n_test=40, n_trials=2),

@@ -62,8 +62,11 @@ def test_features_with_coordinates_are_trees_on_both(runs: Path, table: str, mon
     label = "table1-l01" if table == "table1" else "table2"
     features = stages.features(SMOKE, "random_init", 0, todo.places, label)
     both = np.hstack([features, todo.places[["lat", "lon"]].to_numpy()])
-    model = practitioner.boosting if table == "table1" else practitioner.forest
-    again = model(both, todo.targets, todo.first(SMOKE.probing.n_trees).folds, task=todo.kind)
+    probing, folds = SMOKE.probing, todo.first(SMOKE.probing.n_trees).folds
+    if table == "table1":
+        again = practitioner.boosting(both, todo.targets, folds, task=todo.kind, max_iter=probing.rounds)
+    else:
+        again = practitioner.forest(both, todo.targets, folds, task=todo.kind, trees=probing.trees)
     metric = "mse" if table == "table1" else "top1"
     mine = rows[rows["metric"] == metric]
     assert mine["value"].tolist() == pytest.approx(again.values(metric)[0].tolist())

@@ -37,6 +37,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
     "claims-table1.csv": ("a", "b"),
     "claims-table2.csv": ("a", "b"),
 }
+_COUNTS = ("n_points", "n_blocks")  # empty for a claim that is not run, which must not make 1371 a 1371.0
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
 _ABOUT = ("area", "target")
 
@@ -47,10 +48,11 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
     A file that is computed as a whole is `new` alone. Raises InputError where `old` lacks a column that tells cells
     apart.
     """
+    if name in CLAIMS:
+        claims = new if old is None or not len(old) else _merged_claims(new, old, CLAIMS[name])
+        return claims.astype(dict.fromkeys(_COUNTS, "Int64"))
     if old is None or not len(old):
         return new
-    if name in CLAIMS:
-        return _merged_claims(new, old, CLAIMS[name])
     if name == "figure2-places.csv":
         return _merged_columns(new, old)
     if name not in CELLS:

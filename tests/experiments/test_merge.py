@@ -53,12 +53,10 @@ def test_a_file_of_another_form_is_not_dropped_without_a_word() -> None:
 
 
 def claims(*found: tuple[str, str, int]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {"id": name, "verdict": verdict, "gain": 0.0, "seeds_a": seeds, "seeds_b": seeds}
-            for name, verdict, seeds in found
-        ]
-    )
+    """Claims of (id, verdict, runs), tested on nine points; one that is not run has none."""
+    table = pd.DataFrame(found, columns=["id", "verdict", "seeds_a"])
+    points = table["seeds_a"].where(table["seeds_a"] > 0) * 0 + 9
+    return table.assign(gain=0.0, n_points=points, n_blocks=points, seeds_b=table["seeds_a"])
 
 
 def test_a_claim_keeps_the_verdict_with_the_most_runs_behind_it() -> None:
@@ -68,6 +66,8 @@ def test_a_claim_keeps_the_verdict_with_the_most_runs_behind_it() -> None:
     assert out["id"].tolist() == ["a", "b", "c", "d"]
     assert out["verdict"].tolist() == ["holds", "undecided", "reversed", "not run"]
     assert out["seeds_a"].tolist() == [3, 1, 1, 0]
+    for one in (out, merged("claims.csv", new, None)):
+        assert one.to_csv(columns=["n_points", "n_blocks"], index=False).split()[1:] == ["9,9", "9,9", "9,9", ","]
 
 
 def test_columns_of_the_same_places_are_kept() -> None:

@@ -131,11 +131,15 @@ def _test(profile: Profile, split: str) -> grid.Task:
     return grid.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
 
 
+def _validation_points(profile: Profile) -> pd.DataFrame:
+    points = stages.points(profile)
+    return points[points["target_set"] == "validation"].reset_index(drop=True)
+
+
 def validation(profile: Profile) -> grid.Task:
     """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
     tests."""
-    points = stages.points(profile)
-    chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
+    chosen = _validation_points(profile)
     if not len(chosen):
         return _test(profile, "blocks").first(1)
     table = splits.read_folds(profile)
@@ -181,9 +185,10 @@ def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], tu
     """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
     split."""
     probes, todo = tries(profile, cell.coordinates), validation(profile)
+    of = "validation" if len(_validation_points(profile)) else "test"
     errors, tried = [], []
     for some in cell.stages or ((0,),):
-        known = _scores(profile, cell, todo, "validation", some, probes)
+        known = _scores(profile, cell, todo, of, some, probes)
         errors += [float(one.values("mse").mean()) for one in known]
         tried += [(some, probe) for probe in probes]
     return errors, *tried[int(np.argmin(errors))]
@@ -229,8 +234,12 @@ def run_cell(profile: Profile, cell: Cell) -> pd.DataFrame:
 
 def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """All rows, computing what is missing (encoders too)."""
-    todo = tqdm(cells(profile), desc=f"{EXPERIMENT} ({profile.name})", unit="cell", disable=not progress)
-    return pd.concat([run_cell(profile, cell) for cell in todo], ignore_index=True)
+    todo = cells(profile)
+    # all cells of an encoder one after the other, so that its features, which are kept in memory, are computed once
+    by_encoder = sorted(todo, key=lambda cell: (cell.method, cell.times))
+    bar = tqdm(by_encoder, desc=f"{EXPERIMENT} ({profile.name})", unit="cell", disable=not progress)
+    rows = {cell: run_cell(profile, cell) for cell in bar}
+    return pd.concat([rows[cell] for cell in todo], ignore_index=True)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +18,7 @@ from selm.methods.multi_zoom import WIDE
 from selm.probes.folds import BufferedFolds
 from selm.probes.kernel_ridge import KernelRidge, kernel_ridge
 from selm.profiles import PROFILES
-from selm.settings import Surroundings
+from selm.settings import Profile, Surroundings
 
 SMOKE = dataclasses.replace(
     PROFILES["smoke"], surroundings=Surroundings(widths=(0.0, 1.0), penalties=(0.1, 1.0), fields=((0.5, 10.0),))
@@ -66,6 +68,7 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, grid.Task]:
         tasks[of] = grid.Task("regression", table, (told / told.std()).astype(float), folds)
         known[of] = features
     monkeypatch.setattr(surroundings, "validation", lambda profile: tasks["validation"])
+    monkeypatch.setattr(surroundings, "_validation_points", lambda profile: tasks["validation"].places)
     monkeypatch.setattr(surroundings, "_test", lambda profile, split: tasks["test"])
     monkeypatch.setattr(surroundings, "_features", lambda root, profile, method, seed, orientations, of: known[of])
     surroundings._validated.cache_clear()
@@ -120,3 +123,27 @@ def test_colours_beside_the_features_of_an_encoder(places: dict[str, grid.Task])
     probe = KernelRidge(rows[0]["penalty"], rows[0]["width"], 0.0, 1.0)
     want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
     np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
+
+
+def test_an_encoders_features_are_computed_once_and_rows_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[tuple[str, int]] = []
+
+    def run(profile: Profile, cell: Cell) -> pd.DataFrame:
+        computed.append((cell.method, cell.times))
+        return pd.DataFrame({"label": [cell.label]})
+
+    monkeypatch.setattr(surroundings, "run_cell", run)
+    out = surroundings.surroundings(PROFILES["demo"], progress=False)
+    assert out["label"].tolist() == [cell.label for cell in surroundings.cells(PROFILES["demo"])]
+    changes = sum(before != after for before, after in itertools.pairwise(computed))
+    assert changes == len(set(computed)) - 1 > 3
+
+
+def test_a_profile_without_validation_regions_computes_features_of_its_places_once(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    features = surroundings._features
+    monkeypatch.setattr(surroundings, "_features", lambda *of: asked.append(of[-1]) or features(*of))
+    surroundings.run_cell(SMOKE, Cell(surroundings.COLOURS, 0, WIDE[:2], False, "random"))
+    assert set(asked) == {"test"}

@@ -166,25 +166,25 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=1_500, images=1_920, density_classes=8, checkpoint_every=25, log_every=5
+                _SMALL, n_locations=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
             ),
             probing=Probing(
-                epochs=(1, 3, 6),
-                n_frozen=3,
+                epochs=(1, 2, 4),
+                n_frozen=2,
                 n_finetune=1,
                 n_trees=1,
                 n_points=350,
-                max_finetune=150,
+                max_finetune=100,
                 n_interpolated=300,
-                rounds=20,
-                trees=40,
+                rounds=6,
+                trees=16,
             ),
             surroundings=_FEW_SURROUNDINGS,
-            land_cover=LandCover(n_places=250, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
+            land_cover=LandCover(n_places=200, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 150), n_test=100, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
             figures=dataclasses.replace(_EMBEDDED_FIGURES, places=200),
-            retrieval=Retrieval(gallery=120, areas=_EMBEDDED_AREAS),
+            retrieval=Retrieval(gallery=100, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
                 encoders=(("fourier", "relu"), ("harmonics", "siren")),
                 n_places=500,

@@ -180,7 +180,7 @@ PROFILES: dict[str, Profile] = {
                 trees=16,
             ),
             surroundings=_FEW_SURROUNDINGS,
-            land_cover=LandCover(n_places=200, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
+            land_cover=LandCover(n_places=250, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 150), n_test=100, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
             figures=dataclasses.replace(_EMBEDDED_FIGURES, places=200),

@@ -31,6 +31,13 @@ def test_a_profile_is_found_by_its_name_and_is_one_value(profile):
 
 
 @every_profile
+def test_map_images_are_enough_for_every_training_set_size(profile):
+    some = profile.sample_size
+    if some.imagery == "map_images":
+        assert profile.land_cover.n_places >= max(some.sizes) + some.n_test
+
+
+@every_profile
 def test_a_profiles_fields_agree(profile):
     views, settings, maps = profile.views, profile.pretraining, profile.maps
     ReconstructionHead(8, views.global_px, 8)  # a supported size

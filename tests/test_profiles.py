@@ -30,11 +30,10 @@ def test_a_profile_is_found_by_its_name_and_is_one_value(profile):
     json.dumps(dataclasses.asdict(profile))  # goes into run.json
 
 
-@every_profile
-def test_map_images_are_enough_for_every_training_set_size(profile):
-    some = profile.sample_size
-    if some.imagery == "map_images":
-        assert profile.land_cover.n_places >= max(some.sizes) + some.n_test
+@pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].sample_size.imagery == "map_images"])
+def test_map_images_are_enough_for_every_training_set_size(name):
+    profile = PROFILES[name]
+    assert profile.land_cover.n_places >= max(profile.sample_size.sizes) + profile.sample_size.n_test
 
 
 @every_profile

@@ -37,7 +37,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
     "claims-table1.csv": ("a", "b"),
     "claims-table2.csv": ("a", "b"),
 }
-_COUNTS = ("n_points", "n_blocks")  # empty for a claim that is not run, which must not make 1371 a 1371.0
+_WHOLE = ("n_points", "n_blocks")  # empty for a claim that is not run, which must not make 1371 a 1371.0
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
 _ABOUT = ("area", "target")
 
@@ -50,7 +50,7 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
     """
     if name in CLAIMS:
         claims = new if old is None or not len(old) else _merged_claims(new, old, CLAIMS[name])
-        return claims.astype(dict.fromkeys(_COUNTS, "Int64"))
+        return claims.astype(dict.fromkeys(_WHOLE, "Int64"))
     if old is None or not len(old):
         return new
     if name == "figure2-places.csv":

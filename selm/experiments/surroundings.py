@@ -131,17 +131,13 @@ def _test(profile: Profile, split: str) -> grid.Task:
     return grid.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
 
 
-def _validation_points(profile: Profile) -> pd.DataFrame:
-    points = stages.points(profile)
-    return points[points["target_set"] == "validation"].reset_index(drop=True)
-
-
 def validation(profile: Profile) -> grid.Task:
     """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
     tests."""
-    chosen = _validation_points(profile)
-    if not len(chosen):
+    if not profile.regions_for("validation"):
         return _test(profile, "blocks").first(1)
+    points = stages.points(profile)
+    chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
     table = splits.read_folds(profile)
     draws = range(profile.surroundings.validation_draws)
     fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in draws])
@@ -185,7 +181,7 @@ def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], tu
     """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
     split."""
     probes, todo = tries(profile, cell.coordinates), validation(profile)
-    of = "validation" if len(_validation_points(profile)) else "test"
+    of = "validation" if profile.regions_for("validation") else "test"
     errors, tried = [], []
     for some in cell.stages or ((0,),):
         known = _scores(profile, cell, todo, of, some, probes)

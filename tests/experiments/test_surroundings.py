@@ -24,6 +24,9 @@ SMOKE = dataclasses.replace(
     PROFILES["smoke"], surroundings=Surroundings(widths=(0.0, 1.0), penalties=(0.1, 1.0), fields=((0.5, 10.0),))
 )
 
+_EXTRA = dataclasses.replace(SMOKE.regions[0], name="extra", role="validation")
+VALIDATED = dataclasses.replace(SMOKE, regions=(*SMOKE.regions, _EXTRA))
+
 
 def test_every_cell_has_a_name_of_its_own() -> None:
     for profile in PROFILES.values():
@@ -68,7 +71,6 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, grid.Task]:
         tasks[of] = grid.Task("regression", table, (told / told.std()).astype(float), folds)
         known[of] = features
     monkeypatch.setattr(surroundings, "validation", lambda profile: tasks["validation"])
-    monkeypatch.setattr(surroundings, "_validation_points", lambda profile: tasks["validation"].places)
     monkeypatch.setattr(surroundings, "_test", lambda profile, split: tasks["test"])
     monkeypatch.setattr(surroundings, "_features", lambda root, profile, method, seed, orientations, of: known[of])
     surroundings._validated.cache_clear()
@@ -78,14 +80,14 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, grid.Task]:
 def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, grid.Task]) -> None:
     stages = ((4,), (1, 2, 3, 4))
     cell = Cell("dino", 0, WIDE[:2], False, "blocks", 1, 8, stages)
-    rows, tensors = surroundings._compute(SMOKE, cell)
+    rows, tensors = surroundings._compute(VALIDATED, cell)
     first = rows[0]
     assert first["stages"] == "1-2-3-4" and first["tries"] == 2 * 4 and first["setting"] == "zooms 17-16"
     # by hand, one try after the other
     known, validation, test = surroundings._features, places["validation"], places["test"]
     best = {}
     for some in stages:
-        of = known("", SMOKE, "dino", 0, 8, "validation")
+        of = known("", VALIDATED, "dino", 0, 8, "validation")
         x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
         for penalty in (0.1, 1.0):
             for width in (0.0, 1.0):
@@ -96,29 +98,29 @@ def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: d
     (some, probe), error = min(best.items(), key=lambda item: item[1])
     assert (first["penalty"], first["width"]) == (probe.penalty, probe.width)
     assert first["validation"] == pytest.approx(error)
-    of = known("", SMOKE, "dino", 0, 8, "test")
+    of = known("", VALIDATED, "dino", 0, 8, "test")
     x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
     want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
     np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
     assert want.values("mse").mean() < 0.5
 
-    (last, *_), _ = surroundings._compute(SMOKE, dataclasses.replace(cell, stages=((4,),)))
+    (last, *_), _ = surroundings._compute(VALIDATED, dataclasses.replace(cell, stages=((4,),)))
     assert last["stages"] == "last" and last["tries"] == 4 and last["setting"] == "zooms 17-16, last stage"
     assert last["value"] > 0.7  # the last stage knows nothing
 
 
 def test_colours_have_the_probe_of_encoders(places: dict[str, grid.Task]) -> None:
-    rows, _ = surroundings._compute(SMOKE, Cell(surroundings.COLOURS, 0, WIDE[:1], True, "random"))
+    rows, _ = surroundings._compute(VALIDATED, Cell(surroundings.COLOURS, 0, WIDE[:1], True, "random"))
     assert rows[0]["tries"] == 4 and rows[0]["share"] == 0.5 and rows[0]["stages"] == ""
 
 
 def test_colours_beside_the_features_of_an_encoder(places: dict[str, grid.Task]) -> None:
     cell = Cell("random_init", 0, WIDE[:2], False, "blocks", 1, 8, ((4,),), colours=True)
     assert cell.row == "random_init+colours" and cell in [
-        dataclasses.replace(c, zooms=WIDE[:2], stages=((4,),), orientations=8) for c in surroundings.cells(SMOKE)
+        dataclasses.replace(c, zooms=WIDE[:2], stages=((4,),), orientations=8) for c in surroundings.cells(VALIDATED)
     ]
-    rows, tensors = surroundings._compute(SMOKE, cell)
-    of, test = surroundings._features("", SMOKE, "", 0, 1, "test"), places["test"]
+    rows, tensors = surroundings._compute(VALIDATED, cell)
+    of, test = surroundings._features("", VALIDATED, "", 0, 1, "test"), places["test"]
     x = np.hstack([of[17, 4], of[16, 4], of[17, 0], of[16, 0]])
     probe = KernelRidge(rows[0]["penalty"], rows[0]["width"], 0.0, 1.0)
     want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)

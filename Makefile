@@ -14,7 +14,7 @@ INSTALLED := .venv/.installed
 .PHONY: book test notebooks lint lock address clean
 
 book: $(INSTALLED)
-	@$(BIN)/python -m selm.notebooks fill --profile $(PROFILE) --into build/book
+	@$(BIN)/python -m reproduction.notebooks fill --profile $(PROFILE) --into build/book
 	@$(BIN)/jupyter-book build --quiet build/book --path-output build/book
 	@echo "The book: $(CURDIR)/build/book/_build/html/index.html"
 
@@ -23,10 +23,10 @@ test: $(INSTALLED)
 	SELM_BOOK=build/strict/_build/html $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --nbval-lax tests book
 
 notebooks: $(INSTALLED)
-	$(BIN)/python -m selm.notebooks refresh --profile demo --into build/book
+	$(BIN)/python -m reproduction.notebooks refresh --profile demo --into build/book
 
 address: $(INSTALLED)
-	$(BIN)/python -m selm.notebooks address
+	$(BIN)/python -m reproduction.notebooks address
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

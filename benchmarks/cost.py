@@ -29,13 +29,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import measure
 from benchmarks.embedding import coordinates
 from benchmarks.steps import EmptyMap, empty_sampler
-from selm import findings, methods, paths
+from reproduction import paths
+from reproduction.pages import findings
+from reproduction.profiles import get_profile
+from reproduction.rows import PRETRAINED
+from reproduction.rows import ROWS as METHODS
+from reproduction.settings import Profile
+from selm import methods
+from selm.encoder import EncoderConfig, MapEncoder
 from selm.errors import InputError
 from selm.maps.atlas import BLOCK_ZOOM
-from selm.methods import METHODS, PRETRAINED
-from selm.networks import EncoderConfig, MapEncoder
-from selm.profiles import get_profile
-from selm.settings import Profile
 
 ASSUMED = (0.25, 790e12)  # share of the limit and limit of a GPU, as assumed: the goal of 6,000 images/s
 ON_GPU = "japan-gpu"  # the profile whose rows were trained on one, side by side

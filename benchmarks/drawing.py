@@ -30,11 +30,11 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import command_line, cpu_seconds, processor
-from selm import paths
-from selm.maps import draw, palette
+from reproduction import paths
+from selm.maps import draw, palette, style
 from selm.maps.atlas import encode_png
 from selm.maps.sources import MapSource, open_source
-from selm.pretrain import commit
+from selm.provenance import commit
 
 ZOOM, TILE_PX, PER_BLOCK = 17, 128, 256
 DENSE = (7276, 3225)  # central Tokyo, Kanda to Nihonbashi
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
     source: MapSource = open_source(options.source)
-    pen = draw.Pen(source, draw.Style.named("selm"), TILE_PX)
+    pen = draw.Pen(source, style.Style.named("selm"), TILE_PX)
     rng = np.random.default_rng(options.seed)
     chosen = rng.choice(source.keys, min(options.blocks, len(source.keys)), replace=False)
     keys = [(int(x), int(y)) for x, y in chosen]

@@ -23,7 +23,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks import measure
-from selm.embedder import Embedder
+from selm.embedding.embedder import Embedder
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.mercator import from_tile
 

@@ -19,10 +19,9 @@ import torch
 
 from benchmarks import measure
 from benchmarks.embedding import coordinates
-from selm.embedder import Embedder
+from selm.embedding.embedder import Embedder
+from selm.encoder import EncoderConfig, MapEncoder, new_encoder
 from selm.maps.atlas import Atlas
-from selm.networks import EncoderConfig, MapEncoder
-from selm.stages import new_encoder
 from selm.views import colour
 
 ENCODERS = ("resnet18:0.25:64", "resnet18:1:64", "resnet50:1:128")  # of demo and japan-cpu, between, of japan

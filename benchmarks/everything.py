@@ -15,8 +15,10 @@ import time
 from pathlib import Path
 
 from benchmarks import measure
-from selm import paths, stages
-from selm.profiles import get_profile
+from reproduction import paths
+from reproduction.computed import encoders
+from reproduction.profiles import get_profile
+from selm import encoder
 
 
 def programs(reference: Path | None, minutes: float) -> dict[str, list[str]]:
@@ -25,7 +27,7 @@ def programs(reference: Path | None, minutes: float) -> dict[str, list[str]]:
     source = paths.sources() / "osm-japan" / "kanto.mbtiles"
     model = paths.runs() / "benchmarks" / "random-encoder"
     if not (model / "config.json").exists():
-        stages.new_encoder(stages.encoder_config(get_profile("demo")), 0).save_pretrained(model)
+        encoder.new_encoder(encoders.encoder_config(get_profile("demo")), 0).save_pretrained(model)
     ready = sorted(paths.runs().glob("atlases/kanto-selm-*-64px-*/atlas.json"))
     maps = [str(source), *(str(file.parent) for file in ready[:1])]
     return {

@@ -24,11 +24,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from selm import checkpoints, stages
+from reproduction.computed import drawn_maps, encoders, place_tables
+from reproduction.experiments import table1_table2
+from reproduction.profiles import get_profile
+from reproduction.settings import Profile
+from selm import encoder, files
 from selm.errors import InputError
-from selm.experiments import grid
-from selm.profiles import get_profile
-from selm.settings import Profile
 
 PARTS = ("pretraining", "profile_step", "embedding", "encoder_share")
 
@@ -36,7 +37,7 @@ PARTS = ("pretraining", "profile_step", "embedding", "encoder_share")
 def encoder_of(profile: Profile, folder: Path) -> Path:
     """A randomly initialised encoder on disk, for measuring how fast one embeds."""
     if not (folder / "config.json").exists():
-        stages.new_encoder(stages.encoder_config(profile), 0).save_pretrained(folder)
+        encoder.new_encoder(encoders.encoder_config(profile), 0).save_pretrained(folder)
     return folder
 
 
@@ -78,7 +79,7 @@ def lanes(words: list[str], n: int, out: Path, seconds: float) -> list[str]:
 
 def scores(profile: Profile) -> pd.DataFrame:
     """Mean and deviation over trials of the probes that have been computed."""
-    tables = [rows for name in grid.TABLES if len(rows := grid.finished(profile, name))]
+    tables = [rows for name in table1_table2.TABLES if len(rows := table1_table2.finished(profile, name))]
     if not tables:
         return pd.DataFrame()
     by = ["experiment", "target", "split", "setting", "epochs", "metric", "method"]
@@ -109,9 +110,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         name = chosen.profile
         profile = get_profile(name)
-        stages.encoder_config(profile)  # maps and places, before the clock of any part runs
-        stages.interpolated(profile)
-        atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
+        encoders.encoder_config(profile)  # maps and places, before the clock of any part runs
+        place_tables.interpolated(profile)
+        atlas = next(iter(drawn_maps.atlases(profile, "pretrain").values())).path
     except InputError as error:
         print(f"gpu: {error}", file=sys.stderr)
         return 2
@@ -144,7 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.lanes:
         failed += lanes(wanted, chosen.lanes, chosen.out, max(1.0, end - time.monotonic()))
         table = scores(profile)
-        checkpoints.write_text(chosen.out / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
+        files.write_text(chosen.out / "scores.csv", table.to_csv(index=False, lineterminator="\n"))
         print(table.to_string(index=False, float_format=lambda value: f"{value:.3f}"))
     for line in failed:
         print(f"gpu: {line}", file=sys.stderr)

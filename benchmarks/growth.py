@@ -29,14 +29,17 @@ import torch
 
 from benchmarks import measure
 from benchmarks.steps import EmptyMap, empty_sampler
-from selm import methods, paths, settings, stages
-from selm.embedder import _Plan
-from selm.nearest import Nearest
+from reproduction import paths
+from reproduction.computed import encoders
+from reproduction.profiles import get_profile
+from reproduction.settings import Profile
+from selm import distributed, methods, settings
+from selm.embedding.blocks import Plan
+from selm.embedding.nearest import Nearest
+from selm.encoder import new_encoder
 from selm.pretrain import Trainer
 from selm.probes.folds import random_folds
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.profiles import get_profile
-from selm.settings import Profile
 from selm.views import DeviceAtlas
 
 Work = Callable[[], object]
@@ -56,7 +59,7 @@ def _places(n: int) -> tuple[Any, Any]:
 def planning(n: int) -> Work:
     """Which images `selm embed` needs of which blocks."""
     lat, lon = _places(n)
-    return lambda: _Plan.make(lat, lon, 17, 128, 128, EmptyMap.keys)
+    return lambda: Plan.make(lat, lon, 17, 128, 128, EmptyMap.keys)
 
 
 def drawing_rows(n: int) -> Work:
@@ -101,9 +104,9 @@ def drawing_blocks(n: int) -> Work:
 def _step(profile: Profile, batch: int) -> Work:
     length = dataclasses.replace(profile.pretraining, batch=batch, images=10_000_000)
     torch.manual_seed(0)
-    encoder = stages.new_encoder(stages.encoder_config(profile), 0)
+    encoder = new_encoder(encoders.encoder_config(profile), 0)
     method = methods.build("gps_selm", encoder, length, profile.views.global_px)
-    trainer = Trainer(method, stages.sampler(profile), length, 0, stages.device())
+    trainer = Trainer(method, encoders.sampler(profile), length, 0, distributed.device())
     trainer.train_step()
     return trainer.train_step
 

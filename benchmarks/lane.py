@@ -20,10 +20,12 @@ from pathlib import Path
 
 import torch
 
-from selm import checkpoints, methods, stages
-from selm.experiments import grid
-from selm.profiles import get_profile
-from selm.settings import Profile
+from reproduction.computed import encoders
+from reproduction.experiments import table1_table2
+from reproduction.profiles import get_profile
+from reproduction.rows import IN_TABLES, PRETRAINED, ROWS
+from reproduction.settings import Profile
+from selm import files
 
 # what a GPU probes quickly: linear layers at the official points; trees, fine-tuning and the interpolated prices take
 # processors longer than training takes the GPU
@@ -33,17 +35,17 @@ SETTINGS, TARGETS = ("frozen", "frozen-closed"), ("l01", "area_type", "zone")
 def rows(profile: Profile) -> list[tuple[str, int]]:
     """(method, seed) of what is to do, the most wanted first: the paper's own rows, its further seeds, controls."""
     ours = ["random_init", "dino", "gps_selm", "gps_selm_geo", "gps_selm_geo_rec"]
-    paper = [name for name in methods.PRETRAINED if methods.METHODS[name].in_paper and name not in ours]
-    rest = [name for name in methods.IN_TABLES if name not in (*ours, *paper)]
-    most = max(profile.seeds_of(name) for name in methods.PRETRAINED)
+    paper = [name for name in PRETRAINED if ROWS[name].in_paper and name not in ours]
+    rest = [name for name in IN_TABLES if name not in (*ours, *paper)]
+    most = max(profile.seeds_of(name) for name in PRETRAINED)
     further = [(name, seed) for seed in range(1, most) for name in ours[1:] if seed < profile.seeds_of(name)]
     return [(name, 0) for name in (*ours, *paper)] + further + [(name, 0) for name in rest]
 
 
-def cells(profile: Profile, method: str, seed: int) -> Iterator[grid.Cell]:
+def cells(profile: Profile, method: str, seed: int) -> Iterator[table1_table2.Cell]:
     """The cells of Tables 1 and 2 that a row is probed in."""
-    for table in grid.TABLES:
-        for cell in grid.cells(profile, table, [method]):
+    for table in table1_table2.TABLES:
+        for cell in table1_table2.cells(profile, table, [method]):
             if cell.seed == seed and cell.setting in SETTINGS and cell.target in TARGETS:
                 yield cell
 
@@ -51,15 +53,17 @@ def cells(profile: Profile, method: str, seed: int) -> Iterator[grid.Cell]:
 def train(profile: Profile, method: str, seed: int) -> None:
     """Pretrain a row, and keep the frozen features of all that it is probed at."""
     if method != "random_init":
-        stages.pretrained(profile, method, seed, progress=False)
+        encoders.pretrained(profile, method, seed, progress=False)
     for cell in cells(profile, method, seed):
-        grid.frozen_features(profile, cell, grid.task(profile, cell.table, cell.target, cell.split).places)
+        table1_table2.frozen_features(
+            profile, cell, table1_table2.task(profile, cell.table, cell.target, cell.split).places
+        )
 
 
 def probe(profile: Profile, method: str, seed: int) -> None:
     """Probe a row's features."""
     for cell in cells(profile, method, seed):
-        grid.run_cell(profile, cell, progress=False)
+        table1_table2.run_cell(profile, cell, progress=False)
 
 
 PHASES: dict[str, Callable[[Profile, str, int], None]] = {"trained": train, "probed": probe}
@@ -106,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
                 line = str(error).splitlines() or [""]
                 print(f"{name}: {type(error).__name__}: {line[0]}", file=sys.stderr, flush=True)
                 continue
-            checkpoints.write_json(result, {"method": method, "seed": seed})
+            files.write_json(result, {"method": method, "seed": seed})
             print(f"{name}: {time.perf_counter() - start:.1f} s", flush=True)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()

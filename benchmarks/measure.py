@@ -24,8 +24,9 @@ from typing import Any
 
 import pandas as pd
 
-from selm import checkpoints, paths
-from selm.pretrain import commit
+from reproduction import paths
+from selm import files
+from selm.provenance import commit
 
 RESULTS = paths.repository() / "data" / "results" / "benchmarks"
 
@@ -114,7 +115,7 @@ def keep(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespac
     table = pd.DataFrame(rows).assign(**about(command_line(), **more))
     if not chosen.no_write:
         text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        checkpoints.write_text(Path(chosen.out) / f"{name}.csv", text)
+        files.write_text(Path(chosen.out) / f"{name}.csv", text)
     return table
 
 

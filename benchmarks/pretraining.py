@@ -36,9 +36,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import measure
 from benchmarks.steps import Run, open_run, scaled, settings_of
-from selm import stages
-from selm.networks import EncoderConfig, MapEncoder, channels_last
-from selm.settings import Profile
+from reproduction.computed import encoders
+from reproduction.settings import Profile
+from selm import distributed
+from selm.encoder import EncoderConfig, MapEncoder, channels_last
 from selm.views import ViewSampler, colour
 
 OURS = {"dino": "ours, DINO", "gps_selm": "ours, GPS-SELM (five auxiliary losses)"}
@@ -273,7 +274,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="ours alone")
     measure.options(parser)
     chosen = parser.parse_args()
-    profile, device = scaled(chosen.profile, chosen.like), stages.device()
+    profile, device = scaled(chosen.profile, chosen.like), distributed.device()
     gpu = device.type == "cuda"
     workers = chosen.workers if chosen.workers is not None else (os.cpu_count() or 1) * gpu
     torch.backends.cudnn.benchmark = gpu
@@ -288,7 +289,7 @@ def main() -> None:
     tried: dict[str, Callable[[], float]] = {
         title: (lambda run=run: run.steps(chosen.steps)) for title, run in runs.items()
     }
-    sampler, config = stages.sampler(profile), stages.encoder_config(profile)
+    sampler, config = encoders.sampler(profile), encoders.encoder_config(profile)
     if not chosen.no_peers:
         tried |= peers(chosen.reference, profile, sampler, config, batch, chosen.steps, workers)
     rates = measure.interleaved(tried, chosen.rounds, OURS["dino"])

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import measure
-from selm.methods import IN_TABLES
+from reproduction.profiles import get_profile
+from reproduction.rows import IN_TABLES
 from selm.probes.folds import random_folds
 from selm.probes.frozen import frozen, ridge
-from selm.profiles import get_profile
 
 
 def made_up(n: int, d: int, seed: int = 0) -> tuple[Any, Any]:

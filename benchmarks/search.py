@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks import measure
-from selm.embedding_files import embedding_pieces, read_embeddings
-from selm.index import Index
-from selm.nearest import Nearest, _largest
+from selm.embedding.index import Index
+from selm.embedding.nearest import Nearest, _largest
+from selm.embedding.tables import embedding_pieces, read_embeddings
 
 K = 10
 

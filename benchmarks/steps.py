@@ -9,11 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selm import methods, stages
+from reproduction import rows
+from reproduction.computed import encoders
+from reproduction.profiles import get_profile
+from reproduction.settings import Profile
+from selm import distributed, encoder, methods
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.pretrain import Trainer
-from selm.profiles import get_profile
-from selm.settings import Pretraining, Profile, Views
+from selm.settings import Pretraining, Views
 from selm.views import Batch, DeviceAtlas, ViewSampler
 
 
@@ -85,10 +88,10 @@ def settings_of(profile: Profile, batch: int | None) -> Pretraining:
 def open_run(profile: Profile, method: str, *, batch: int | None = None, compiled: str | None = None) -> Run:
     """A run of `method` with the profile's encoder, views and settings, in the middle of its schedules."""
     settings = settings_of(profile, batch)
-    zooms = methods.get_row(method).zooms
+    zooms = rows.zooms_of(method)
     torch.manual_seed(0)
-    config = dataclasses.replace(stages.encoder_config(profile), context_zooms=zooms[1:])
-    made = methods.build(method, stages.new_encoder(config, 0), settings, profile.views.global_px)
-    trainer = Trainer(made, stages.sampler(profile, zooms), settings, 0, stages.device(), compiled=compiled)
+    config = dataclasses.replace(encoders.encoder_config(profile), context_zooms=zooms[1:])
+    made = methods.build(method, encoder.new_encoder(config, 0), settings, profile.views.global_px)
+    trainer = Trainer(made, encoders.sampler(profile, zooms), settings, 0, distributed.device(), compiled=compiled)
     trainer.step = trainer.steps // 2
-    return Run(profile, trainer, stages.device())
+    return Run(profile, trainer, distributed.device())

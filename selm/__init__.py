@@ -9,24 +9,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selm.embedder import Embedder
+    from selm.embedding.embedder import Embedder
+    from selm.embedding.nearest import Nearest
+    from selm.encoder import MapEncoder
     from selm.errors import InputError
     from selm.maps.atlas import Atlas
     from selm.maps.draw import draw_atlas, draw_image
     from selm.maps.sources import open_source
-    from selm.nearest import Nearest
-    from selm.networks import MapEncoder
-    from selm.profiles import get_profile
 
 _PUBLIC = {
     "Atlas": "selm.maps.atlas",
-    "Embedder": "selm.embedder",
+    "Embedder": "selm.embedding.embedder",
     "InputError": "selm.errors",
-    "MapEncoder": "selm.networks",
-    "Nearest": "selm.nearest",
+    "MapEncoder": "selm.encoder",
+    "Nearest": "selm.embedding.nearest",
     "draw_atlas": "selm.maps.draw",
     "draw_image": "selm.maps.draw",
-    "get_profile": "selm.profiles",
     "open_source": "selm.maps.sources",
 }
 
@@ -38,7 +36,6 @@ __all__ = [
     "Nearest",
     "draw_atlas",
     "draw_image",
-    "get_profile",
     "open_source",
 ]
 

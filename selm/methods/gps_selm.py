@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selm import distributed, losses
+from selm.encoder import MapEncoder
+from selm.heads import ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
 from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import frozen_copy
-from selm.networks import MapEncoder, ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
-from selm.optimisation import Optimisation
-from selm.schedules import cosine, linear_warmup
+from selm.optimisation import Optimisation, cosine, linear_warmup
 from selm.settings import Pretraining, Views
 from selm.views import Batch
 

@@ -39,3 +39,24 @@ def queue_length(length: int, share: float, pretraining: Pretraining) -> int:
 def random_units(n: int, dim: int) -> Tensor:
     """(n, dim) random unit vectors: what a queue holds at first."""
     return nn.functional.normalize(torch.randn(n, dim), dim=-1)
+
+
+def push(queue: Tensor, pointer: Tensor, values: Tensor, chosen: Tensor | None = None) -> None:
+    """Overwrite the queue's oldest entries with `values`, in order, wrapping around; moves the pointer. In place.
+
+    queue: (K, d); pointer: int64 scalar tensor, where the next entry goes; values: (n, d), of which the last K are
+    kept if n > K; chosen: (n,) bool, which of them to take, or None for all. Nothing is read back from the device.
+    """
+    length = len(queue)
+    skipped = max(0, len(values) - length)
+    values = values[-length:].to(queue.dtype)
+    at = (pointer + skipped + torch.arange(len(values), device=queue.device)) % length
+    count: Tensor | int = skipped + len(values)
+    if chosen is not None:
+        at, chosen = (at - skipped) % length, chosen[-length:]
+        # the chosen ones first, in order; behind them the queue keeps what it has
+        order = torch.argsort((~chosen).int(), stable=True)
+        values = torch.where(chosen[order, None], values[order], queue[at])
+        count = chosen.sum()
+    queue.index_copy_(0, at, values)
+    pointer.copy_((pointer + count) % length)

@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selm import contrastive, distributed, losses
+from selm import distributed, losses
+from selm.encoder import MapEncoder
+from selm.heads import PredictedHead, ProjectionHead, RelationBlock
+from selm.methods import momentum
 from selm.methods.base import Method, feature_spread, views_text
 from selm.methods.momentum import follow, frozen_copy, queue_length, random_units
-from selm.networks import MapEncoder, PredictedHead, ProjectionHead, RelationBlock
-from selm.optimisation import Optimisation
-from selm.schedules import cosine
+from selm.optimisation import Optimisation, cosine
 from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler, erased
 
@@ -155,8 +156,8 @@ class Mugs(Method):
         out = {
             "instance": self._contrast(self.instance_head(features), instance_target, self.instance_queue),
             "local_group": self._contrast(self.local_group_head(group), local_target, self.group_queue),
-            "group": contrastive.by_crop_size(
-                contrastive.cross_entropies(self.group_head(features).view(-1, n, logits.shape[-1]), teacher,
+            "group": losses.by_crop_size(
+                losses.cross_entropies(self.group_head(features).view(-1, n, logits.shape[-1]), teacher,
                                             s.student_temp)
             ),
         }  # fmt: skip
@@ -173,8 +174,8 @@ class Mugs(Method):
     def _contrast(self, predicted: Tensor, target: Tensor, queue: Tensor) -> Tensor:
         """InfoNCE of each student view with each teacher view of another number."""
         views = predicted.view(1, -1, *target.shape[1:])
-        each = contrastive.info_nce(views, target[:, None], queue, self.settings.temperature)
-        return contrastive.by_crop_size(each.mean(dim=-1))
+        each = losses.info_nce(views, target[:, None], queue, self.settings.temperature)
+        return losses.by_crop_size(each.mean(dim=-1))
 
     def before_step(self, progress: float) -> None:
         """Keep the group head's last layer still in the first epoch."""
@@ -195,11 +196,11 @@ class Mugs(Method):
             follow(slow, fast, keep)
         instance, local, logits, first, weak, taught = self._next
         for view in range(2):
-            contrastive.push(self.instance_queue, self.instance_pointer, distributed.gather(instance[view]))
-            contrastive.push(self.group_queue, self.group_pointer, distributed.gather(local[view]))
+            momentum.push(self.instance_queue, self.instance_pointer, distributed.gather(instance[view]))
+            momentum.push(self.group_queue, self.group_pointer, distributed.gather(local[view]))
         chosen = None if weak is None else distributed.gather(weak)
-        contrastive.push(self.memory, self.memory_pointer, distributed.gather(first), chosen)
-        contrastive.push(self.teacher_memory, self.teacher_memory_pointer, distributed.gather(taught))
+        momentum.push(self.memory, self.memory_pointer, distributed.gather(first), chosen)
+        momentum.push(self.teacher_memory, self.teacher_memory_pointer, distributed.gather(taught))
         self.centre.copy_(
             losses.moving_average(self.centre, distributed.batch_mean(logits), self.settings.centre_momentum)
         )

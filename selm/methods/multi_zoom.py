@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.methods.gps_selm import GPSSELM, Terms
-from selm.networks import MapEncoder
 from selm.settings import Pretraining
 from selm.views import Batch, ViewSampler, colour, cut, random_windows, reach
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from selm import contrastive
+from selm import losses
+from selm.encoder import MapEncoder
 from selm.methods.base import Method, feature_spread
-from selm.networks import MapEncoder
 from selm.optimisation import Optimisation
 from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler
@@ -64,9 +64,9 @@ class Tile2Vec(Method):
         s = self.settings
         # one after the other, each with BatchNorm statistics of its own, as the authors do
         anchor, neighbour, distant = (self.encoder(part).float() for part in batch.global_views.split(batch.size))
-        out = {"loss": contrastive.triplet(anchor, neighbour, distant, s.margin, s.l2)}
+        out = {"loss": losses.triplet(anchor, neighbour, distant, s.margin, s.l2)}
         with torch.no_grad():
-            out["triplet"] = contrastive.triplet(anchor, neighbour, distant, s.margin, 0.0)
+            out["triplet"] = losses.triplet(anchor, neighbour, distant, s.margin, 0.0)
             out["neighbour_distance"] = (anchor - neighbour).norm(dim=-1).mean()
             out["distant_distance"] = (anchor - distant).norm(dim=-1).mean()
             out["length"] = anchor.norm(dim=-1).mean()

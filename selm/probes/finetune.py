@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from selm.encoder import channels_last, laid
 from selm.errors import InputError
-from selm.networks import channels_last, laid
-from selm.probes.collect import Collector
-from selm.probes.folds import BufferedFolds, problems
+from selm.probes.folds import BufferedFolds, Collector, problems
 from selm.probes.frozen import minibatches
 from selm.probes.outcome import OutOfFold
 

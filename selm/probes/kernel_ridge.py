@@ -16,9 +16,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from selm.errors import InputError
-from selm.labels.neighbours import chords
-from selm.probes.collect import Collector
-from selm.probes.folds import BufferedFolds, problems
+from selm.maps.sphere import chords
+from selm.probes.folds import BufferedFolds, Collector, problems
 from selm.probes.frozen import conditioned, fold_statistics
 from selm.probes.outcome import OutOfFold
 

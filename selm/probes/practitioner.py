@@ -24,8 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from selm.errors import InputError
-from selm.probes.collect import Collector
-from selm.probes.folds import BufferedFolds, Problems, problems
+from selm.probes.folds import BufferedFolds, Collector, Problems, problems
 from selm.probes.outcome import OutOfFold
 
 if TYPE_CHECKING:

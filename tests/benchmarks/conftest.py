@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from selm import paths
+from reproduction import paths
 
 if str(paths.repository()) not in sys.path:
     sys.path.append(str(paths.repository()))

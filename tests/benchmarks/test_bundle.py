@@ -16,12 +16,13 @@ import pytest
 import torch
 
 from benchmarks import bundle
-from selm import paths, profiles, stages
+from reproduction import paths, profiles
+from reproduction.computed import drawn_maps, encoders
+from reproduction.experiments.table1_table2 import task
+from reproduction.places.regions import LAND_PRICES, POPULATION
+from reproduction.profiles import get_profile
+from reproduction.settings import Profile, Region
 from selm.errors import InputError
-from selm.experiments.grid import task
-from selm.profiles import get_profile
-from selm.regions import LAND_PRICES, POPULATION
-from selm.settings import Profile, Region
 
 SMOKE = get_profile("smoke")
 # real data, at the smallest size: some blocks of three regions
@@ -69,7 +70,7 @@ def test_a_machine_with_the_bundle_alone_does_the_same(
         "from test_bundle import SMALL\n"
         "from selm import profiles, stages\n"
         "profiles.PROFILES[SMALL.name] = SMALL\n"
-        "from selm.experiments.grid import task\n"
+        "from reproduction.experiments.table1_table2 import task\n"
         "sampler = stages.sampler(SMALL)\n"
         "generator = torch.Generator().manual_seed(3)\n"
         "batch = sampler.batch(sampler.draw_rows(8, generator), generator)\n"
@@ -86,12 +87,12 @@ def test_a_machine_with_the_bundle_alone_does_the_same(
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout.splitlines()[-1])
     assert Path(there["mapnik"]).is_relative_to(here / "lib")
-    sampler, generator = stages.sampler(small), torch.Generator().manual_seed(3)
+    sampler, generator = encoders.sampler(small), torch.Generator().manual_seed(3)
     batch = sampler.batch(sampler.draw_rows(8, generator), generator)
     assert there["views"] == float(batch.global_views.double().sum())
-    assert there["folder"] == stages.pretraining_folder(small, "dino").name
+    assert there["folder"] == encoders.pretraining_folder(small, "dino").name
     todo = task(small, "table1", "l01", "blocks")
-    assert there["images"] == int(stages.point_images(small, todo.places).long().sum()) > 0
+    assert there["images"] == int(drawn_maps.point_images(small, todo.places).long().sum()) > 0
 
     assert bundle.main(["--join", *map(str, parts), "--into", str(here)]) == 0
     assert f"SELM_DATA={here / 'data'}" in capsys.readouterr().out

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import gpu, lane
-from selm import stages
-from selm.experiments import grid
-from selm.profiles import get_profile
+from reproduction.computed import encoders
+from reproduction.experiments import table1_table2
+from reproduction.experiments.cells import is_finished
+from reproduction.profiles import get_profile
 
 SMOKE = get_profile("smoke")
 
@@ -25,20 +26,20 @@ def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, t
     assert gpu.main(words) == 0
     for method in ("random_init", "moco_v2", "multi_zoom"):
         for cell in lane.cells(SMOKE, method, 0):
-            assert all(file.exists() for file in grid.cell_files(SMOKE, cell)), cell.label
+            assert is_finished(table1_table2.cell_at(SMOKE, cell)), cell.label
     said = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
     for name in ("random_init-s0", "moco_v2-s0", "multi_zoom-s0"):
         for phase in ("trained", "probed"):
             assert (tmp_path / phase / f"{name}.json").exists() and said.count(f"{name}: to be {phase}") == 1
     # the table at the end is that of the cells
     scores = pd.read_csv(tmp_path / "scores.csv")
-    cell = grid.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")
+    cell = table1_table2.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")
     shown = scores[(scores["experiment"] == "table1") & (scores["target"] == "l01") & (scores["split"] == "blocks")
                    & (scores["setting"] == "frozen-closed") & (scores["method"] == "moco_v2")]  # fmt: skip
-    expected = pd.read_csv(grid.cell_files(SMOKE, cell)[0])["value"].mean()
+    expected = pd.read_csv(table1_table2.cell_at(SMOKE, cell).with_suffix(".csv"))["value"].mean()
     np.testing.assert_allclose(shown["mean"], [expected])
     # called again it goes on: nothing is left to do
-    run = stages.pretraining_folder(SMOKE, "moco_v2") / "run.json"
+    run = encoders.pretraining_folder(SMOKE, "moco_v2") / "run.json"
     before = run.stat().st_mtime_ns
     assert gpu.main(words) == 0 and run.stat().st_mtime_ns == before
     again = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
@@ -61,7 +62,7 @@ def test_a_row_that_fails_is_named_and_the_others_are_done(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel\nand more")
 
-    monkeypatch.setattr(stages, "pretrained", broken)
+    monkeypatch.setattr(encoders, "pretrained", broken)
     assert lane.main([str(tmp_path), "--profile", "smoke", "--rows", "random_init", "dino"]) == 1
     assert "dino-s0: RuntimeError: no such kernel" in capsys.readouterr().err
     there = {file.parent.name for file in tmp_path.glob("*/dino-s0.json")}

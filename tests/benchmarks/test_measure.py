@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from benchmarks import cost, growth, measure
+from reproduction.profiles import get_profile
 from selm.methods.gps_selm import GPSSELM
-from selm.profiles import get_profile
 
 
 def busy(seconds: float) -> float:

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 
 from benchmarks import embedding, encoder_share, growth, pretraining, probes, profile_step
-from selm import measurements, stages
-from selm.profiles import get_profile
+from reproduction.computed import drawn_maps, encoders
+from reproduction.pages import measurements
+from reproduction.profiles import get_profile
+from selm import encoder
 
 
 def run(program: object, monkeypatch: pytest.MonkeyPatch, out: Path, *words: str) -> dict[str, pd.DataFrame]:
@@ -50,8 +52,8 @@ def test_the_profile_of_a_step_adds_up(smoke: Path, tmp_path: Path, monkeypatch:
 def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = get_profile("smoke")
     model = smoke / "random-encoder"
-    stages.new_encoder(stages.encoder_config(profile), 0).save_pretrained(model)
-    atlas = next(iter(stages.atlases(profile, "pretrain").values())).path
+    encoder.new_encoder(encoders.encoder_config(profile), 0).save_pretrained(model)
+    atlas = next(iter(drawn_maps.atlases(profile, "pretrain").values())).path
     words = ("--model", str(model), "--map", str(atlas), "--most", "1")
     rows = run(embedding, monkeypatch, tmp_path / "out", *words)["embedding"]
     assert rows["what"].tolist() == ["selm embed"] and rows["places"].tolist() == [1]
@@ -62,7 +64,7 @@ def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytes
 def test_shares_are_measured_for_encoders_of_several_sizes(
     smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    atlas = next(iter(stages.atlases(get_profile("smoke"), "pretrain").values())).path
+    atlas = next(iter(drawn_maps.atlases(get_profile("smoke"), "pretrain").values())).path
     words = ("--encoders", "resnet18:0.125:32", "resnet50:1:32", "--seconds", "0.1", "--rounds", "1", "--batch", "16")
     rows = run(encoder_share, monkeypatch, tmp_path / "out", str(atlas), *words)["encoder_share"]
     assert rows["encoder"].tolist() == ["resnet18 x0.125", "resnet50 x1"] and rows["px"].tolist() == [32, 32]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from selm import notebooks, paths
+from reproduction import notebooks, paths
 
 ROOT = paths.repository()
 

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from selm import notebooks, paths
+from reproduction import notebooks, paths
 from selm.errors import InputError
 
 
@@ -85,7 +85,7 @@ def test_refresh_runs_with_the_profile_and_brings_outputs_back(
 def test_a_failing_cell_is_one_line_and_leaves_nothing_half_written(
     book: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write(book / "first.ipynb", "from selm.profiles import get_profile; get_profile(profile)")
+    write(book / "first.ipynb", "from reproduction.profiles import get_profile; get_profile(profile)")
     built = tmp_path / "build" / "book"
     options = ["fill", "--profile", "dmeo", "--book", str(book), "--into", str(built)]
     assert notebooks.main(options) == 2

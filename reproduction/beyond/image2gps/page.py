@@ -1,0 +1,185 @@
+"""Tables and figures of the page on Image2GPS."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from reproduction.pages.tables import Html
+from reproduction.report import records
+from selm.errors import InputError
+
+if TYPE_CHECKING:
+    import folium
+    from matplotlib.figure import Figure
+
+    from selm.maps.atlas import Atlas
+from reproduction.pages.published import heading, printed, simple_table, spread, text_cell
+
+
+def _start(results: pd.DataFrame) -> str:
+    starts = sorted({str(start) for start in results["start"].dropna()} - {"", "nan"})
+    return "random initial weights" if starts == ["random"] else f"initial weights: {', '.join(starts)}"
+
+
+def img2gps_table2(results: pd.DataFrame | None) -> Html:
+    """The source's Table 2 beside a run: backbones, then the smallest with attention pooling and the distance loss."""
+    paper = printed("img2gps-table2").set_index("backbone")
+    head = ["backbone", "parameters", "train loss", "val loss", "val AHD, m", "test AHD, m"]
+    ours: dict[str, list[list[str]]] = {}
+    source = [
+        [name, f"{row.parameters_millions:.2f} M", *(text_cell(v, 4) for v in (row.train_loss, row.val_loss)),
+         *(text_cell(v, 2) for v in (row.val_ahd_m, row.test_ahd_m))]
+        for name, row in ((str(name), row) for name, row in paper.iterrows())
+    ]  # fmt: skip
+    if results is not None:
+        rows = []
+        for (backbone, pooling, loss), group in results.groupby(["backbone", "pooling", "loss"], sort=False):
+            extra: list[str] = []
+            if (pooling, loss) != ("average", "mse"):
+                extra = [str(pooling) if loss == "mse" else "distance as loss"]
+            rows.append(
+                [", ".join([str(backbone), *extra]), f"{group['parameters'].iloc[0] / 1e6:.2f} M",
+                 spread(group["train_loss"], 3), spread(group["val_loss"], 3), spread(group["val_ahd_m"], 1),
+                 spread(group["test_ahd_m"], 1)]
+            )  # fmt: skip
+        ours[f"{_described(results)}, {_start(results)}"] = rows
+    return simple_table(head, {"the source, as printed: photographs, pretrained": source, **ours}, "Backbones")
+
+
+def img2gps_table3(results: pd.DataFrame | None) -> Html:
+    """The source's Table 3 beside a run: k-NN retrieval."""
+    from reproduction.beyond.image2gps.experiment import RECIPES
+
+    paper = printed("img2gps-table3")
+    names = {**RECIPES, "mean": "mean coordinate"}
+    source = [[f"{names[row.recipe]}", str(row.k or "–"), text_cell(row.val_ahd_m, 2), "–"] for row in records(paper)]
+    sections: dict[str, Sequence[Sequence[str]]] = {"the source, as printed: photographs, pretrained": source}
+    if results is not None:
+        rows = [
+            [str(names[str(recipe)]), str(k or "–"), spread(group["val_ahd_m"], 1), spread(group["test_ahd_m"], 1)]
+            for (recipe, k), group in results.groupby(["recipe", "k"], sort=False)
+        ]
+        sections[f"{_described(results)}, {_start(results)}"] = rows
+    return simple_table(["features", "k", "val AHD, m", "test AHD, m"], sections, "k-NN retrieval")
+
+
+def img2gps_table4(results: pd.DataFrame | None) -> Html:
+    """The source's Table 4 beside a run: the number of training images."""
+    paper = printed("img2gps-table4")
+    head = ["training images", "train loss", "val loss", "val AHD, m", "test AHD, m"]
+    source = [
+        [f"{row.n_training:,}", text_cell(row.train_loss, 4), text_cell(row.val_loss, 4), text_cell(row.val_ahd_m, 2),
+         text_cell(row.test_ahd_m, 2)]
+        for row in records(paper)
+    ]  # fmt: skip
+    sections: dict[str, Sequence[Sequence[str]]] = {"the source, as printed: photographs, pretrained": source}
+    if results is not None:
+        sections[f"{_described(results)}, {_start(results)}"] = [
+            [f"{n:,}", spread(group["train_loss"], 3), spread(group["val_loss"], 3), spread(group["val_ahd_m"], 1),
+             spread(group["test_ahd_m"], 1)]
+            for n, group in results.groupby("n_training", sort=True)
+        ]  # fmt: skip
+    return simple_table(head, sections, "Number of training images, EfficientNet-B0")
+
+
+def _described(results: pd.DataFrame) -> str:
+    what = "map images as stand-in" if bool(results["stand_in"].iloc[0]) else "photographs"
+    return f"{heading(str(results['profile'].iloc[0]))} ({what})"
+
+
+def loss_curves(curves: pd.DataFrame) -> Figure:
+    """Training (dashed) and validation loss by epoch, and the validation distance, of every network."""
+    import matplotlib.pyplot as plt
+
+    from reproduction.pages.figures import COLOURS, WIDTH, use_style
+
+    use_style()
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
+    for i, ((backbone, pooling), curve) in enumerate(curves.groupby(["backbone", "pooling"], sort=False)):
+        name = str(backbone) + (", attention" if pooling == "attention" else "")
+        axes[0].plot(curve["epoch"], curve["train_loss"], color=COLOURS[i], linestyle="--", linewidth=1.0)
+        axes[0].plot(curve["epoch"], curve["val_loss"], color=COLOURS[i], linewidth=1.3, label=name)
+        axes[1].plot(curve["epoch"], curve["val_ahd_m"], color=COLOURS[i], linewidth=1.3)
+    axes[0].set(xlabel="epoch", ylabel="loss (dashed: training)")
+    axes[1].set(xlabel="epoch", ylabel="validation AHD, m")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def error_lines(predictions: pd.DataFrame, columns: int = 3) -> Figure:
+    """True (dots) and predicted (crosses) coordinates joined by error lines, one panel a way; the source's figure 4."""
+    import matplotlib.pyplot as plt
+
+    from reproduction.pages.figures import COLOURS, WIDTH, use_style
+
+    use_style()
+    ways = list(dict.fromkeys(predictions["way"]))
+    columns = min(columns, len(ways))
+    n_rows = -(-len(ways) // columns)
+    figure, axes = plt.subplots(n_rows, columns, figsize=(WIDTH, 2.6 * n_rows), squeeze=False, sharex=True, sharey=True)
+    for axis, way in zip(axes.flat, ways, strict=False):
+        rows = predictions[predictions["way"] == way]
+        x, y = rows[["lon", "predicted_lon"]].to_numpy().T, rows[["lat", "predicted_lat"]].to_numpy().T
+        axis.plot(x, y, color="0.7", linewidth=0.6, zorder=1)
+        axis.scatter(x[0], y[0], s=9, color=COLOURS[0], linewidths=0, label="true", zorder=2)
+        axis.scatter(x[1], y[1], s=12, color=COLOURS[1], marker="x", linewidths=0.9, label="predicted", zorder=3)
+        title = textwrap.fill(str(way), 30)
+        axis.set_title(f"{title}\nAHD {rows['error_m'].mean():.0f} m", loc="left", fontsize=8)
+        axis.set_aspect(1 / math.cos(math.radians(float(rows["lat"].mean()))))
+        axis.ticklabel_format(useOffset=False)
+        axis.locator_params(nbins=3)
+        axis.tick_params(labelsize=6)
+    for axis in axes.flat[len(ways) :]:
+        axis.set_axis_off()
+    handles, labels = axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    return figure
+
+
+def error_map(predictions: pd.DataFrame, way: str, atlas: Atlas | None, zoom: int) -> folium.Map:
+    """The same as an interactive map that loads nothing, on the drawn map (`atlas` at `zoom`) where there is one."""
+    import folium
+
+    from reproduction.pages.offline_map import image_layer
+
+    rows = predictions[predictions["way"] == way]
+    if not len(rows):
+        raise InputError(f"error map: no predictions by '{way}' (there are: {', '.join(predictions['way'].unique())})")
+    figure = folium.Map(
+        location=[float(rows["lat"].mean()), float(rows["lon"].mean())], tiles=None, zoom_start=16, max_zoom=20
+    )
+    if atlas is not None:
+        image, bbox = _ground(atlas, zoom, rows)
+        image_layer(image, bbox, "map", atlas.attribution).add_to(figure)
+    for row in records(rows):
+        ends = [(row.lat, row.lon), (row.predicted_lat, row.predicted_lon)]
+        folium.PolyLine(ends, color="#555", weight=1).add_to(figure)
+        folium.CircleMarker(ends[0], radius=3, color="#0072B2", fill=True, popup=f"true, {row.error_m:.0f} m").add_to(
+            figure
+        )
+        folium.CircleMarker(ends[1], radius=3, color="#D55E00", fill=True, popup="predicted").add_to(figure)
+    south, north = float(rows["lat"].min()), float(rows["lat"].max())
+    figure.fit_bounds([[south, float(rows["lon"].min())], [north, float(rows["lon"].max())]])
+    return figure
+
+
+def _ground(
+    atlas: Atlas, zoom: int, rows: pd.DataFrame, most: int = 1_400
+) -> tuple[np.ndarray, tuple[float, float, float, float]]:
+    """The drawn map around the true coordinates, at most `most` pixels a side, and the bbox that it fills."""
+    from selm.maps.mercator import from_tile, to_tile
+
+    x, y = (v * atlas.tile_px for v in to_tile(rows["lat"].to_numpy(), rows["lon"].to_numpy(), zoom))
+    size = int(min(most, max(np.ptp(x), np.ptp(y)) + atlas.tile_px)) // 2 * 2
+    left, top = (round(float(v.min() + v.max()) / 2) - size // 2 for v in (x, y))
+    lat, lon = from_tile((left + size / 2) / atlas.tile_px, (top + size / 2) / atlas.tile_px, zoom)
+    north, west = from_tile(left / atlas.tile_px, top / atlas.tile_px, zoom)
+    south, east = from_tile((left + size) / atlas.tile_px, (top + size) / atlas.tile_px, zoom)
+    image = atlas.crop(float(lat), float(lon), zoom, size)
+    return image, (float(west), float(south), float(east), float(north))

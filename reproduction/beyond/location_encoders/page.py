@@ -1,0 +1,189 @@
+"""Tables of the page on location encoders."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from reproduction.pages.tables import PLUMBING_CHECKS, Html
+from reproduction.report import records
+from reproduction.titles import title_of
+
+if TYPE_CHECKING:
+    pass
+from reproduction.pages.published import OBJECTIVES, heading, simple_table, spread, text_cell
+
+
+def location_table(
+    probes: pd.DataFrame, beside: pd.DataFrame | None, table: str, setting: str = "frozen-closed", epochs: int = 0
+) -> Html:
+    """Rows of `reproduction.beyond.location_encoders.experiment.probes` for Table 1 or 2, random folds and spatial
+    blocks.
+
+    beside: rows of the table itself: what needs a map, and what needs no embedding.
+    """
+    from reproduction.beyond.location_encoders.experiment import COVERAGES, POSITIONS, UNTRAINED
+
+    metric = "mse" if table == "table1" else "top1"
+    digits, scale = (3, 1.0) if metric == "mse" else (1, 100.0)
+    unit = "MSE" if metric == "mse" else "top-1, %"
+
+    def pair(rows: pd.DataFrame) -> list[str]:
+        return [spread(rows.loc[rows["split"] == split, "value"], digits, scale) for split in ("random", "blocks")]
+
+    def of(rows: pd.DataFrame, wanted: str, after: int) -> pd.DataFrame:
+        return rows[(rows["setting"] == wanted) & (rows["epochs"] == after) & (rows["metric"] == metric)]
+
+    chosen = of(probes[probes["table"] == table], setting, epochs)
+    sections: dict[str, list[list[str]]] = {"Without an embedding, or with a map": []}
+    if beside is not None and len(beside):
+        rows = beside[(beside["experiment"] == table) & (beside["metric"] == metric)]
+        for name in dict.fromkeys(rows["method"]):
+            mine = rows[(rows["method"] == name) & rows["epochs"].isin([0, epochs]) & (rows["seed"] == 0)]
+            mine = mine[mine["setting"].isin(["practitioner", setting])]
+            if not len(mine):
+                continue
+            more = " (map image)" if name in ("random_init", "gps_selm") else ""
+            sections["Without an embedding, or with a map"].append([html.escape(title_of(name) + more), *pair(mine)])
+    untrained = [(UNTRAINED, "", "Location encoder with random weights")]
+    untrained += [(c, "", f"Without a network: {said}") for c, said in COVERAGES.items() if c != UNTRAINED]
+    for coverage, objective, section in untrained + [
+        (coverage, objective, f"Location encoder {how}: {said}")
+        for coverage, said in COVERAGES.items()
+        if coverage != UNTRAINED
+        for objective, how in OBJECTIVES.items()
+    ]:
+        sections[section] = []
+        for position, title in POSITIONS.items():
+            keys = (chosen["position"] == position) & (chosen["objective"].fillna("") == objective)
+            rows = chosen[keys & (chosen["coverage"] == coverage)]
+            if len(rows):
+                sections[section].append([html.escape(title), *pair(rows)])
+    name = "Table 1, land price" if table == "table1" else "Table 2, area type"
+    probe = "closed-form probe" if setting == "frozen-closed" else f"linear layer after {epochs} epochs"
+    trials = int(chosen["trial"].nunique()) if len(chosen) else 0
+    profile = str(chosen["profile"].iloc[0]) if len(chosen) else "not run"
+    return simple_table(
+        [f"{unit}<br><small>n = {trials} fold draws</small>", "random folds", "spatial blocks"], sections,
+        f"{name}, {probe} ({heading(profile)})",
+    )  # fmt: skip
+
+
+def probe_tables(probes: pd.DataFrame, beside: pd.DataFrame | None) -> list[Html]:
+    """`location_table` for every table and setting in the results; of probes trained by epochs, the last."""
+    out = []
+    for table in sorted(probes["table"].unique()):
+        rows = probes[probes["table"] == table]
+        for setting in dict.fromkeys(rows["setting"]):
+            epochs = int(rows.loc[rows["setting"] == setting, "epochs"].max())
+            out.append(location_table(probes, beside, str(table), str(setting), epochs))
+    return out
+
+
+def rows_beside(profile: str) -> pd.DataFrame | None:
+    """The committed rows of Tables 1 and 2 that stand beside the location encoders of a reference profile, or None."""
+    from reproduction.beyond.location_encoders.experiment import BESIDE, TARGETS
+    from reproduction.profiles import get_profile
+    from reproduction.report import reference_results
+
+    rows = reference_results(profile)
+    if rows is None:
+        return None
+    wanted = (*BESIDE, get_profile(profile).location_encoders.teacher)
+    kept = rows["method"].isin(list(wanted)) & rows["setting"].isin(["practitioner", "frozen-closed"])
+    return rows[kept & (rows["target"] == rows["experiment"].map(TARGETS))]
+
+
+def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
+    """In words, for each table: a map's embedding, the best location encoder of each coverage, and neither.
+
+    "The best" is chosen on the test places themselves, which flatters it.
+    """
+    from reproduction.beyond.location_encoders.experiment import COVERAGES, NEIGHBOURS, POSITIONS
+
+    lines = []
+    for table in dict.fromkeys(probes["table"]):
+        metric, better = ("mse", min) if table == "table1" else ("top1", max)
+        digits, scale = (3, 1.0) if metric == "mse" else (1, 100.0)
+        unit = "MSE" if metric == "mse" else "% top-1"
+        for split, said in (("random", "random folds"), ("blocks", "spatial blocks")):
+            rows = probes[(probes["table"] == table) & (probes["split"] == split) & (probes["metric"] == metric)]
+            rows = rows[(rows["setting"] == "frozen-closed") & (rows["epochs"] == 0)]
+            facts = []
+            for coverage, maps in COVERAGES.items():
+                mine = rows[(rows["coverage"] == coverage) & (rows["position"] != NEIGHBOURS)]
+                mine = mine.fillna({"objective": ""})
+                by_kind = {key: float(group.mean()) for key, group in mine.groupby(["position", "objective"])["value"]}
+                if by_kind:
+                    position, objective = better(by_kind, key=by_kind.__getitem__)
+                    best = text_cell(by_kind[position, objective] * scale, digits)
+                    how = f"{POSITIONS[position]}, {objective}" if objective else POSITIONS[position]
+                    facts.append(f"<strong>{best}</strong> from {maps} ({how})")
+            means = rows.loc[(rows["coverage"] == "everywhere") & (rows["position"] == NEIGHBOURS), "value"]
+            if len(means):
+                mean = text_cell(float(means.mean()) * scale, digits)
+                facts.append(f"<strong>{mean}</strong> from the mean of the nearest maps' embeddings, no network")
+            if beside is not None and len(beside):
+                others = beside[(beside["experiment"] == table) & (beside["split"] == split)]
+                others = others[(others["metric"] == metric) & (others["seed"] == 0)]
+                for name, title in (("gps_selm", "with a map"), ("trees_coordinates", "from trees on coordinates")):
+                    values = others.loc[others["method"] == name, "value"]
+                    if len(values):
+                        facts.append(f"<strong>{text_cell(float(values.mean()) * scale, digits)}</strong> {title}")
+            number = table.removeprefix("table")
+            lines.append(f"<li>Table {number}, {said}, {unit}: {'; '.join(facts)}.</li>")
+    profile = str(probes["profile"].iloc[0])
+    note = f"<p>The best location encoder of each coverage, chosen on the test places ({heading(profile)}):</p>"
+    return Html(f"{note}<ul>{''.join(lines)}</ul>")
+
+
+def claims_table(claims: pd.DataFrame, table: str) -> Html:
+    """Verdicts of `reproduction.beyond.location_encoders.experiment.claims` for one table; none for profiles that
+    check plumbing."""
+    from reproduction.beyond.location_encoders.experiment import POSITIONS
+    from reproduction.pages.tables import _correction, _tag
+
+    rows_ = claims[claims["table"] == table]
+
+    def name(of: str) -> str:
+        position, _, weights = of.partition(" (")
+        if position in POSITIONS:
+            return POSITIONS[position] + (f" ({weights}" if weights else "")
+        return title_of(of) + (" (map image)" if of == "gps_selm" else "")
+
+    digits, scale = (3, 1.0) if table == "table1" else (1, 100.0)
+    unit = "MSE" if table == "table1" else "top-1, points"
+    plumbing_check = str(rows_["profile"].iloc[0]) in PLUMBING_CHECKS
+    body = []
+    for row in records(rows_):
+        gain, low, high = (text_cell(float(v) * scale, digits) for v in (row.gain, row.low, row.high))
+        p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001"
+        said = html.escape(f"{name(row.a)} beats {name(row.b)}")
+        body.append([said, gain, f"{low} to {high}", p, "" if plumbing_check else _tag(str(row.verdict))])
+    blocks = int(rows_["n_blocks"].max())
+    caption = f"Table {table.removeprefix('table')}, spatial blocks ({heading(str(rows_['profile'].iloc[0]))})"
+    made = simple_table(["claim", f"gain ({unit})", "interval", "p, Holm", ""], {"": body}, caption)
+    note = (
+        f'<p class="selm-foot">Paired bootstrap over {blocks} blocks; {_correction(rows_)}; distilled encoders that '
+        "saw maps of all regions; conditional on one training each.</p>"
+    )
+    return Html(made.text + note)
+
+
+def speed_table(speed: pd.DataFrame) -> Html:
+    """Coordinates embedded a second, and how many times as many as from map images."""
+    from reproduction.beyond.location_encoders.experiment import POSITIONS
+
+    base = float(speed.loc[speed["way"] == "map", "coordinates_per_s"].iloc[0])
+    rows = []
+    for row in records(speed):
+        title = POSITIONS.get(row.way, "map image cut from a drawn atlas, and GPS-SELM")
+        rate = float(f"{row.coordinates_per_s:.2g}")
+        rows.append([html.escape(title), f"{rate:,.0f}", f"{row.coordinates_per_s / base:,.1f} ×"])
+    return simple_table(
+        ["", "coordinates/s", "against the map"],
+        {"": rows},
+        f"Speed: a second of processor time on {speed['device'].iloc[0]}",
+    )

@@ -1,0 +1,253 @@
+"""What a place's surroundings add: embeddings of one zoom after the other, alone and beside the coordinates.
+
+For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
+`selm.methods.multi_zoom.WIDE`, each in eight orientations whose features are averaged; those of all zooms, side by
+side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
+Which of the network's stages the features are of (the last, or all four) and the probe's numbers are chosen in the
+validation regions, by as many tries for every encoder; the test region is scored by what is chosen. Beside them stand
+colour histograms, in the same probe and in trees as they come, and some encoders' features and colours together.
+Asides: one orientation, and the last stage alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from reproduction import paths
+from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
+from reproduction.experiments import table1_table2
+from reproduction.experiments.cells import cell_base, cell_rows, is_finished
+from reproduction.experiments.pretrainings import complete
+from reproduction.places import splits
+from reproduction.rows import PRETRAINED
+from reproduction.settings import Profile
+from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
+from selm.encoder import STAGES
+from selm.maps.sphere import pairs_within
+from selm.methods.multi_zoom import WIDE
+from selm.probes import practitioner
+from selm.probes.folds import BufferedFolds
+from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
+from selm.probes.outcome import OutOfFold
+
+EXPERIMENT = "surroundings"
+VERSION = 4
+# the rows: random weights, encoders that have learned from one zoom, and our own of several
+ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
+LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
+STEP_BY_STEP = (LONGER,)  # seen with every number of zooms; the others with some
+SOME = (1, 4, 8)
+WITH_COLOURS = ("random_init", LONGER)  # rows that are seen beside the colours, too
+COLOURS = "colours"  # in the probe that encoders have
+TREES = "histogram"
+LAST = (STAGES[-1:],)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
+    coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from, and
+    whether the images' colour histograms stand beside the features.
+
+    `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
+    """
+
+    method: str
+    seed: int
+    zooms: tuple[int, ...]
+    coordinates: bool
+    split: str
+    times: int = 1
+    orientations: int = 1
+    stages: tuple[tuple[int, ...], ...] = ()
+    colours: bool = False
+
+    @property
+    def row(self) -> str:
+        """The row of the table that it belongs to."""
+        name = self.method if self.times == 1 else f"{self.method}_x{self.times}"
+        return f"{name}+colours" if self.colours else name
+
+    @property
+    def label(self) -> str:
+        beside = "+coordinates" if self.coordinates else ""
+        zooms = "-".join(map(str, self.zooms))
+        sets = "+".join("".join(map(str, stages)) for stages in self.stages)
+        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}-l{sets}{beside}"
+
+
+def setting(zooms: tuple[int, ...], coordinates: bool, aside: str = "") -> str:
+    """What a row's setting is called: "zooms 17-16", "zooms 17-16, coordinates"; with an `aside`
+    "zooms 17-16, one orientation, coordinates"."""
+    return f"zooms {'-'.join(map(str, zooms))}{aside}" + (", coordinates" if coordinates else "")
+
+
+def cells(profile: Profile) -> list[Cell]:
+    """The grid, in reading order."""
+    s = profile.surroundings
+    out = []
+    for split, method, coordinates in itertools.product(table1_table2.SPLITS, ROWS, (False, True)):
+        times = s.longer if method == LONGER else 1
+        for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
+            cell = Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages)
+            out.append(cell)
+            if method in WITH_COLOURS and n in SOME:
+                out.append(dataclasses.replace(cell, colours=True))
+        if s.orientations != 1:
+            out.append(Cell(method, 0, WIDE, coordinates, split, times, 1, s.stages))
+        if s.stages != LAST:
+            out.append(Cell(method, 0, WIDE, coordinates, split, times, s.orientations, LAST))
+    for split, coordinates in itertools.product(table1_table2.SPLITS, (False, True)):
+        out += [Cell(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
+        out.append(Cell(TREES, 0, WIDE, coordinates, split))
+    return out
+
+
+def _aside(profile: Profile, cell: Cell) -> str:
+    """What sets an encoder's cell apart from its row."""
+    if cell.method in (COLOURS, TREES):
+        return ""
+    s = profile.surroundings
+    return ONE_ORIENTATION if cell.orientations != s.orientations else LAST_STAGE if cell.stages != s.stages else ""
+
+
+def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
+    """The probes that are tried in the validation regions."""
+    s = profile.surroundings
+    fields = s.fields if coordinates else ((0.0, 1.0),)
+    chosen = itertools.product(s.penalties, s.widths, fields)
+    return [KernelRidge(penalty, width, share, km) for penalty, width, (share, km) in chosen]
+
+
+def _test(profile: Profile, split: str) -> table1_table2.Task:
+    return table1_table2.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
+
+
+def validation(profile: Profile) -> table1_table2.Task:
+    """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
+    tests."""
+    if not profile.regions_for("validation"):
+        return _test(profile, "blocks").first(1)
+    points = place_tables.points(profile)
+    chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
+    table = splits.read_folds(profile)
+    draws = range(profile.surroundings.validation_draws)
+    fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in draws])
+    near = pairs_within(chosen["lat"], chosen["lon"], profile.maps.buffer_m)
+    return table1_table2.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
+
+
+@lru_cache(maxsize=12)
+def _features(
+    root: str, profile: Profile, method: str, seed: int, orientations: int, of: str
+) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """(zoom, stage) → features (N, d) of the places `of` "validation" or "test"; colours have one stage, 0."""
+    places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
+    if method == COLOURS:
+        return {(zoom, 0): drawn_maps.histograms(profile, places, zoom) for zoom in WIDE}
+    network, colours = encoders.encoder(profile, method, seed), drawn_maps.palette(profile)
+    network.config = dataclasses.replace(network.config, orientations=orientations, stages=STAGES)
+    ends = np.cumsum(network.stage_dims)[:-1]
+    out: dict[tuple[int, int], NDArray[np.float32]] = {}
+    for zoom in WIDE:
+        whole = frozen_features.encode(network, drawn_maps.point_images(profile, places, zoom), colours).numpy()
+        out |= {(zoom, stage): part for stage, part in zip(STAGES, np.split(whole, ends, axis=1), strict=True)}
+    return out
+
+
+def _scores(
+    profile: Profile, cell: Cell, todo: table1_table2.Task, of: str, some: Sequence[int], probes: Sequence[KernelRidge]
+) -> list[OutOfFold]:
+    """The outcome of `probes` on the features of `some` stages."""
+    longer = profile.times(cell.times)
+    known = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
+    x = np.hstack([known[zoom, stage] for zoom in cell.zooms for stage in some])
+    if cell.colours:
+        own = _features(str(paths.runs()), profile, COLOURS, 0, 1, of)
+        x = np.hstack([x, *(own[zoom, 0] for zoom in cell.zooms)])
+    return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
+
+
+@lru_cache(maxsize=64)
+def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], tuple[int, ...], KernelRidge]:
+    """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
+    split."""
+    probes, todo = tries(profile, cell.coordinates), validation(profile)
+    of = "validation" if profile.regions_for("validation") else "test"
+    errors, tried = [], []
+    for some in cell.stages or ((0,),):
+        known = _scores(profile, cell, todo, of, some, probes)
+        errors += [float(one.values("mse").mean()) for one in known]
+        tried += [(some, probe) for probe in probes]
+    return errors, *tried[int(np.argmin(errors))]
+
+
+def _trees(profile: Profile, cell: Cell) -> OutOfFold:
+    todo = _test(profile, cell.split).first(profile.probing.n_trees)
+    x = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in cell.zooms]
+    x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if cell.coordinates else []
+    rounds = profile.probing.rounds
+    return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression", max_iter=rounds)
+
+
+def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    if cell.method == TREES:
+        done = _trees(profile, cell)
+        chosen: dict[str, Any] = {"tries": 0}
+    else:
+        errors, some, best = _validated(str(paths.runs()), profile, dataclasses.replace(cell, split="blocks"))
+        (done,) = _scores(profile, cell, _test(profile, cell.split), "test", some, [best])
+        chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
+        chosen["stages"] = "" if not cell.stages else "last" if (some,) == LAST else "-".join(map(str, some))
+    called = setting(cell.zooms, cell.coordinates, _aside(profile, cell))
+    rows = done.rows(experiment=EXPERIMENT, target="l01", split=cell.split, setting=called, **chosen)
+    return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
+
+
+def _base(profile: Profile, cell: Cell) -> Any:
+    settings = dataclasses.asdict(profile.surroundings)
+    del settings["longer"]  # is part of the run's own address
+    parts = {"points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
+        "version": VERSION,
+             "settings": settings, **drawn_maps.further_maps(profile, cell.zooms)}  # fmt: skip
+    return cell_base(profile.times(cell.times), cell.label, cell.method, cell.seed, parts)
+
+
+def run_cell(profile: Profile, cell: Cell) -> pd.DataFrame:
+    """The rows of a cell, computed where they are not there yet."""
+    rows = cell_rows(profile.times(cell.times), _base(profile, cell), cell.method, cell.seed,
+                     lambda: _compute(profile, cell), data=place_tables.points_key(profile),
+                     stand_in=profile.stand_ins)  # fmt: skip
+    return rows.assign(method=cell.row)
+
+
+def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+    """All rows, computing what is missing (encoders too)."""
+    todo = cells(profile)
+    # all cells of an encoder one after the other, so that its features, which are kept in memory, are computed once
+    by_encoder = sorted(todo, key=lambda cell: (cell.method, cell.times))
+    bar = tqdm(by_encoder, desc=f"{EXPERIMENT} ({profile.name})", unit="cell", disable=not progress)
+    rows = {cell: run_cell(profile, cell) for cell in bar}
+    return pd.concat([rows[cell] for cell in todo], ignore_index=True)
+
+
+def finished(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The rows that are there already, under the name of their file; computes nothing."""
+    there = [
+        cell for cell in cells(profile)
+        if (cell.method not in PRETRAINED or complete(profile.times(cell.times), cell.method, cell.seed))
+        and is_finished(_base(profile, cell))
+    ]  # fmt: skip
+    rows = [run_cell(profile, cell) for cell in there]
+    return {f"{EXPERIMENT}.csv": pd.concat(rows, ignore_index=True)} if rows else {}

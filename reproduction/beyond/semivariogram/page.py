@@ -1,0 +1,75 @@
+"""Tables and figures of the page on semivariogram negatives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from reproduction.pages.tables import Html
+from reproduction.report import records
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from reproduction.beyond.semivariogram.variogram import Fit
+from reproduction.pages.published import heading, simple_table, spread, text_cell
+
+
+def fit_of(row: Any) -> Fit:
+    """A row of ``semivariogram-fits.csv`` as a fit."""
+    from reproduction.beyond.semivariogram.variogram import Fit
+
+    return Fit(str(row.model), float(row.nugget), float(row.partial_sill), float(row.range_km), float(row.r2))
+
+
+def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
+    """The empirical semivariogram (dots as large as their pairs are many) and the fitted models with their ranges."""
+    import matplotlib.pyplot as plt
+    import torch
+
+    from reproduction.pages.figures import _DASHES, COLOURS, WIDTH, use_style
+
+    use_style()
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
+    size = 6 + 40 * np.sqrt(bins["pairs"] / bins["pairs"].max())
+    axis.scatter(bins["distance_km"], bins["gamma"], s=size, color="0.55", linewidths=0, label="measured", zorder=3)
+    line = torch.linspace(1e-3, float(bins["distance_km"].max()), 400)
+    for i, row in enumerate(records(fits)):
+        curve = fit_of(row).expected(line)
+        axis.plot(line, curve, color=COLOURS[i], linestyle=_DASHES[i], linewidth=1.4,
+                  label=f"{row.model}: range {row.range_km:.3g} km, R² {row.r2:.2f}")  # fmt: skip
+        if row.range_km < float(line[-1]):
+            axis.axvline(row.range_km, color=COLOURS[i], linestyle=":", linewidth=0.8)
+    axis.set(xlabel="distance, km", ylabel="1 − cosine of the embeddings", ylim=(0, 1.08 * float(bins["gamma"].max())))
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def fits_table(fits: pd.DataFrame) -> Html:
+    """The fitted models, and which share of a batch's pairs each calls hard or false negatives."""
+    rows = [
+        [str(row.model), *(text_cell(v, 3) for v in (row.nugget, row.sill)), text_cell(row.range_km, 2),
+            text_cell(row.r2, 3),
+         text_cell(100 * row.hard, 1), text_cell(100 * row.false, 2)]
+        for row in records(fits)
+    ]  # fmt: skip
+    head = ["model", "nugget", "sill", "range, km", "R²", "hard negatives, %", "false negatives, %"]
+    return simple_table(head, {"": rows}, f"Fitted semivariograms ({heading(str(fits['profile'].iloc[0]))})")
+
+
+def weights_table(found: pd.DataFrame) -> Html:
+    """Accuracy at several distances, with and without the pair weights, mean ± sd over seeds."""
+    names = {"plain": "every other place a negative", "weighted": "weighted by the semivariogram"}
+    distances = sorted(found.loc[found["quantity"] == "accuracy", "at"].unique())
+    rows = []
+    for negatives, title in names.items():
+        mine = found[found["negatives"] == negatives]
+        cells = [spread(mine.loc[(mine["quantity"] == "accuracy") & (mine["at"] == km), "value"], 1, 100)
+                 for km in distances]  # fmt: skip
+        rows.append([title, *cells, spread(mine.loc[mine["quantity"] == "median_km", "value"], 2)])
+    head = ["share of images within, %", *(f"{km:g} km" for km in distances), "median, km"]
+    seeds, n = found["seed"].nunique(), int(found["n"].iloc[0])
+    caption = f"{n} images, {seeds} seeds each ({heading(str(found['profile'].iloc[0]))})"
+    return simple_table(head, {"": rows}, caption)

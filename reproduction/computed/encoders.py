@@ -1,0 +1,187 @@
+"""The pretrainings of a profile, each run once."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from reproduction import paths, rows
+from reproduction.computed.drawn_maps import (
+    atlases,
+    atlases_at,
+    further_maps,
+    map_fingerprint,
+    palette,
+    point_images,
+    profile_zooms,
+)
+from reproduction.computed.place_tables import locations, pretraining_places
+from reproduction.computed.store import VERSIONS, address, table_fingerprint
+from reproduction.settings import Profile
+from selm import distributed, files, methods
+from selm.distributed import device
+from selm.encoder import EncoderConfig, MapEncoder, new_encoder
+from selm.maps.entropy import priorities
+from selm.pretrain import Trainer, pretrain
+from selm.views import DeviceAtlas, ViewSampler, pixel_statistics
+
+DEVICES = ("cuda", "cpu")  # kinds that runs are made on
+PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
+
+
+def encoder_config(profile: Profile) -> EncoderConfig:
+    """What an encoder of the profile is; its pixel statistics are those of (the first 20,000) pretraining places."""
+    places = pretraining_places(profile).iloc[:20_000]
+    parts = {
+        "places": table_fingerprint(places[["region", "lat", "lon"]]),
+        "maps": map_fingerprint(profile, "pretrain"),
+        "px": profile.views.global_px,
+    }
+    file = address("pixels", profile.name, parts).with_suffix(".json")
+    if not file.exists():
+        mean, std = pixel_statistics(point_images(profile, places), palette(profile))
+        # rounded: their last digits differ from one processor to another, and they are part of every run's address
+        files.write_json(file, {"mean": [round(m, 6) for m in mean], "std": [round(s, 6) for s in std]})
+    pixels = files.read_json(file)
+    return EncoderConfig(
+        arch=profile.encoder.arch, width=profile.encoder.width, zoom=profile.maps.zooms[0],
+        image_px=profile.views.global_px, tile_px=profile.maps.tile_px, style=profile.maps.style,
+        pixel_mean=tuple(pixels["mean"]), pixel_std=tuple(pixels["std"]),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int, ...]) -> ViewSampler:
+    table, config = pretraining_places(profile), encoder_config(profile)
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+    zoom = profile.maps.zooms[0]
+    parent = zoom - PARENT_STEP
+    s = profile.pretraining
+    own = profile_zooms(profile)
+    near = tuple(dict.fromkeys(z for z in (zoom, parent, *more_zooms) if z in own))
+    further = {
+        z: DeviceAtlas(list(atlases_at(profile, z, "pretrain").values()), (z,), on, near=(lat, lon))
+        for z in more_zooms if z not in own
+    }  # fmt: skip
+    return ViewSampler(
+        DeviceAtlas(list(atlases(profile, "pretrain").values()), near, on, near=(lat, lon)),
+        lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
+        price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
+        priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
+        pixel_mean=config.pixel_mean, pixel_std=config.pixel_std, further=further,
+    )  # fmt: skip
+
+
+def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
+    """Views of the pretraining places, on the device; the last one made is kept in memory.
+
+    The atlas holds the profile's zoom and its parent's, and `more_zooms`.
+    """
+    return _sampler(profile, table_fingerprint(locations(profile)), str(device()), more_zooms)
+
+
+def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Latitude and longitude (N, 2), each scaled to −1 … 1 over the locations (the paper gives no units for eq. 7)."""
+    both = np.stack([lat, lon], axis=1)
+    low, high = both.min(axis=0), both.max(axis=0)
+    return 2 * (both - low) / np.maximum(high - low, 1e-9) - 1
+
+
+def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
+    """All that a pretraining run depends on.
+
+    Kinds of device differ by rounding, so the one it is trained on counts. Where a run has been finished on another
+    kind and none on this one, it is that run: what a GPU trained can be probed and drawn anywhere.
+    """
+    recipe = methods.get_method(method)
+    config = {
+        "method": method,
+        "settings": dataclasses.asdict(recipe.settings),
+        "version": [VERSIONS["pretraining"], recipe.version],
+        "profile": profile.name,
+        "seed": seed,
+        "encoder": dataclasses.asdict(encoder_config(profile)),
+        "views": dataclasses.asdict(profile.views),
+        "pretraining": dataclasses.asdict(profile.pretraining),
+        "data": table_fingerprint(locations(profile)),
+        "maps": map_fingerprint(profile, "pretrain"),
+        **further_maps(profile, recipe.zooms, "pretrain"),
+        "device": device().type,
+    }
+    for kind in dict.fromkeys((device().type, *DEVICES)):
+        if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
+            return config | {"device": kind}
+    return config
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a run directory holds a pretraining that has been run to its end."""
+    file = folder / "run.json"
+    return file.exists() and bool(files.read_json(file).get("complete"))
+
+
+def _run_folder(profile: Profile, method: str, seed: int, config: dict[str, Any]) -> Path:
+    return address("pretraining", f"{profile.name}-{method}-s{seed}", config)
+
+
+def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
+    """The run directory of a pretraining, whether or not it has been run."""
+    return _run_folder(profile, method, seed, pretraining_config(profile, method, seed))
+
+
+def pretrained(
+    profile: Profile, method: str, seed: int = 0, *, progress: bool = True, compiled: str | None = None
+) -> Path:
+    """The run directory of `method` pretrained with `seed`; trains, or goes on training, what is not finished.
+
+    An encoder that comes with the code (`paths.encoders`) and is what would be trained is taken in its place; a line on
+    standard error says so.
+
+    `compiled`: see `Trainer`. Processes that have joined (`selm.distributed`) train together.
+    """
+    with distributed.main_first():  # maps and places are made once
+        config = pretraining_config(profile, method, seed)
+    folder = _run_folder(profile, method, seed, config)
+    if is_complete(folder):
+        return folder
+    if not (folder / "run.json").exists():
+        for kind in dict.fromkeys((config["device"], *DEVICES)):
+            also = config | {"device": kind}
+            if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
+                return found
+    zooms = rows.zooms_of(method)
+    made = new_encoder(dataclasses.replace(encoder_config(profile), context_zooms=zooms[1:]), seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the heads
+        method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
+    trainer = Trainer(method_, sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled)
+    with torch.enable_grad():  # also where whoever wants the encoder is not differentiating
+        return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
+
+
+def _fetch_published(profile: Profile, config: dict[str, Any], folder: Path) -> bool:
+    """Whether an encoder that comes with the code is what this run would make; then its folder is filled with it."""
+    config = json.loads(json.dumps(config))
+    with distributed.main_first():
+        for run in sorted((paths.encoders() / profile.name).glob("*/run.json")):
+            if not (folder / "run.json").exists() and files.read_json(run).get("config") == config:
+                shutil.copytree(run.parent, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("run.json"))
+                shutil.copyfile(run, folder / "run.json")  # last: a run without it is not there
+                print(f"{folder.name}: taken from {run.parent}, not trained", file=sys.stderr)
+    return (folder / "run.json").exists()
+
+
+def encoder(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> MapEncoder:
+    """A method's encoder, pretrained where the method is pretrained."""
+    if method == "random_init":
+        return new_encoder(encoder_config(profile), seed).eval()
+    return MapEncoder.from_pretrained(str(pretrained(profile, method, seed, progress=progress)))

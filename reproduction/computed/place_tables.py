@@ -1,0 +1,74 @@
+"""The tables of places of a profile, made once: to pretrain on, to probe at, and with interpolated prices."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pandas as pd
+
+from reproduction.computed.drawn_maps import atlases, map_fingerprint
+from reproduction.computed.store import VERSIONS, address, cached_table
+from reproduction.places import splits
+from reproduction.settings import Profile
+from selm.errors import InputError
+
+
+def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
+    return {
+        "maps": map_fingerprint(profile, role),
+        "labels": splits.label_fingerprint(profile),
+        "regions": [dataclasses.asdict(region) for region in profile.regions],
+        "settings": dataclasses.asdict(profile.maps),
+        "version": VERSIONS["locations"],
+    }
+
+
+def locations(profile: Profile) -> pd.DataFrame:
+    """The table of places to pretrain on (`reproduction.places.labelled.build_locations`), computed once."""
+    from reproduction.places.labelled import build_locations
+
+    parts = _data_parts(profile, "pretrain") | {
+        "n": profile.pretraining.n_locations, "density_classes": profile.pretraining.density_classes,
+    }  # fmt: skip
+    return cached_table(
+        "locations", profile.name, parts, lambda: build_locations(profile, atlases(profile, "pretrain"))
+    )
+
+
+def _points_parts(profile: Profile) -> dict[str, Any]:
+    return _data_parts(profile) | {"area_types": profile.probing.area_types, "n": profile.probing.n_interpolated}
+
+
+def points(profile: Profile) -> pd.DataFrame:
+    """The labelled places that probes learn from and are tested on (`locations.probe_points`), computed once."""
+    from reproduction.places.labelled import probe_points
+
+    return cached_table("points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile)))
+
+
+def interpolated(profile: Profile) -> pd.DataFrame:
+    """Places of the test region with prices from points nearby (`locations.interpolated_points`), computed once."""
+    from reproduction.places.interpolated import interpolated_points
+
+    def make() -> pd.DataFrame:
+        (region,) = profile.regions_for("test")
+        table = points(profile)
+        known = table[table["target_set"] == region.name].reset_index(drop=True)
+        return interpolated_points(profile, atlases(profile, "test"), known)
+
+    return cached_table("interpolated", profile.name, _points_parts(profile), make)
+
+
+def points_key(profile: Profile) -> str:
+    """Hash of all that the probe's places and labels depend on."""
+    return address("points", "", _points_parts(profile)).name.lstrip("-")
+
+
+def pretraining_places(profile: Profile) -> pd.DataFrame:
+    """The rows of `locations` that are pretrained on; raises InputError where there is none."""
+    table = locations(profile)
+    table = table[table["split"] == "pretrain"].reset_index(drop=True)
+    if not len(table):
+        raise InputError(f"profile '{profile.name}': no location to pretrain on")
+    return table

@@ -1,0 +1,224 @@
+"""Figure 5: places found again from another picture of them, in areas of 5,000 places."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from reproduction.computed import store
+from reproduction.experiments import representations
+from reproduction.experiments import retrieval as recall
+from reproduction.experiments.retrieval import bootstrap, gallery_images, query_images
+from reproduction.places.regions import source_of
+from reproduction.places.sampling import sample_locations
+from reproduction.settings import Area, Profile, Query, Region
+from selm import checkpoints, distributed
+from selm.errors import InputError
+from selm.files import replace_atomically, write_text
+from selm.maps.atlas import Atlas
+from selm.maps.mercator import to_tile
+from selm.maps.sphere import nearest
+from selm.provenance import provenance
+from selm.views import DeviceAtlas
+
+VERSION = 1  # raise it when the numbers change
+BLOCK_ZOOM = 16  # places are drawn for the bootstrap by whole zoom-16 tiles: about 460 m in New York
+_BATCH = 256
+
+
+def area_folder(profile: Profile, area: Area, style: str = "") -> Path:
+    """Where the area's map is kept, whether or not it is drawn."""
+    from selm.maps.style import Style
+
+    maps = profile.maps
+    chosen = style or maps.style
+    parts = {
+        "source": area.source, "bbox": area.bbox, "style": Style.named(chosen).hash, "zoom": maps.zooms[0],
+        "px": maps.tile_px,
+    }  # fmt: skip
+    return store.address("atlases", f"area-{area.name}-{chosen}", parts)
+
+
+def area_atlas(profile: Profile, area: Area, style: str = "") -> Atlas:
+    """The area's map and a margin for queries, drawn in a style ("": the profile's); computed once."""
+    folder = area_folder(profile, area, style)
+    if (folder / "atlas.json").exists():
+        return Atlas(folder)
+    from selm.maps.draw import draw_atlas
+    from selm.maps.sources import open_source
+
+    maps = profile.maps
+    west, south, east, north = area.bbox
+    lat, lon = 0.003, 0.004  # some 330 m: beyond any query's reach
+    box = (west - lon, south - lat, east + lon, north + lat)
+    source = open_source(source_of(Region(area.name, area.source, "test")))
+    style = style or maps.style
+    return draw_atlas(source, folder, zooms=maps.zooms[:1], tile_px=maps.tile_px, bbox=box, style=style)
+
+
+def is_drawn(profile: Profile, area: Area) -> bool:
+    """Whether the area's map is there: where it is not, nothing else of the area is."""
+    return (area_folder(profile, area) / "atlas.json").exists()
+
+
+def area_key(profile: Profile, area: Area) -> dict[str, Any]:
+    """What the gallery of an area depends on."""
+    return {
+        "map": area_atlas(profile, area).fingerprint, "bbox": area.bbox, "n": profile.retrieval.gallery,
+        "seed": profile.retrieval.seed, "entropy": profile.maps.entropy_threshold, "px": profile.views.global_px,
+        "version": VERSION,
+    }  # fmt: skip
+
+
+def gallery(profile: Profile, area: Area) -> pd.DataFrame:
+    """The places of an area, uniform on its map among those whose image passes the entropy filter: columns `lat lon`
+    and `block`, the zoom-16 tile that holds each."""
+    file = store.address("galleries", f"{profile.name}-{area.name}", area_key(profile, area)).with_suffix(".parquet")
+    if not file.exists():
+        west, south, east, north = area.bbox
+
+        def inside(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+            return (lat >= south) & (lat < north) & (lon >= west) & (lon < east)
+
+        table = sample_locations(
+            area_atlas(profile, area), profile.retrieval.gallery, profile.retrieval.seed, region=area.name,
+            zoom=profile.maps.zooms[0], entropy_threshold=profile.maps.entropy_threshold, allowed=inside,
+        )[["lat", "lon"]]  # fmt: skip
+        x, y = (np.floor(v).astype(int) for v in to_tile(table["lat"], table["lon"], BLOCK_ZOOM))
+        table["block"] = [f"{a}_{b}" for a, b in zip(x, y, strict=True)]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{file.name}.part")
+        table.to_parquet(temporary, index=False)
+        replace_atomically(temporary, file)
+    return pd.read_parquet(file)
+
+
+def spacing_m(table: pd.DataFrame) -> float:
+    """Median distance in metres from a place of a gallery to the nearest other."""
+    distance, _ = nearest(table["lat"], table["lon"], table["lat"], table["lon"], k=2)
+    return float(np.median(distance[:, 1]))
+
+
+def pictures(profile: Profile, area: Area, query: Query | None) -> Iterator[torch.Tensor]:
+    """Pictures of all places of an area's gallery, in batches (B, 3, px, px) in [0, 1]: their own, or a query's."""
+    table = gallery(profile, area)
+    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+    atlas = DeviceAtlas([area_atlas(profile, area, query.style if query else "")], profile.maps.zooms[:1], "cpu")
+    words = "" if query is None else query.name
+    seed = int(hashlib.sha256(f"{profile.retrieval.seed} {area.name} {words}".encode()).hexdigest()[:8], 16)
+    generator = torch.Generator().manual_seed(seed)
+    for start in range(0, len(table), _BATCH):
+        at = slice(start, start + _BATCH)
+        if query is None:
+            yield gallery_images(atlas, lat[at], lon[at], profile.maps.zooms[0], profile.views.global_px)
+        else:
+            yield query_images(
+                atlas, lat[at], lon[at], profile.maps.zooms[0], profile.views.global_px, query, generator
+            )
+
+
+def files(profile: Profile, area: Area, method: str, seed: int) -> tuple[Path, Path]:
+    """(CSV of curves, safetensors of ranks) of one representation in one area, whether or not they are there."""
+    retrieval = dataclasses.asdict(profile.retrieval)
+    parts = (
+        area_key(profile, area)
+        | representations.source(profile, method, seed)
+        | {"queries": retrieval["queries"], "shares": retrieval["shares"], "cuts": VERSION}
+    )
+    base = store.address("figure5", f"{profile.name}-{area.name}-{method}-s{seed}", parts)
+    return base.with_suffix(".csv"), base.with_suffix(".safetensors")
+
+
+def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, progress: bool = False) -> pd.DataFrame:
+    """Recall curves in one area of some representations (name, seed), computed where they are not there yet.
+
+    One row a query and k: `share` k in % of the gallery, `recall` with its interval `low` … `high` (bootstrap over the
+    area's zoom-16 tiles). The pictures of a query are made once for all representations.
+    """
+    runs = list(which)
+    missing = [run for run in runs if not all(file.exists() for file in files(profile, area, *run))]
+    if missing:
+        table, queries = gallery(profile, area), profile.retrieval.queries
+        found: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = {run: {} for run in missing}
+        own = _all_vectors(profile, area, None, missing)
+        for query in tqdm(queries, desc=f"figure 5, {area.name}", unit="query", disable=not progress):
+            asked = _all_vectors(profile, area, query, missing)
+            for run in missing:
+                found[run][query.name] = recall.ranks(own[run], asked[run])
+        for run in missing:
+            _keep(profile, area, run, table, found[run])
+    return pd.concat([pd.read_csv(files(profile, area, *run)[0]) for run in runs], ignore_index=True)
+
+
+def _all_vectors(
+    profile: Profile, area: Area, query: Query | None, runs: list[tuple[str, int]]
+) -> dict[tuple[str, int], NDArray[np.float32]]:
+    seen = list(pictures(profile, area, query))
+    return {run: representations.vectors(profile, *run, seen) for run in runs}
+
+
+def _keep(
+    profile: Profile, area: Area, run: tuple[str, int], table: pd.DataFrame, found: dict[str, NDArray[np.int64]]
+) -> None:
+    method, seed = run
+    n, shares = len(table), profile.retrieval.shares
+    common = {
+        "gallery": n, "n_blocks": table["block"].nunique(), "spacing_m": round(spacing_m(table), 1),
+        "profile": profile.name, "run_id": representations.run_id(profile, method, seed), "stand_in": False,
+        "data": area_atlas(profile, area).fingerprint[:12], **provenance(distributed.device()),
+    }  # fmt: skip
+    rows = []
+    for query in profile.retrieval.queries:
+        rank = found[query.name]
+        values = recall.recall(rank, shares, n)
+        low, high = bootstrap(rank, table["block"], shares, n)
+        rows += [
+            {
+                "experiment": "figure5", "area": area.name, "query": query.name, "shift_m": query.shift_m,
+                "method": method, "seed": seed, "share": share, "recall": value, "low": a, "high": b, **common,
+            }
+            for share, value, a, b in zip(shares, values, low, high, strict=True)
+        ]  # fmt: skip
+    numbers, ranks = files(profile, area, method, seed)
+    checkpoints.save_tensors(ranks, {name: torch.from_numpy(rank) for name, rank in found.items()})
+    write_text(numbers, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+
+
+def figure5(profile: Profile, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
+    """Recall curves of all representations at hand (`representations.available`) in every area; computes what is
+    missing. Raises InputError where no area is asked for."""
+    if not profile.retrieval.areas:
+        raise InputError(f"profile '{profile.name}': no area to look for places in")
+    todo = representations.available(profile, which)
+    parts = [compute(profile, area, todo, progress=progress) for area in profile.retrieval.areas]
+    return pd.concat(parts, ignore_index=True)
+
+
+def examples(profile: Profile, area: Area, n: int = 4) -> dict[str, NDArray[np.uint8]]:
+    """Name of each query, and "" for the gallery → uint8 (n, px, px, 3) pictures of the first places of an area."""
+    out = {}
+    for query in (None, *profile.retrieval.queries):
+        first = next(pictures(profile, area, query))[:n]
+        out[query.name if query else ""] = (first.permute(0, 2, 3, 1) * 255).round().to(torch.uint8).numpy()
+    return out
+
+
+def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
+    """What is there to publish, by file name; computes nothing."""
+    there = [
+        pd.read_csv(file)
+        for area in profile.retrieval.areas
+        if is_drawn(profile, area)
+        for run in representations.complete_ones(profile)
+        if (file := files(profile, area, *run)[0]).exists()
+    ]
+    return {"figure5.csv": pd.concat(there, ignore_index=True)} if there else {}

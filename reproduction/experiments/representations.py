@@ -1,0 +1,101 @@
+"""What Figures 2, 3 and 5 compare: the embeddings of the methods at hand, and two that need no training."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from reproduction import rows, titles
+from reproduction.computed import drawn_maps, encoders
+from reproduction.experiments.pretrainings import complete, pretrainings
+from reproduction.settings import Profile
+from selm import distributed
+from selm.encoder import new_encoder
+from selm.maps.palette import lookup
+from selm.probes.practitioner import colour_histogram
+
+BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
+ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete
+PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
+
+
+def title(method: str) -> str:
+    """What a representation is called in figures."""
+    return BASELINES[method] if method in BASELINES else titles.title_of(method)
+
+
+def complete_ones(profile: Profile) -> list[tuple[str, int]]:
+    """(name, seed) of what can be compared without training anything."""
+    runs = [run for run in pretrainings(profile) if run[0] in rows.ONE_IMAGE and complete(profile, *run)]
+    return [(name, 0) for name in (*BASELINES, "random_init")] + runs
+
+
+def available(profile: Profile, which: Iterable[str] | None = None) -> list[tuple[str, int]]:
+    """(name, seed) of what is compared: `complete_ones`, and `ALWAYS` whether or not they are trained yet.
+
+    `which` keeps some names.
+    """
+    there = complete_ones(profile)
+    out = there + [(name, 0) for name in ALWAYS if (name, 0) not in there]
+    return [run for run in out if which is None or run[0] in set(which)]
+
+
+def source(profile: Profile, method: str, seed: int) -> dict[str, Any]:
+    """What a representation depends on besides the images: part of the address of whatever is made from it."""
+    if method in BASELINES:
+        return {"method": method}
+    if method == "random_init":
+        return {"random": dataclasses.asdict(encoders.encoder_config(profile)), "seed": seed}
+    return {"run": encoders.pretraining_folder(profile, method, seed).name}
+
+
+def run_id(profile: Profile, method: str, seed: int) -> str:
+    """The pretraining run's id, or the name of what was not pretrained."""
+    if method in BASELINES or method == "random_init":
+        return method
+    return encoders.pretraining_folder(profile, method, seed).name.rsplit("-", 1)[1]
+
+
+@lru_cache(maxsize=2)
+def _table(palette: bytes) -> NDArray[np.uint8]:
+    return lookup(np.frombuffer(palette, np.uint8).reshape(256, 3))
+
+
+def _histograms(profile: Profile, images: Tensor) -> NDArray[np.float32]:
+    colours = (drawn_maps.palette(profile) * 255).round().to(torch.uint8).numpy()
+    levels = (images.cpu() * 255).round().to(torch.int64) >> 2
+    address = levels[:, 0] | levels[:, 1] << 6 | levels[:, 2] << 12
+    return colour_histogram(_table(colours.tobytes())[address.numpy()], colours)
+
+
+def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+
+
+def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) -> NDArray[np.float32]:
+    """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
+
+    images: batches (B, 3, h, w) float in [0, 1].  Embeddings have length one, so that the order of distances is that of
+    cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
+    """
+    on = distributed.device()
+    encoder = None if method in BASELINES else encoders.encoder(profile, method, seed).to(on).eval()
+    like = encoder if encoder is not None else new_encoder(encoders.encoder_config(profile), 0)
+    out = []
+    with torch.no_grad():  # not around the whole: the encoder above may have to be trained
+        for image in images:
+            if method == "histogram":
+                out.append(np.sqrt(_histograms(profile, image)))
+            elif encoder is None:
+                out.append(F.adaptive_avg_pool2d(like.standardise(image.cpu()), PIXELS).flatten(1).numpy())
+            else:
+                out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
+    return np.concatenate(out)

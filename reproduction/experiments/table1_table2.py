@@ -1,0 +1,395 @@
+"""What each table needs: a grid of cells, each computed once, and the tables they make.
+
+A cell is one method, setting, target and way to split. It is kept under `SELM_RUNS`/cells as the rows of the results
+table (CSV) and the scores of every point and trial (safetensors), at an address made of all it depends on; so a table
+is computed by any mixture of notebooks, the command line and Snakemake, and whatever is there is reused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from reproduction.computed import drawn_maps, encoders, place_tables
+from reproduction.computed.frozen_features import features
+from reproduction.experiments.cells import cell_base, cell_rows, is_finished, table_rows
+from reproduction.experiments.raw_gps import raw_gps
+from reproduction.places import interpolated, splits
+from reproduction.rows import IN_TABLES, ROWS
+from reproduction.settings import Profile
+from selm import checkpoints, distributed, encoder
+from selm.encoder import MapEncoder
+from selm.errors import InputError
+from selm.maps.sphere import pairs_within
+from selm.probes import practitioner
+from selm.probes.claims import compare_claims
+from selm.probes.finetune import finetune
+from selm.probes.folds import BufferedFolds, random_folds
+from selm.probes.frozen import frozen, logistic, ridge
+from selm.probes.outcome import OutOfFold
+from selm.provenance import provenance
+from selm.views import colour
+
+VERSION = 1  # of the probes: raise it when their numbers change
+SPLITS = ("random", "blocks")
+TABLES = ("table1", "table2")
+
+HISTOGRAM_ZOOMS = {
+    "histogram_17": (17,), "histogram_16": (16,), "histogram_15": (15,), "histogram_14": (14,),
+    "histogram_17_14": (17, 16, 15, 14),
+}  # fmt: skip
+PRACTITIONER = (
+    "prior", "knn_coordinates", "trees_coordinates", *HISTOGRAM_ZOOMS, "histogram_17+coordinates",
+    "histogram_17_14+coordinates",
+)  # fmt: skip
+_LINEAR = ("frozen", "frozen-closed")
+_PLAIN = ("prior", "knn_coordinates")
+_FROM_SCRATCH = ("random_init", "raw_gps", "raw_gps_standardised")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of the grid.
+
+    `target`: table 1: ``l01``, ``interpolated`` or ``interpolated-leaking``; table 2: ``area_type`` or ``zone``.
+    `setting`: ``frozen`` (a linear layer trained by epochs), ``frozen-closed`` (ridge or logistic regression),
+    ``with-coordinates`` (trees on frozen features and the coordinates), ``finetune`` or ``practitioner``. `seed` is
+    that of the pretraining (or of the random weights).
+    """
+
+    table: str
+    target: str
+    split: str
+    method: str
+    setting: str
+    seed: int = 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.table}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
+
+
+def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Cell]:
+    """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
+    if table not in TABLES:
+        raise InputError(f"unknown table '{table}' (there are: {', '.join(TABLES)})")
+    out = []
+    # the second target is an aside: no fine-tuning, no colours; the merged zones by the closed form alone
+    for target, settings, rows, tuned in (
+        (("l01", _LINEAR, PRACTITIONER, True), ("interpolated", _LINEAR, _PLAIN, False))
+        if table == "table1"
+        else (("area_type", _LINEAR, PRACTITIONER, True), ("zone", _LINEAR[1:], _PLAIN, False))
+    ):
+        for split in SPLITS:
+            out += [Cell(table, target, split, "random_init", setting) for setting in settings]
+            if tuned:
+                out += [Cell(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
+                out.append(Cell(table, target, split, "random_init", "with-coordinates"))
+            for method in IN_TABLES:
+                for seed in range(profile.seeds_of(method)):
+                    out += [Cell(table, target, split, method, setting, seed) for setting in settings]
+                if tuned:
+                    out.append(Cell(table, target, split, method, "with-coordinates"))
+                if tuned and ROWS[method].in_paper:
+                    out.append(Cell(table, target, split, method, "finetune"))
+            out += [Cell(table, target, split, method, "practitioner") for method in rows]
+    if table == "table1":
+        out += [
+            Cell(table, "interpolated-leaking", "random", method, setting)
+            for method, setting in (("knn_coordinates", "practitioner"), ("gps_selm", "frozen-closed"))
+        ]
+    return [cell for cell in out if which is None or cell.method in set(which)]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The places, targets and folds of a cell; folds (T, N), targets (N,) or (T, N)."""
+
+    kind: str
+    places: pd.DataFrame
+    targets: NDArray[Any]
+    folds: BufferedFolds
+
+    def first(self, trials: int) -> Task:
+        """The same with the first `trials` draws only."""
+        targets = self.targets[:trials] if self.targets.ndim == 2 else self.targets
+        return dataclasses.replace(
+            self, targets=targets, folds=dataclasses.replace(self.folds, fold=self.folds.fold[:trials])
+        )
+
+    def rows_of(self, n: int) -> NDArray[np.int64]:
+        """At most `n` rows, drawn with a fixed seed."""
+        if len(self.places) <= n:
+            return np.arange(len(self.places))
+        return np.sort(np.random.default_rng(0).choice(len(self.places), n, replace=False))
+
+    def some(self, n: int) -> Task:
+        """The same on the places `rows_of` n."""
+        if len(self.places) <= n:
+            return self
+        rows = self.rows_of(n)
+        near = self.folds.near[rows][:, rows]
+        return dataclasses.replace(
+            self, places=self.places.iloc[rows].reset_index(drop=True), targets=self.targets[..., rows],
+            folds=BufferedFolds(self.folds.fold[:, rows], near),
+        )  # fmt: skip
+
+
+def task(profile: Profile, table: str, target: str, split: str) -> Task:
+    """Places, targets and folds: plain shuffled folds (``random``), or whole cells with a buffer (``blocks``)."""
+    points = place_tables.points(profile)
+    region = profile.regions_for("test")[0].name
+    chosen = points[points["target_set"] == (region if table == "table1" else "set-aside")].reset_index(drop=True)
+    draws = range(profile.probing.n_frozen)
+    table_of_folds = splits.read_folds(profile)
+
+    def fold(of: pd.DataFrame) -> NDArray[np.int64]:
+        if split == "random":
+            return random_folds(len(of), draws)
+        return np.stack([splits.fold_of(of["cell"].to_numpy(), table_of_folds, draw) for draw in draws])
+
+    buffer = profile.maps.buffer_m if split == "blocks" else 0.0
+
+    def buffered(fold: NDArray[np.int64], of: pd.DataFrame) -> BufferedFolds:
+        return BufferedFolds(fold, pairs_within(of["lat"], of["lon"], buffer))
+
+    if table == "table2":
+        return Task("classification", chosen, chosen[target].to_numpy(np.int64), buffered(fold(chosen), chosen))
+    if target == "l01":
+        return Task("regression", chosen, chosen["price"].to_numpy(float), buffered(fold(chosen), chosen))
+    places = place_tables.interpolated(profile)
+    if target == "interpolated-leaking":
+        folds = random_folds(len(places), draws)
+        return Task("regression", places, places["price_leaking"].to_numpy(float), buffered(folds, places))
+    of_points = fold(chosen)
+    prices = np.stack([interpolated.prices_by_fold(places, chosen, row) for row in of_points]).astype(float)
+    return Task("regression", places, prices, buffered(of_points[:, places["nearest"].to_numpy()], places))
+
+
+def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold:
+    """Run one cell: features, fine-tuning or a practitioner's model, scored out of fold."""
+    probing = profile.probing
+    todo = task(profile, cell.table, cell.target, cell.split)
+    lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
+    if cell.setting == "practitioner":
+        return _practitioner(profile, cell, todo)
+    if cell.method.startswith("raw_gps"):
+        inputs = "standardised" if cell.method.endswith("standardised") else "raw"
+        return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
+                       batch=probing.batch, progress=progress)  # fmt: skip
+    if cell.setting in ("frozen", "frozen-closed"):
+        x, on = frozen_features(profile, cell, todo.places), distributed.device()
+        if cell.setting == "frozen":
+            return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
+                          lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
+        if todo.kind == "regression":
+            return ridge(x, todo.targets, todo.folds, device=on)
+        return logistic(x, todo.targets, todo.folds, device=on)
+    if cell.setting == "with-coordinates":
+        x = frozen_features(profile, cell, todo.places)
+        return _trees(profile, np.column_stack([x, lat, lon]), todo)
+    if cell.setting == "finetune":
+        todo = todo.first(probing.n_finetune).some(probing.max_finetune)
+        network = None if cell.method == "random_init" else encoders.encoder(profile, cell.method, cell.seed)
+        config = encoders.encoder_config(profile)
+
+        def fresh(seed: int) -> MapEncoder:
+            made = encoder.new_encoder(config, seed)
+            if network is not None:
+                made.load_state_dict(network.state_dict())
+            return made
+
+        return finetune(
+            fresh, fresh(0).dim, _image_reader(profile, todo.places, fresh(0)), todo.targets, todo.folds,
+            task=todo.kind, epochs=probing.epochs, batch=probing.batch, lr=probing.finetune_lr,
+            device=distributed.device(), progress=progress,
+        )  # fmt: skip
+    raise InputError(f"unknown setting '{cell.setting}'")
+
+
+def frozen_features(profile: Profile, cell: Cell, places: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, dim) features of the cell's encoder at its task's places, computed once for all cells of the same places."""
+    label = f"{cell.table}-{cell.target.split('-')[0]}" if cell.table == "table1" else cell.table
+    return features(profile, cell.method, cell.seed, places, label)
+
+
+def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> Callable[[torch.Tensor], torch.Tensor]:
+    on = distributed.device()
+    indices, palette = drawn_maps.point_images(profile, places).to(on), drawn_maps.palette(profile).to(on)
+    return lambda rows: like.standardise(colour(indices[rows.to(on)], palette))
+
+
+def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
+    lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
+    if cell.method == "prior":
+        if todo.kind == "classification":
+            return practitioner.class_prior(todo.targets, todo.folds)
+        return practitioner.target_mean(todo.targets, todo.folds)
+    if cell.method == "knn_coordinates":
+        return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind)
+    coordinates = np.column_stack([lat, lon])
+    name, _, also = cell.method.partition("+")
+    if name == "trees_coordinates":
+        x = coordinates
+    else:
+        colours = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in HISTOGRAM_ZOOMS[name]]
+        x = np.hstack([*colours, coordinates] if also else colours)
+    return _trees(profile, x, todo)
+
+
+def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
+    probing = profile.probing
+    folds = todo.first(probing.n_trees).folds
+    if todo.kind == "regression":
+        return practitioner.boosting(x, todo.targets, folds, task=todo.kind, max_iter=probing.rounds)
+    return practitioner.forest(x, todo.targets, folds, task=todo.kind, trees=probing.trees)
+
+
+def cell_at(profile: Profile, cell: Cell) -> Path:
+    """Where a cell is kept (without suffix), whether or not it has been computed."""
+    parts = {
+        "cell": dataclasses.asdict(cell),
+        "points": place_tables.points_key(profile),
+        "probing": dataclasses.asdict(profile.probing),
+        "version": VERSION,
+    }
+    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+
+
+def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
+    """The rows of a cell in the results table, computed where they are not there yet."""
+
+    def make() -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+        done = compute(profile, cell, progress=progress)
+        rows = done.rows(experiment=cell.table, target=cell.target, split=cell.split, setting=cell.setting)
+        scores = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
+        return rows, {**scores, "predictions": torch.from_numpy(done.predictions)}
+
+    return cell_rows(
+        profile, cell_at(profile, cell), cell.method, cell.seed, make,
+        data=place_tables.points_key(profile), stand_in=profile.stand_ins,
+    )  # fmt: skip
+
+
+def point_scores(
+    profile: Profile, cell: Cell, metric: str, epochs: int
+) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
+    """Each point's score (N,), averaged over the trials that tested it, NaN where none did, and its cell's name.
+
+    N are all points of the target, also where a cell was computed on some of them.
+    """
+    run_cell(profile, cell)
+    base = cell_at(profile, cell)
+    evaluations = list(dict.fromkeys(pd.read_csv(base.with_suffix(".csv"))["epochs"]))
+    values = (
+        checkpoints.load_tensors(base.with_suffix(".safetensors"))[0][metric][evaluations.index(epochs)]
+        .double()
+        .nanmean(dim=0)
+        .numpy()
+    )
+    todo = task(profile, cell.table, cell.target, cell.split)
+    out = np.full(len(todo.places), np.nan)
+    some = cell.setting == "finetune" and not cell.method.startswith("raw_gps")
+    out[todo.rows_of(profile.probing.max_finetune) if some else slice(None)] = values
+    return out, todo.places["cell"].to_numpy(str)
+
+
+def table(profile: Profile, name: str, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
+    """All rows of a table's results, computing the cells that are missing."""
+    run = partial(run_cell, profile, progress=progress)
+    return table_rows(f"{name} ({profile.name})", cells(profile, name, which), run, progress)
+
+
+def table1(profile: Profile, **options: Any) -> pd.DataFrame:
+    """Land price (Table 1): tidy results, one row a trial."""
+    return table(profile, "table1", **options)
+
+
+def table2(profile: Profile, **options: Any) -> pd.DataFrame:
+    """Area type (Table 2): tidy results, one row a trial."""
+    return table(profile, "table2", **options)
+
+
+def finished(profile: Profile, name: str) -> pd.DataFrame:
+    """The rows of a table's cells that are there already; computes nothing."""
+    bases = (cell_at(profile, cell) for cell in cells(profile, name))
+    parts = [pd.read_csv(base.with_suffix(".csv")) for base in bases if is_finished(base)]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def class_counts(profile: Profile) -> pd.DataFrame:
+    """The classes of Table 2's places, most frequent first; absent ones are left out.
+
+    Columns: target, class, places, share, defined (how many classes the target has), profile, data.
+    """
+    points = place_tables.points(profile)
+    chosen = points[points["target_set"] == "set-aside"]
+    parts = []
+    for target, names in (("area_type", points.attrs["area_types"]), ("zone", points.attrs["zones"])):
+        counts = chosen.loc[chosen[target] >= 0, target].value_counts()
+        parts.append(
+            pd.DataFrame(
+                {"target": target, "class": [names[code] for code in counts.index], "places": counts.to_numpy(),
+                 "share": counts.to_numpy() / counts.sum(), "defined": len(names)}
+            )
+        )  # fmt: skip
+    return pd.concat(parts, ignore_index=True).assign(profile=profile.name, data=place_tables.points_key(profile)[:12])
+
+
+# Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks; a row
+# "+coordinates" is trees on both. The paper's own claims are in data/paper/claims.csv
+# (`reproduction.experiments.claims`).
+CLAIMS = (
+    ("gps_selm", "dino"),
+    ("gps_selm_geo", "dino"),
+    ("gps_selm_geo_rec", "gps_selm_geo"),
+    ("gps_selm", "gps_selm_geo_rec"),
+    ("dino", "random_init"),
+    ("gps_selm", "random_init"),
+    ("gps_selm", "geo_only"),
+    ("gps_selm", "gps_selm_no_price"),
+    ("gps_selm", "trees_coordinates"),
+    ("gps_selm", "histogram_17"),
+    ("gps_selm", "histogram_17_14"),
+    ("gps_selm+coordinates", "trees_coordinates"),
+    ("gps_selm+coordinates", "histogram_17+coordinates"),
+)
+
+
+def claims(profile: Profile, name: str, *, target: str | None = None, split: str = "blocks") -> pd.DataFrame:
+    """A verdict on each of `CLAIMS`, from the rows of a table that have no epochs.
+
+    By paired bootstrap over blocks with Holm's correction for all of them (`selm.probes.claims`); those that are not
+    computed yet are said to be ``not run``.
+    """
+    target = target or ("l01" if name == "table1" else "area_type")
+    metric = "mse" if name == "table1" else "top1"
+    grid = [
+        cell for cell in cells(profile, name)
+        if cell.target == target and cell.split == split
+        and cell.setting in ("frozen-closed", "with-coordinates", "practitioner")
+        and is_finished(cell_at(profile, cell))
+    ]  # fmt: skip
+    by_method: dict[str, list[NDArray[np.float64]]] = {}
+    names = np.empty(0, np.str_)
+    for cell in grid:
+        scores, names = point_scores(profile, cell, metric, 0)
+        name_of = cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
+        by_method.setdefault(name_of, []).append(scores)
+    means = {method: np.mean(values, axis=0) for method, values in by_method.items()}
+    verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
+    verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]
+    verdicts["seeds_b"] = [len(by_method.get(b, [])) for b in verdicts["b"]]
+    return verdicts.assign(
+        experiment=name, target=target, split=split, metric=metric, profile=profile.name,
+        data=place_tables.points_key(profile)[:12], **provenance(distributed.device()),
+    )  # fmt: skip

@@ -1,0 +1,365 @@
+"""What the reference run says about the paper, in the words and numbers of one page. Everything is read from
+`data/results`; nothing is computed anew and no number is written here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reproduction import paths, report
+from reproduction.pages.tables import printed_values
+from reproduction.report import PERCENT, records, summarise
+from reproduction.titles import AS_IT_IS, LAST_STAGE, ONE_ORIENTATION, title_of
+from selm.errors import InputError
+
+REFERENCES = (
+    *report.REFERENCES.values(),
+    *report.NETWORK.values(),
+)  # the first that is there counts: the last has fewest rows
+_BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
+_OURS = ("gps_selm",)
+_UNITS = {"mse": "", "top1": "points", "top5": "points", "ap50": "points", "recall1": "points"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Claims that a reader thinks of as one: those of `where` with a in `a` and b in `b`."""
+
+    section: str
+    claim: str
+    where: str
+    a: tuple[str, ...]
+    b: tuple[str, ...]
+    metric: str = ""
+
+
+_MAP_ROWS = ("random_init", *_BASELINES, "dino", "gps_selm_geo", "gps_selm_geo_rec")
+_PRICE, _TYPE = "Land price (Table 1)", "Area type (Table 2)"
+_OTHER = "Other tasks (Tables 3 and 4, Figures 4 and 5)"
+GROUPS = (
+    Group(_PRICE, "GPS-SELM beats DINO", "table1", _OURS, ("dino",)),
+    Group(_PRICE, "GPS-SELM beats MUGS, MoCo-V2, MoCo-V2+Geo+TP and Tile2Vec", "table1", _OURS, _BASELINES),
+    Group(_PRICE, "GPS-SELM beats no pretraining at all", "table1", _OURS, ("random_init",)),
+    Group(_PRICE, "reconstruction and clustering add to geo alone", "table1", _OURS, ("gps_selm_geo",)),
+    Group(_PRICE, "clustering adds to geo and reconstruction", "table1", _OURS, ("gps_selm_geo_rec",)),
+    Group(_PRICE, "raw GPS loses to every method that sees the map", "table1", (*_OURS, *_MAP_ROWS), ("raw_gps",)),
+    Group(
+        _PRICE, "MoCo-V2+Geo+TP and Tile2Vec beat DINO and MoCo-V2", "table1", ("moco_geo_tp", "tile2vec"),
+        ("dino", "moco_v2"),
+    ),
+    *(
+        Group(f"{_TYPE}, {name}", claim, "table2", _OURS, b, metric)
+        for metric, name in (("top1", "top-1"), ("top5", "top-5"))
+        for claim, b in (
+            ("GPS-SELM beats DINO", ("dino",)),
+            ("GPS-SELM beats MUGS, MoCo-V2, MoCo-V2+Geo+TP and Tile2Vec", _BASELINES),
+            ("GPS-SELM beats no pretraining, and raw GPS", ("random_init", "raw_gps")),
+            ("reconstruction and clustering add to geo alone", ("gps_selm_geo",)),
+            ("clustering adds to geo and reconstruction", ("gps_selm_geo_rec",)),
+        )
+    ),
+    Group(_OTHER, "GPS-SELM classifies land cover best", "table3", (), ()),
+    Group(_OTHER, "GPS-SELM detects objects best", "table4", (), ()),
+    Group(_OTHER, "GPS-SELM predicts the water index best", "figure4", (), ()),
+    Group(_OTHER, "Wall Street is harder to find one's way in", "figure5", (), ()),
+)  # fmt: skip
+
+
+def reference(folder: Path | None = None) -> str | None:
+    """Name of the best reference profile whose claims have been published, or None."""
+    where = paths.repository() / "data" / "results" if folder is None else folder
+    return next((name for name in REFERENCES if (where / name / "claims.csv").exists()), None)
+
+
+def published(profile: str, name: str, folder: Path | None = None) -> pd.DataFrame | None:
+    """A published table of a profile (`claims`, `table1`, `figure5`, …), or None where there is none."""
+    file = (paths.repository() / "data" / "results" if folder is None else folder) / profile / f"{name}.csv"
+    return pd.read_csv(file) if file.exists() else None
+
+
+def _of(claims: pd.DataFrame, group: Group) -> pd.DataFrame:
+    chosen = claims[claims["where"] == group.where]
+    for column in ("a", "b"):
+        wanted = getattr(group, column)
+        if wanted:
+            chosen = chosen[chosen[column].isin(wanted)]
+    return chosen[chosen["metric"] == group.metric] if group.metric else chosen
+
+
+def _span(values: Iterable[float], metric: str, scale: float) -> str:
+    """The range of some gains with its unit: "+0.08 to +0.21", or one number."""
+    found = sorted(scale * value for value in values if np.isfinite(value))
+    if not found:
+        return ""
+    digits = 3 if metric == "mse" else 1
+    ends = [f"{value:+.{digits}f}".replace("-", "−") for value in (found[0], found[-1])]
+    unit = f" {_UNITS[metric]}" if _UNITS[metric] else ""
+    return (ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}") + unit
+
+
+def _paper_gain(claim: Any) -> float:
+    """The paper's gain of a over b, in its own unit (percent points for accuracies)."""
+    printed = printed_values(claim.where)
+    metric, epochs = str(claim.metric), 0 if pd.isna(claim.epochs) else int(claim.epochs)
+    a, b = (printed.get((row, claim.setting, epochs, metric, claim.target), np.nan) for row in (claim.a, claim.b))
+    return b - a if metric == "mse" else a - b
+
+
+def verdict(counts: dict[str, int]) -> str:
+    """One word for a group of claims, by those that were tested: ``holds``, ``holds in part`` (the rest undecided),
+    ``reversed``, ``reversed in part``, ``mixed`` (some of both), ``undecided``; ``not run`` where none was."""
+    holds, against, open_ = (bool(counts.get(name)) for name in ("holds", "reversed", "undecided"))
+    if holds and against:
+        return "mixed"
+    if holds or against:
+        return ("holds" if holds else "reversed") + (" in part" if open_ else "")
+    return "undecided" if open_ else "not run"
+
+
+def summary(claims: pd.DataFrame) -> pd.DataFrame:
+    """One row a group of claims: section, claim, verdict, how many hold, are undecided, reversed or not run, and the
+    range of the gains, ours and the paper's, as text. claims: `reproduction.experiments.claim_verdicts`, as
+    published."""
+    rows = []
+    for group in GROUPS:
+        chosen = _of(claims, group)
+        if not len(chosen):
+            raise InputError(f"claims: none of {group.where} with {group.a or 'any'} before {group.b or 'any'}")
+        counts = {str(name): int(n) for name, n in chosen["verdict"].value_counts().items()}
+        metric = str(chosen["metric"].iloc[0])
+        scale = 100.0 if metric in (*PERCENT, "recall1") else 1.0
+        tested = chosen[chosen["verdict"] != "not run"]
+        rows.append(
+            {
+                "section": group.section, "claim": group.claim, "where": group.where, "verdict": verdict(counts),
+                "holds": counts.get("holds", 0), "undecided": counts.get("undecided", 0),
+                "reversed": counts.get("reversed", 0), "not_run": counts.get("not run", 0),
+                "gain": _span(tested["gain"], metric, scale),
+                "paper": _span([_paper_gain(claim) for claim in records(tested if len(tested) else chosen)], metric, 1),
+            }
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def headline(claims: pd.DataFrame) -> str:
+    """The count of verdicts as a sentence."""
+    counts = claims["verdict"].value_counts()
+    tested = len(claims) - int(counts.get("not run", 0))
+    holds, reverse, undecided = (int(counts.get(verdict, 0)) for verdict in ("holds", "reversed", "undecided"))
+    return (
+        f"Of the paper's {len(claims)} claims that one method beats another, {tested} could be tested: "
+        f"**{holds} {'holds' if holds == 1 else 'hold'}, {reverse} {_are(reverse)} reversed, "
+        f"{undecided} {_are(undecided)} undecided** at this size of test."
+    )
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _claims(count: int) -> str:
+    return "1 claim" if count == 1 else f"{count} claims"
+
+
+def basis(claims: pd.DataFrame) -> str:
+    """On what data, as a sentence for each table that was tested."""
+    names = {
+        "table1": "land price: official points of Hokkaido, never pretrained on",
+        "table2": "area type: official points in cells set aside before pretraining",
+        "table3": "land cover: map images without fills",
+        "figure5": "recall: places of two areas",
+    }
+    out = []
+    for where, name in names.items():
+        run = claims[(claims["where"] == where) & (claims["verdict"] != "not run")]
+        if len(run):
+            out.append(f"{name} ({int(run['n_points'].max()):,} places in {int(run['n_blocks'].max())} blocks)")
+    runs = int(claims[["seeds_a", "seeds_b"]].to_numpy().max())
+    return "; ".join(out) + f". Pretraining runs of a method: at most {runs}."
+
+
+def open_questions(claims: pd.DataFrame) -> list[str]:
+    """What would settle the rest, a sentence each."""
+    out = []
+    missing = claims[claims["reason"].fillna("").str.startswith("no finished row of ")]
+    names = sorted({name for reason in missing["reason"] for name in reason.split("row of ")[1].split(" and ")})
+    if names:
+        out.append(
+            f"**{_claims(len(missing))} {'waits' if len(missing) == 1 else 'wait'} for rows that are not computed "
+            f"yet** (of {', '.join(map(title_of, names))}): finish the pretrainings and the cells of the tables."
+        )
+    for reason, rows in claims[claims["reason"].fillna("").str.startswith("needs ")].groupby("reason"):
+        need = str(reason) if len(rows) == 1 else str(reason).replace("needs", "need")
+        out.append(f"**{_claims(len(rows))} {need}**, which could not be had; the reader is ready.")
+    undecided = claims[claims["verdict"] == "undecided"]
+    if len(undecided):
+        width = (undecided["high"] - undecided["low"]) / 2
+        parts = []
+        for key, rows in undecided.groupby("where"):
+            where = str(key)
+            scale = 1.0 if where == "table1" else 100.0
+            unit = "in MSE" if where == "table1" else "points"
+            parts.append(
+                f"{len(rows)} of {where.replace('table', 'Table ').replace('figure', 'Figure ')}, whose intervals are "
+                f"± {scale * width[rows.index].median():.3g} {unit} wide (median)"
+            )
+        out.append(
+            f"**{_claims(len(undecided))} {_are(len(undecided))} undecided** ({'; '.join(parts)}): more test places, "
+            "more pretraining runs, or a larger encoder, whose differences may be larger."
+        )
+    return out
+
+
+_KINDS = {
+    "frozen-closed": "embedding", "with-coordinates": "embedding and coordinates", "practitioner": "no embedding",
+}  # fmt: skip
+
+
+def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
+
+    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; asides (one
+    orientation, the last stage) are left out.
+    """
+    rows = rows[~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
+    beside = rows["setting"].str.endswith("coordinates")
+    best = rows.groupby([rows["method"], beside])["validation"].transform("min")
+    return rows[rows["validation"].isna() | (rows["validation"] == best)]
+
+
+def zooms_of(setting: str) -> str:
+    """ "zooms 17-16-15-14, coordinates" → "zooms 17-14"."""
+    return re.sub(r"(\d+)(?:-\d+)*-(\d+)", r"\1-\2", setting.removesuffix(", coordinates"))
+
+
+def what_it_adds(rows: pd.DataFrame, aside: str) -> pd.DataFrame:
+    """For the chapter on more context: its rows at all zooms beside their `aside` (of `reproduction.titles`), which
+    lacks what they have.
+
+    Columns: method, coordinates (bool), split, without, with (mean squared errors); a row where both are there.
+    """
+    table = summarise(rows[rows["validation"].notna()])
+    table["coordinates"] = table["setting"].str.endswith("coordinates")
+    table["seen"] = np.where(table["setting"].str.contains(aside), "without", "with")
+    table["setting"] = table["setting"].str.replace(aside, "")
+    keys = ["method", "coordinates", "split", "setting"]
+    table["order"] = table["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
+    wide = table.pivot(index=["order", *keys], columns="seen", values="mean").reindex(columns=["without", "with"])
+    wide = wide.dropna().reset_index().sort_values(["coordinates", "order", "split"], ascending=[True, True, False])
+    return wide[["method", "coordinates", "split", "without", "with"]].rename_axis(columns=None).reset_index(drop=True)
+
+
+def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
+    """The chapter on more context, a row for each encoder, with the coordinates or without, at its `chosen_zooms`.
+
+    Columns: method, coordinates (bool), zooms, validation (mean squared error there), random and blocks ("mean ± sd").
+    """
+    some = chosen_zooms(rows)
+    table = summarise(some)
+    table["text"] = [f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)]
+    wide = table.pivot(index=["method", "setting"], columns="split", values="text").reset_index()
+    validation = some.groupby(["method", "setting"])["validation"].first()
+    out = wide.assign(
+        validation=[validation[key] for key in zip(wide["method"], wide["setting"], strict=True)],
+        coordinates=wide["setting"].str.endswith("coordinates"),
+        zooms=wide["setting"].map(zooms_of),
+    )
+    order = out["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
+    out = out.assign(order=order).sort_values(["coordinates", "order"]).reset_index(drop=True)
+    splits = [name for name in ("random", "blocks") if name in out]
+    return out[["method", "coordinates", "zooms", "validation", *splits]]
+
+
+def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
+    """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
+
+    By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
+    where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
+    """
+    rows = published(profile, "table1", folder)
+    if rows is None:
+        return None
+    parts = [rows[rows["setting"].isin(list(_KINDS))]]
+    wider = published(profile, "surroundings", folder)
+    if wider is not None:
+        parts.append(chosen_zooms(wider))
+    table = pd.concat(parts)
+    table = table[(table["target"] == "l01") & (table["split"] == "blocks")]
+    if not len(table):
+        return None
+    table = summarise(table)
+    zooms = ~table["setting"].isin(list(_KINDS))
+    beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
+    table["title"] = table["method"].map(title_of)
+    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_of)
+    table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
+    table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
+    table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
+    table["coordinates"] = beside
+    return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
+
+
+def worth(rows: pd.DataFrame) -> list[str]:
+    """What `practice` says, a sentence each: the best embedding against the best row without one, by what they know."""
+    out = []
+    for known, when in ((False, "Without coordinates"), (True, "With coordinates")):
+        some = rows[rows["coordinates"] == known]
+        ours, others = (some[(some["kind"] == "no embedding") == none] for none in (False, True))
+        if not len(ours) or not len(others):
+            continue
+        a, b = ours.iloc[0], others.iloc[0]
+        ahead = "ahead of" if a["mean"] < b["mean"] else "behind"
+        out.append(
+            f"{when}, the best embedding ({a['title']}, {a['mean']:.3f}) is **{ahead}** the best row that needs none "
+            f"({b['title']}, {b['mean']:.3f})."
+        )
+    return out
+
+
+def best_tries(profile: str, folder: Path | None = None) -> list[str]:
+    """A sentence for each method of the sweep: its error in the test region as it is and by the try that was chosen in
+    the validation regions (`reproduction.experiments.ablations.tuned`)."""
+    rows, sweep = published(profile, "tuned", folder), published(profile, "ablations", folder)
+    if rows is None or sweep is None:
+        return []
+    tries = sweep.groupby("method")["variant"].nunique()
+    out = []
+    for method, part in rows.groupby("method", sort=False):
+        means = part.groupby("variant", sort=False)["value"].mean()
+        own, tried = means[AS_IT_IS], means.drop(AS_IT_IS)
+        best = [f", {value:.3f} by the best of {tries[method]} ({name})" for name, value in tried.items()]
+        none = f"; none of {tries[method]} tries gained more than chance" if not best else ""
+        out.append(f"**{title_of(str(method))}**: {own:.3f} {AS_IT_IS}{''.join(best)}{none}.")
+    return out
+
+
+def top_recall(profile: str, query: str = "d0", folder: Path | None = None) -> pd.DataFrame | None:
+    """Top-1 % recall (%) of each representation in each area by one query: a row a method, a column an area."""
+    rows = published(profile, "figure5", folder)
+    if rows is None:
+        return None
+    chosen = rows[(rows["query"] == query) & (rows["share"] == 1)]
+    return 100 * chosen.pivot_table(index="method", columns="area", values="recall", sort=False)
+
+
+def published_images(profile: str, name: str, n: int, folder: Path | None = None, columns: int = 10) -> Any:
+    """uint8 (n, px, px, 3): the first n images of a published sheet (`reproduction.experiments.figure2_tsne.sheet`),
+    or None."""
+    from PIL import Image
+
+    file = (paths.repository() / "data" / "results" if folder is None else folder) / profile / f"{name}.png"
+    if not file.exists():
+        return None
+    with Image.open(file) as picture:
+        canvas = np.asarray(picture.convert("RGB"))
+    px = canvas.shape[1] // columns
+    if n > columns * (canvas.shape[0] // px):
+        raise InputError(f"{file}: a sheet of {columns * (canvas.shape[0] // px)} images, {n} are asked for")
+    corners = [(i // columns * px, i % columns * px) for i in range(n)]
+    return np.stack([canvas[y : y + px, x : x + px] for y, x in corners]) if n else np.zeros((0, px, px, 3), np.uint8)

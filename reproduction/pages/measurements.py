@@ -1,0 +1,183 @@
+"""What was measured of speed and memory, as tables and figures of the book.
+
+The scripts in `benchmarks/` write ``data/results/benchmarks/NAME.csv``; every row there says on which device, under
+which load, from which commit and by which command. What has not been measured yet is said to be so.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from reproduction import paths
+from reproduction.pages.tables import Html, _td, _wrap
+from selm.errors import unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A file of measurements: what it is called, the columns to show (name, heading, format) and how to make it."""
+
+    title: str
+    columns: tuple[tuple[str, str, str], ...]
+    command: str
+
+
+_RATES = (("images_per_s", "images/s", "n"), ("images_per_cpu_s", "per core-second", "n"))
+MEASURED: dict[str, Measured] = {
+    "pretraining": Measured(
+        "Pretraining, images a second",
+        (("way", "", "s"), *_RATES, ("cpu_ratio", "ratio", "x"), ("least", "least", "x"), ("greatest", "greatest", "x"),
+         ("limit_images_per_s", "arithmetic limit", "n"), ("share_of_limit", "share of it", "%")),
+        "python -m benchmarks.pretraining --reference DINO",
+    ),
+    "pretraining-japan": Measured(
+        "ResNet-50, 128 and 64 px, as in the paper: what the five auxiliary losses cost",
+        (("way", "", "s"), ("batch", "batch", "n"), *_RATES, ("cpu_ratio", "ratio", "x"),
+         ("gflop_an_image", "GFLOP an image", "n"), ("share_of_limit", "share of the limit", "%")),
+        "python -m benchmarks.pretraining --like japan --batch 4 --no-peers",
+    ),
+    "profile_step": Measured(
+        "Where the time of a step goes",
+        (("kind", "", "s"), ("name", "", "s"), ("ms", "ms a step", "n"), ("share", "share", "%"),
+         ("calls", "calls", "n")),
+        "python -m benchmarks.profile_step",
+    ),
+    "ablation": Measured(
+        "A step with one thing done the plain way",
+        (("way", "", "s"), *_RATES, ("cpu_ratio", "rate, ratio", "x"), ("least", "least", "x"),
+         ("greatest", "greatest", "x")),
+        "python -m benchmarks.profile_step",
+    ),
+    "drawing": Measured(
+        "Drawing maps, zoom-17 images a second",
+        (("where", "", "s"), ("way", "", "s"), ("processes", "processes", "n"), *_RATES, ("ratio", "ratio", "x")),
+        "python -m benchmarks.drawing",
+    ),
+    "embedding": Measured(
+        "Embedding coordinates",
+        (("what", "", "s"), ("map", "map", "s"), ("places", "places", "n"), ("seconds", "seconds", "n"),
+         ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
+         ("peak_mib", "peak memory, MiB", "n")),
+        "python -m benchmarks.embedding --model RUN --map SOURCE",
+    ),
+    "encoder_share": Measured(
+        "How much of the time the encoder takes",
+        (("encoder", "encoder", "s"), ("px", "pixels", "n"), ("places_per_s", "places/s", "n"),
+         ("places_per_cpu_s", "per core-second", "n"), ("share", "in the encoder", "%")),
+        "python -m benchmarks.encoder_share ATLAS",
+    ),
+    "search": Measured(
+        "Finding the nearest embeddings",
+        (("way", "", "s"), ("places", "places", "n"), ("dims", "dimensions", "n"), ("build_s", "to build, s", "n"),
+         ("open_s", "to open, s", "n"), ("ms", "ms a question", "n"), ("recall", "of the true 10", "%"),
+         ("disk_mib", "on disk, MiB", "n"), ("mib", "memory, MiB", "n")),
+        "python -m benchmarks.search",
+    ),
+    "probes": Measured(
+        "Table 1's frozen column at the scale of the profile japan",
+        (("probe", "", "s"), ("points", "points", "n"), ("dim", "dimensions", "n"), ("draws", "draws", "n"),
+         ("cpu_seconds_a_draw", "core-seconds a draw", "n"), ("cells", "rows x splits", "n"),
+         ("column_cpu_seconds", "core-seconds, all", "n")),
+        "python -m benchmarks.probes",
+    ),
+    "growth": Measured(
+        "How cost grows",
+        (("what", "", "s"), ("grows", "with", "s"), ("slope", "exponent", "n"), ("why", "", "s")),
+        "python -m benchmarks.growth",
+    ),
+    "cost": Measured(
+        "What the paper's own scale would take (computed)",
+        (("item", "", "s"), ("value", "", "n"), ("unit", "", "s"), ("how", "", "s")),
+        "python -m benchmarks.cost",
+    ),
+}  # fmt: skip
+
+
+def read(name: str) -> pd.DataFrame | None:
+    """The rows of a measurement, None where it has not been made; raises InputError for a name that is none."""
+    if name not in MEASURED:
+        raise unknown("measurement", name, MEASURED)
+    path = paths.repository() / "data" / "results" / "benchmarks" / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else None
+
+
+def _text(value: object, form: str) -> str:
+    if value is None or (isinstance(value, float) and pd.isna(value)):
+        return "–"
+    if form == "s":
+        return html.escape(str(value))
+    number = float(str(value))
+    if form == "%":
+        return f"{100 * number:.1f} %"
+    text = f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.3g}"
+    return f"{text} ×" if form == "x" else text
+
+
+def _cell(text: str, form: str) -> str:
+    return f'<td class="words">{text}</td>' if form == "s" else _td(text)
+
+
+def table(name: str) -> Html:
+    """A measurement for a page, with the devices, loads, commits and dates it comes from and its command."""
+    about, rows = MEASURED[name], read(name)
+    if rows is None:
+        return Html(f'<p class="selm-foot">{about.title}: not measured yet (<code>{about.command}</code>).</p>')
+    shown = rows.drop_duplicates(["grows", "what"]) if name == "growth" else rows
+    columns = [column for column in about.columns if column[0] in shown]
+    head = "<tr>" + "".join(f"<th>{heading}</th>" for _, heading, _ in columns) + "</tr>"
+    body = ""
+    for row in shown.to_dict("records"):
+        body += f"<tr>{''.join(_cell(_text(row[column], form), form) for column, _, form in columns)}</tr>"
+    facts = []
+    for column, word in (("device", ""), ("threads", "threads"), ("load", "load"), ("commit", "commit"), ("date", "")):
+        if column in rows:
+            values = ", ".join(dict.fromkeys(str(value) for value in rows[column].dropna()))
+            facts.append(f"{word} {values}".strip())
+    command = str(rows["command"].iloc[0]) if "command" in rows else about.command
+    foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: <code>{html.escape(command)}</code></p>'
+    return Html(_wrap(about.title, head, body) + foot)
+
+
+_AXES = {
+    "places": "number of places", "blocks": "blocks of map drawn", "image_px": "side of a global view, px",
+    "classes": "number of classes", "trials": "number of trials",
+}  # fmt: skip
+
+
+def growth_figure(rows: pd.DataFrame) -> Figure:
+    """Time (logarithmic) and the memory that the work added against each of the sizes; grey: linear growth."""
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from matplotlib.ticker import NullFormatter
+
+    from reproduction.pages.figures import _MARKERS, WIDTH, use_style
+
+    use_style()
+    kinds = [kind for kind in _AXES if (rows["grows"] == kind).any()]
+    figure, axes = plt.subplots(2, len(kinds), figsize=(WIDTH, 4.2), squeeze=False, sharex="col")
+    for column, kind in enumerate(kinds):
+        above, below = axes[:, column]
+        part = rows[rows["grows"] == kind]
+        for marker, (what, one) in zip(_MARKERS, part.groupby("what", sort=False), strict=False):
+            one = one.sort_values("size")
+            above.plot(one["size"], one["seconds"], marker=marker, markersize=4, label=str(what))
+            below.plot(one["size"], one["mib_added"], marker=marker, markersize=4)
+        sizes = np.array(sorted(set(part["size"])), float)
+        power = 2 if kind == "image_px" else 1
+        top = part.loc[part["size"] == sizes[-1], "seconds"].max()
+        above.plot(sizes, top * (sizes / sizes[-1]) ** power, color="#bbbbbb", linewidth=1, zorder=0)
+        above.set(xscale="log", yscale="log", ylabel="" if column else "processor seconds")
+        names = [f"10$^{round(np.log10(size))}$" if size >= 1000 else f"{size:g}" for size in sizes]
+        below.set_xticks(sizes, names)
+        below.minorticks_off()
+        above.yaxis.set_minor_formatter(NullFormatter())
+        below.set(xlabel=_AXES[kind], ylabel="" if column else "memory added, MiB", ylim=(0, None))
+        above.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+    return figure

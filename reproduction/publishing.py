@@ -1,0 +1,120 @@
+"""Finished results → data/results/PROFILE/, for the book to show: CSV, and sheets of small map images as PNG.
+
+What is published already and has not been computed here stays (`reproduction.merging`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from reproduction import paths
+from reproduction.beyond.more_context.experiment import LONGER
+from reproduction.computed import drawn_maps, encoders
+from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
+from reproduction.experiments import table1_table2
+from reproduction.experiments.paper_claims import claim_verdicts
+from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
+from reproduction.merging import merged
+from reproduction.report import FULL_SCALE
+from reproduction.rows import PRETRAINED
+from reproduction.settings import Profile
+from reproduction.titles import title_of
+from selm import files
+from selm.errors import unknown
+from selm.files import written
+
+
+def publish(profile: Profile) -> list[Path]:
+    """Write what is finished to data/results/PROFILE/, for the book to show; computes no cell and no run.
+
+    Draws the profile's maps where they are missing, for they are part of every result's address.
+    """
+    folder = paths.repository() / "data" / "results" / profile.name
+    out: dict[str, pd.DataFrame | bytes] = {}
+    done = [run for run in pretrainings(profile) if complete(profile, *run)]
+    if done:
+        out["curves.csv"] = curves(profile, done)
+        out["runs.csv"] = runs(profile, done)
+    for name in table1_table2.TABLES:
+        rows = table1_table2.finished(profile, name)
+        if len(rows):
+            out[f"{name}.csv"] = rows
+            out[f"claims-{name}.csv"] = table1_table2.claims(profile, name)
+            if name == "table2":
+                out["table2-classes.csv"] = table1_table2.class_counts(profile)
+    for of_table in FINISHED_TABLES.values():
+        out.update(of_table(profile))
+    if any(f"{name}.csv" in out for name in table1_table2.TABLES):
+        out["claims.csv"] = claim_verdicts(profile)
+    for of_figure in FINISHED_FIGURES.values():
+        out.update(of_figure(profile))
+    for of_chapter in FINISHED_CHAPTERS.values():
+        out.update(of_chapter(profile))
+    for name, content in out.items():  # all before any is written: a file that does not fit stops everything
+        if not isinstance(content, bytes):
+            out[name] = merged(name, content, _published(folder / name))
+    for name, content in out.items():
+        if isinstance(content, bytes):
+            with written(folder / name) as temporary:
+                temporary.write_bytes(content)
+        else:
+            files.write_text(folder / name, content.round(6).to_csv(index=False, lineterminator="\n"))
+    return [folder / name for name in out]
+
+
+def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
+    """Put the weights of finished pretrainings into data/encoders/PROFILE, each with its configuration, training curve,
+    provenance and a card; returns their folders.
+
+    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
+    taken. Raises InputError for one that is not finished.
+    """
+    longer = profile.surroundings.longer
+    rows = {method: (profile, method) for method in PRETRAINED}
+    if longer > 1:
+        rows[f"{LONGER}_x{longer}"] = (profile.times(longer), LONGER)
+    done = {name: encoders.pretraining_folder(*row) for name, row in rows.items() if complete(*row, 0)}
+    which = list(dict.fromkeys(which))
+    for name in which:
+        if name not in done:
+            raise unknown("finished pretraining", name, done)
+    out = []
+    for name in which:
+        run, target = done[name], paths.encoders() / profile.name / name
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
+            shutil.copyfile(run / file, target / file)
+        files.write_text(target / "README.md", _card(profile, name, files.read_json(run / "run.json")))
+        out.append(target)
+    return out
+
+
+def _card(profile: Profile, name: str, run: dict[str, Any]) -> str:
+    """What a person must know before using an encoder."""
+    encoder, pretraining = run["config"]["encoder"], run["config"]["pretraining"]
+    regions = ", ".join(region.name for region in profile.regions_for("pretrain"))
+    credit = "; ".join(sorted({atlas.attribution for atlas in drawn_maps.atlases(profile, "pretrain").values()}))
+    labels = "stand-ins computed from the map" if profile.stand_ins else "国土交通省 国土数値情報（地価公示）, e-Stat"
+    scale = "" if profile.name in FULL_SCALE else ", a reduced scale and not the paper's"
+    return f"""# {title_of(name)}, profile {profile.name}
+
+Map images around a coordinate → embedding:
+
+    selm embed coords.csv --model data/encoders/{profile.name}/{name} --map SOURCE -o out.parquet
+
+- {encoder["arch"]}, {encoder["width"]:g} times as wide, images of {encoder["image_px"]} px{scale}
+- trained on {pretraining["n_locations"]:,} places of {regions}, {run["images"]:,} images seen
+- commit {run["commit"]}, {run["date"]}, {run["device"]}, torch {run["torch"]}
+- maps: {credit}; labels: {labels}
+- `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them
+"""
+
+
+def _published(file: Path) -> pd.DataFrame | None:
+    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}) if file.exists() else None

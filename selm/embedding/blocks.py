@@ -1,0 +1,284 @@
+"""Which blocks of map an embedding needs, in which order, and where they come from: an atlas, or a map drawn as it
+goes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from selm.encoder import MapEncoder
+from selm.errors import InputError
+from selm.files import cache_folder
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, read_block
+from selm.maps.mercator import to_tile
+from selm.views import DeviceAtlas
+
+if TYPE_CHECKING:
+    from selm.maps.sources import MapSource
+
+_GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
+CUT = 128  # images that are cut together
+
+
+class Stopped(Exception):
+    """Raised inside the drawing thread when nobody waits for its blocks any more."""
+
+
+def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Tensor:
+    """`DeviceAtlas.patches` without the offsets: (N, 2) pixels → uint8 (N, size, size) palette indices.
+
+    On a CPU, a square inside one block is copied row by row, for a fraction of what addressing every pixel costs.
+    """
+    if atlas.device.type != "cpu":
+        return atlas.patches(centres, zoom, size)[0]
+    side = atlas.side(zoom)
+    start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
+    block = start // side
+    at = block - atlas.origin
+    height, width = atlas.table.shape
+    inside = ((start + size - 1) // side == block).all(axis=1)
+    inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map
+    out = torch.empty(len(centres), size, size, dtype=torch.uint8)
+    images, blocks = out.numpy(), atlas.blocks[zoom].numpy()
+    rows = np.flatnonzero(inside)
+    slots = atlas.table.numpy()[at[rows, 1], at[rows, 0]]
+    corners = (start - block * side)[rows]
+    for row, slot, (x, y) in zip(rows.tolist(), slots.tolist(), corners.tolist(), strict=True):
+        images[row] = blocks[slot, y : y + size, x : x + size]
+    across = np.flatnonzero(~inside)
+    if len(across):
+        out[across] = atlas.patches(centres[across], zoom, size)[0]
+    return out
+
+
+@dataclass
+class _Group:
+    """Some blocks at one zoom, in memory: what `DeviceAtlas` reads."""
+
+    tile_px: int
+    zooms: tuple[int, ...]
+    palette: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+    images: dict[tuple[int, int], NDArray[np.uint8]]
+
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+        return np.stack([self.images[int(x), int(y)] for x, y in keys])
+
+
+@dataclass
+class Blocks:
+    """The blocks of an atlas, or of a map source that is drawn into `folder` as blocks are wanted."""
+
+    name: str
+    fingerprint: str
+    folder: Path
+    tile_px: int
+    palette: NDArray[np.uint8]
+    keys: NDArray[np.int32]
+    bounds: tuple[float, float, float, float]
+    draw: Callable[[NDArray[np.int32], Callable[[int, int], None]], Any] | None  # None: all blocks are there
+
+    @classmethod
+    def open(cls, map: str | Path | Atlas, encoder: MapEncoder) -> dict[int, Blocks]:
+        """By zoom, for all zooms of the encoder; raises InputError where the map is not as it needs it."""
+        config = encoder.config
+        if not isinstance(map, Atlas) and Path(map).is_dir():
+            map = Atlas(map)
+        if isinstance(map, Atlas):
+            for what, has, wants in (
+                ("pixels a tile", map.tile_px, config.tile_px), ("style", map.style, config.style),
+            ):  # fmt: skip
+                if has != wants:
+                    raise InputError(f"{map.path}: drawn with {what} {has}, but the model was trained with {wants}")
+            for zoom in config.zooms:
+                if zoom not in map.zooms:
+                    drawn = ", ".join(str(there) for there in map.zooms)
+                    raise InputError(f"{map.path}: the model needs zoom {zoom}; the atlas has {drawn}")
+            one = cls(
+                map.path.name, map.fingerprint, map.path, map.tile_px, map.palette, map.keys, map.bounds, draw=None
+            )
+            return dict.fromkeys(config.zooms, one)
+        try:
+            from selm.maps.draw import draw_atlas
+            from selm.maps.sources import open_source
+            from selm.maps.style import Style
+        except ImportError as error:
+            raise InputError(f"{map}: drawing needs {error.name}: install selm[maps] or give an atlas") from None
+        source: MapSource = open_source(map)
+        style, keys = Style.named(config.style), source.blocks()
+        identity = f"{source.fingerprint} {style.hash}"
+        key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+        def at(zoom: int) -> Blocks:
+            folder = cache_folder() / "atlases" / f"on-demand-{style.name}-{key}-{config.tile_px}px-z{zoom}"
+
+            def draw(keys: NDArray[np.int32], on_block: Callable[[int, int], None]) -> None:
+                draw_atlas(source, folder, zooms=(zoom,), tile_px=config.tile_px, style=config.style, blocks=keys,
+                           progress=False, on_block=on_block)  # fmt: skip
+
+            return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, keys, source.bounds,
+                       draw)  # fmt: skip
+
+        return {zoom: at(zoom) for zoom in config.zooms}
+
+    def covers(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the block that holds each coordinate is on the map."""
+        x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
+        return np.isin(_pack(x, y), _pack(self.keys[:, 0], self.keys[:, 1]))
+
+    def provide(
+        self, groups: list[NDArray[np.int32]], zoom: int, stop: threading.Event
+    ) -> Generator[_Group, None, None]:
+        """The blocks of each group (n, 2), in their order, as soon as they are there; missing ones are being drawn."""
+        wait = self._drawing(groups, stop) if self.draw and groups else lambda keys: None
+        kept: dict[tuple[int, int], NDArray[np.uint8]] = {}
+
+        def read(key: tuple[int, int]) -> NDArray[np.uint8]:
+            return read_block(self.folder, *key, zoom, self.tile_px)
+
+        with ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2))) as pool:  # decoding leaves the lock
+            for keys in groups:
+                wait(keys)
+                wanted = [(int(x), int(y)) for x, y in keys]
+                new = [key for key in wanted if key not in kept]
+                kept = {key: image for key, image in kept.items() if key in set(wanted)}
+                kept |= zip(new, pool.map(read, new), strict=True)
+                yield _Group(self.tile_px, (zoom,), self.palette, keys, kept)
+
+    def _drawing(self, groups: list[NDArray[np.int32]], stop: threading.Event) -> Callable[[NDArray[np.int32]], None]:
+        """Start drawing what the groups need, in their order; returns a function that waits for some of it."""
+        order = np.array(list(dict.fromkeys((int(x), int(y)) for keys in groups for x, y in keys)), np.int32)
+        there: set[tuple[int, int]] = set()
+        failed: list[BaseException] = []
+        changed = threading.Condition()
+
+        def on_block(x: int, y: int) -> None:
+            if stop.is_set():
+                raise Stopped
+            with changed:
+                there.add((x, y))
+                changed.notify_all()
+
+        def work() -> None:
+            assert self.draw
+            try:
+                self.draw(order, on_block)
+            except BaseException as error:  # handed to the thread that waits
+                with changed:
+                    failed.append(error)
+                    changed.notify_all()
+
+        threading.Thread(target=work, name="selm-draw", daemon=True).start()
+
+        def wait(keys: NDArray[np.int32]) -> None:
+            wanted = {(int(x), int(y)) for x, y in keys}
+            with changed:
+                while not wanted <= there:
+                    if failed:
+                        raise failed[0]
+                    if stop.is_set():
+                        raise Stopped
+                    changed.wait(0.5)
+
+        return wait
+
+
+def _pack(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+    return np.asarray(x, np.int64) << 32 | np.asarray(y, np.int64)
+
+
+def interleave(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Morton codes: tiles that are near on the map are near in this order."""
+    code = np.zeros_like(x)
+    for bit in range(BLOCK_ZOOM + 1):
+        code |= (x >> bit & 1) << (2 * bit) | (y >> bit & 1) << (2 * bit + 1)
+    return code
+
+
+@dataclass
+class Plan:
+    """Which images are to be encoded, in which order, and which rows want each.
+
+    An image is a whole-pixel square of the map: rows whose squares coincide share one. `centres` float64 (M, 2) pixels,
+    `groups` lists of image numbers, `blocks` the map's blocks that each group touches.
+    """
+
+    centres: NDArray[np.float64]
+    groups: list[NDArray[np.int64]]
+    blocks: list[NDArray[np.int32]]
+    order: NDArray[np.int64]  # rows sorted by image
+    starts: NDArray[np.int64]  # (M + 1,): where each image's rows begin in `order`
+
+    @classmethod
+    def make(
+        cls, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, size: int, tile_px: int,
+        keys: NDArray[np.int32],
+    ) -> Plan:  # fmt: skip
+        x, y = (v * tile_px for v in to_tile(lat, lon, zoom))
+        left, top = (np.floor(v - size / 2 + 0.5).astype(np.int64) for v in (x, y))  # as DeviceAtlas.patches cuts
+        _, first, image_of = np.unique(left << 32 | top + 2**31, return_index=True, return_inverse=True)
+        order = np.argsort(image_of, kind="stable")
+        starts = np.concatenate([[0], np.cumsum(np.bincount(image_of, minlength=len(first)))]).astype(np.int64)
+        left, top = left[first], top[first]
+        side = block_px(zoom, tile_px)
+        home = np.stack([left // side, top // side], axis=1)  # the block of the image's north-west corner
+        by_place = np.lexsort((top, left, interleave(home[:, 0], home[:, 1])))
+        # a group is at most _GROUP blocks of one zoom-8 tile: what it spans is small however the places are scattered
+        starts_block = np.diff(_pack(home[by_place, 0], home[by_place, 1]), prepend=-1) != 0
+        number = np.cumsum(starts_block) - 1
+        wide = _pack(home[by_place, 0] >> 5, home[by_place, 1] >> 5)
+        starts_wide = np.diff(wide, prepend=-1) != 0
+        number -= np.maximum.accumulate(np.where(starts_wide, number, 0))
+        cuts = np.flatnonzero(starts_block & (number % _GROUP == 0))
+        groups = [group for group in np.split(by_place, cuts) if len(group)]
+        there = np.unique(_pack(keys[:, 0], keys[:, 1]))
+        blocks = []
+        for group in groups:
+            spans = []
+            for dx in range((size - 1) // side + 2):
+                for dy in range((size - 1) // side + 2):
+                    bx, by = left[group] // side + dx, top[group] // side + dy
+                    touched = (bx * side < left[group] + size) & (by * side < top[group] + size)
+                    spans.append(np.stack([bx[touched], by[touched]], axis=1))
+            wanted = np.unique(np.concatenate(spans), axis=0)
+            blocks.append(wanted[np.isin(_pack(wanted[:, 0], wanted[:, 1]), there)].astype(np.int32))
+        return cls(np.stack([x[first], y[first]], axis=1), groups, blocks, order, starts)
+
+    def rows_of(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows that want these images, and for each row the position of its image in `images`."""
+        counts = self.starts[images + 1] - self.starts[images]
+        which = np.repeat(np.arange(len(images)), counts)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return self.order[np.repeat(self.starts[images], counts) + within], which
+
+
+def rebatch(
+    parts: Iterator[tuple[NDArray[np.int64], Tensor]], batch: int
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Pieces of any length → pieces of `batch` images (the last may be shorter)."""
+    numbers: list[NDArray[np.int64]] = []
+    tensors: list[Tensor] = []
+    held = 0
+    for number, tensor in parts:
+        numbers.append(number)
+        tensors.append(tensor)
+        held += len(number)
+        if held >= batch:
+            number, tensor = np.concatenate(numbers), torch.cat(tensors)
+            full = held - held % batch
+            for at in range(0, full, batch):
+                yield number[at : at + batch], tensor[at : at + batch]
+            numbers, tensors, held = [number[full:]], [tensor[full:]], held - full
+    if held:
+        yield np.concatenate(numbers), torch.cat(tensors)

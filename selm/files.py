@@ -1,0 +1,117 @@
+"""Files: written whole or not at all, and read with errors of one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from platformdirs import user_cache_path
+
+from selm.errors import DISK_FULL, InputError
+
+
+def cache_folder() -> Path:
+    """Where maps are kept that were drawn or fetched on the way: `SELM_CACHE`, by default the user's cache."""
+    return Path(os.environ.get("SELM_CACHE") or user_cache_path("selm"))
+
+
+def check_target(path: str | Path, endings: tuple[str, ...]) -> Path:
+    """`path` as a Path; raises InputError if it ends otherwise than `endings` or is something other than a file."""
+    path = Path(path)
+    if path.suffix.lower() not in endings:
+        raise InputError(f"{path}: the output's name must end in {' or '.join(endings)}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: exists and is not a file")
+    return path
+
+
+@contextmanager
+def scratch(path: Path, what: str = "part") -> Iterator[Path]:
+    """A temporary name beside `path`, removed when the block ends.
+
+    Raises InputError where the disk is full or the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{what}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except OSError as error:
+        reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]
+        raise InputError(f"cannot write {path}: {reason}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """As `scratch`, but the temporary file becomes `path` when the block ends well."""
+    with scratch(path) as temporary:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # on disk before it has its name
+        os.replace(temporary, path)
+
+
+def save_image(path: str | Path, rgb: NDArray[Any], attribution: str = "") -> Path:
+    """Write uint8 (h, w, 3) colours as a PNG file; `attribution`, whose data it shows, becomes its text Copyright."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    path = check_target(path, (".png",))
+    about = PngInfo()
+    if attribution:
+        about.add_itxt("Copyright", attribution)
+    with written(path) as temporary:
+        Image.fromarray(np.asarray(rgb, np.uint8)).save(temporary, format="PNG", optimize=True, pnginfo=about)
+    return path
+
+
+def replace_atomically(temporary: Path, final: Path) -> None:
+    """Move a finished file to its name, on disk before the name changes; readers see the old file or the new one."""
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, final)
+
+
+def discard(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
+        temporary.unlink()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to `path` atomically."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        replace_atomically(temporary, path)
+    except OSError as error:
+        discard(temporary)
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; raises InputError that names the file when it is absent or not JSON."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such file") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error

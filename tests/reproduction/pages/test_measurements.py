@@ -1,0 +1,79 @@
+"""What the page on speed shows: every committed file, in its own columns, with where it comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reproduction import paths
+from reproduction.pages import measurements
+from selm.errors import InputError
+
+COMMITTED = sorted(file.stem for file in (paths.repository() / "data" / "results" / "benchmarks").glob("*.csv"))
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout without measurements."""
+    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
+    folder = tmp_path / "data" / "results" / "benchmarks"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_every_committed_measurement_is_shown(name: str) -> None:
+    rows = measurements.read(name)
+    assert rows is not None and len(rows)
+    text = measurements.table(name).text
+    assert str(rows["commit"].iloc[0]) in text and "not measured yet" not in text
+    shown = [column for column, _, _ in measurements.MEASURED[name].columns if column in rows]
+    assert len(shown) >= 3
+
+
+def test_what_was_not_measured_is_said_to_be_so(elsewhere: Path) -> None:
+    for name, about in measurements.MEASURED.items():
+        assert measurements.read(name) is None
+        text = measurements.table(name).text
+        assert "not measured yet" in text and about.command in text
+
+
+def test_numbers_are_shown_by_kind(elsewhere: Path) -> None:
+    row = {
+        "way": "<ours>", "images_per_s": 12_345.6, "images_per_cpu_s": 0.12345, "cpu_ratio": 1.5,
+        "share_of_limit": 0.256, "limit_images_per_s": None, "commit": "abc123", "date": "2026-01-01",
+        "command": "python -m x",
+    }  # fmt: skip
+    pd.DataFrame([row]).to_csv(elsewhere / "pretraining.csv", index=False)
+    text = measurements.table("pretraining").text
+    for wanted in ("&lt;ours&gt;", "12,346", "0.123", "1.5 ×", "25.6 %", "–", "abc123", "python -m x"):
+        assert wanted in text, wanted
+
+
+def test_growth_has_a_line_for_each_pair_of_work_and_size(elsewhere: Path) -> None:
+    rows = [
+        {"grows": grows, "what": "linear probe", "size": size, "slope": slope, "why": "", "commit": "a"}
+        for grows, slope in (("classes", 0.25), ("trials", 0.75)) for size in (1, 2)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(elsewhere / "growth.csv", index=False)
+    text = measurements.table("growth").text
+    assert text.count("linear probe") == 2 and "0.25" in text and "0.75" in text
+
+
+def test_an_unknown_measurement_is_named() -> None:
+    with pytest.raises(InputError, match="unknown measurement 'drawings'; did you mean 'drawing'"):
+        measurements.read("drawings")
+
+
+def test_growth_is_drawn_by_what_grows() -> None:
+    pytest.importorskip("matplotlib")
+    rows = pd.DataFrame([
+        {"grows": grows, "what": what, "size": size, "seconds": size / 100, "mib_added": size}
+        for grows, what in (("places", "planning"), ("places", "search"), ("trials", "ridge")) for size in (1, 10, 100)
+    ])  # fmt: skip
+    figure = measurements.growth_figure(rows)
+    above = figure.axes[:2]
+    assert [len(axis.get_lines()) for axis in above] == [3, 2]  # with the line of linear growth
+    assert {axis.get_xlabel() for axis in figure.axes} == {"", "number of places", "number of trials"}

@@ -1,0 +1,57 @@
+"""Which run counts where several kinds of device have made one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reproduction import paths
+from reproduction.computed import encoders
+from reproduction.profiles import get_profile
+from selm import files
+
+SMOKE = get_profile("smoke")
+
+
+def finish(folder: Path) -> Path:
+    files.write_json(folder / "run.json", {"complete": True})
+    return folder
+
+
+def test_what_another_kind_of_device_has_trained_is_used_where_this_one_has_not(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    here = encoders.pretraining_folder(SMOKE, "dino", 7)
+    monkeypatch.setenv("SELM_DEVICE", "cuda")
+    there = encoders.pretraining_folder(SMOKE, "dino", 7)
+    assert here != there and encoders.pretraining_config(SMOKE, "dino", 7)["device"] == "cuda"
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    files.write_json(there / "run.json", {"complete": False})  # begun only
+    assert encoders.pretraining_folder(SMOKE, "dino", 7) == here
+    finish(there)
+    assert encoders.pretraining_folder(SMOKE, "dino", 7) == there
+    assert encoders.pretraining_config(SMOKE, "dino", 7)["device"] == "cuda"
+    assert encoders.pretrained(SMOKE, "dino", 7) == there  # not trained again
+    finish(here)
+    assert encoders.pretraining_folder(SMOKE, "dino", 7) == here
+    for folder in (here, there):
+        shutil.rmtree(folder)
+
+
+def test_an_encoder_that_comes_with_the_code_may_be_of_another_kind_of_device(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SELM_DEVICE", "cuda")
+    config = encoders.pretraining_config(SMOKE, "dino", 8)
+    there = encoders.pretraining_folder(SMOKE, "dino", 8)
+    published = tmp_path / "encoders" / "smoke" / "dino"
+    files.write_json(published / "run.json", {"config": config, "complete": True})
+    (published / "config.json").write_text("{}")
+    monkeypatch.setattr(paths, "encoders", lambda: tmp_path / "encoders")
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    assert encoders.pretrained(SMOKE, "dino", 8) == there and (there / "config.json").exists()
+    assert encoders.pretraining_folder(SMOKE, "dino", 8) == there
+    shutil.rmtree(there)

@@ -1,0 +1,59 @@
+"""Weights that come with the code: written with all that they need, and taken in place of training again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from reproduction import paths, publishing
+from reproduction.computed import encoders
+from reproduction.profiles import get_profile
+from selm import checkpoints, files
+from selm.embedding import embedder
+from selm.errors import InputError
+
+SMOKE = get_profile("smoke")
+
+
+def test_a_published_encoder_is_found_in_place_of_training(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(paths, "encoders", lambda: tmp_path / "encoders")
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    with pytest.raises(InputError, match="unknown finished pretraining 'tile2vec'"):
+        publishing.publish_encoders(SMOKE, ["tile2vec"])
+    folder = encoders.pretrained(SMOKE, "tile2vec", progress=False)
+    (published,) = publishing.publish_encoders(SMOKE, ["tile2vec"])
+    assert published == tmp_path / "encoders" / "smoke" / "tile2vec"
+    card = (published / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("# Tile2Vec, profile smoke") and "© OpenStreetMap" in card and "stand-ins" in card
+    assert "96 images seen" in card and "reduced scale" in card
+    before = checkpoints.load_tensors(folder / "model.safetensors")[0]
+    assert embedder.load_encoder(published).config.image_px == SMOKE.views.global_px
+
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(encoders, "Trainer", None)  # nothing trains
+        assert encoders.pretrained(SMOKE, "tile2vec", progress=False) == folder
+    assert f"taken from {published}, not trained" in capsys.readouterr().err
+    after = checkpoints.load_tensors(folder / "model.safetensors")[0]
+    assert checkpoints.digest(after) == checkpoints.digest(before)
+    assert files.read_json(folder / "run.json")["complete"]
+
+    shutil.rmtree(folder)  # another configuration is another run
+    run = files.read_json(published / "run.json")
+    run["config"]["pretraining"]["lr"] *= 2
+    files.write_json(published / "run.json", run)
+    monkeypatch.setattr(encoders, "Trainer", None)
+    with pytest.raises(TypeError):
+        encoders.pretrained(SMOKE, "tile2vec", progress=False)
+
+
+def test_what_comes_with_the_code_is_whole() -> None:
+    for config in sorted(paths.encoders().glob("*/*/config.json")):
+        encoder = embedder.load_encoder(config.parent)
+        run = files.read_json(config.parent / "run.json")
+        assert run["complete"] and run["config"]["encoder"]["arch"] == encoder.config.arch
+        assert "openstreetmap" in (config.parent / "README.md").read_text(encoding="utf-8").lower()

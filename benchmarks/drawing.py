@@ -31,7 +31,7 @@ import pandas as pd
 
 from benchmarks.measure import command_line, cpu_seconds, processor
 from reproduction import paths
-from selm.maps import draw, palette, style
+from selm.maps import draw, style
 from selm.maps.atlas import encode_png
 from selm.maps.sources import MapSource, open_source
 from selm.provenance import commit
@@ -115,7 +115,7 @@ def storing(pen: draw.Pen, rounds: int) -> list[dict[str, Any]]:
 
     def ours() -> bytes:
         rgba = np.frombuffer(image.to_string(), np.uint8).reshape(side, side, 4)
-        return encode_png(palette.to_indices(rgba, pen.table), pen.style.palette)
+        return encode_png(style.to_indices(rgba, pen.table), pen.style.palette)
 
     ways: dict[str, Callable[[], bytes]] = {
         "fixed palette by table, zlib level 1 (used)": ours,

@@ -35,7 +35,7 @@ from reproduction.profiles import get_profile
 from reproduction.settings import Profile
 from selm import distributed, methods, settings
 from selm.embedding.blocks import Plan
-from selm.embedding.nearest import Nearest
+from selm.embedding.search import Nearest
 from selm.encoder import new_encoder
 from selm.pretrain import Trainer
 from selm.probes.folds import random_folds

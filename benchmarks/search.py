@@ -25,8 +25,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks import measure
-from selm.embedding.index import Index
-from selm.embedding.nearest import Nearest, _largest
+from selm.embedding.search import Index, Nearest, largest
 from selm.embedding.tables import embedding_pieces, read_embeddings
 
 K = 10
@@ -55,7 +54,7 @@ def truth(path: Path, questions: NDArray[np.float32]) -> NDArray[np.int64]:
     for start, _, piece in embedding_pieces(path):
         similarity = unit @ (piece / np.linalg.norm(piece, axis=1, keepdims=True)).T
         numbers = np.broadcast_to(np.arange(start, start + len(piece)), similarity.shape)
-        rows, best = _largest(np.hstack([rows, numbers]), np.hstack([best, similarity]), K)
+        rows, best = largest(np.hstack([rows, numbers]), np.hstack([best, similarity]), K)
     return rows
 
 

@@ -10,20 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
-    from selm.embedding.nearest import Nearest
+    from selm.embedding.search import Nearest
     from selm.encoder import MapEncoder
     from selm.errors import InputError
     from selm.maps.atlas import Atlas
     from selm.maps.draw import draw_atlas, draw_image
     from selm.maps.sources import open_source
+    from selm.pretrain import fit
 
 _PUBLIC = {
     "Atlas": "selm.maps.atlas",
     "Embedder": "selm.embedding.embedder",
     "InputError": "selm.errors",
     "MapEncoder": "selm.encoder",
-    "Nearest": "selm.embedding.nearest",
+    "Nearest": "selm.embedding.search",
     "draw_atlas": "selm.maps.draw",
+    "fit": "selm.pretrain",
     "draw_image": "selm.maps.draw",
     "open_source": "selm.maps.sources",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "Nearest",
     "draw_atlas",
     "draw_image",
+    "fit",
     "open_source",
 ]
 

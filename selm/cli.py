@@ -120,6 +120,43 @@ def check(
 
 
 @app.command()
+def pretrain(
+    places: Annotated[Path, typer.Argument(metavar="PLACES", help="CSV or parquet with lat, lon; price, density")],
+    map: MapName,
+    method: Annotated[str, typer.Option("--method", help="dino, gps_selm, moco_v2, …")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="folder of the run")],
+    images: Annotated[int, typer.Option(min=1, help="images seen")] = 200_000,
+    batch: Annotated[int, typer.Option(min=2, help="images a step")] = 64,
+    arch: Annotated[str, typer.Option(help="resnet18, resnet34 or resnet50")] = "resnet18",
+    width: Annotated[float, typer.Option(help="multiplies every channel count")] = 0.25,
+    px: Annotated[int, typer.Option(min=32, help="pixels of an image, 32, 64, 128 or 256")] = 64,
+    tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 64,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    device: Device = None,
+    compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
+) -> None:
+    """Pretrain an encoder on places of your own, or go on where it was stopped; prints the run's folder.
+
+    On several GPUs: torchrun --nproc-per-node N -m selm pretrain …
+    """
+    import dataclasses
+
+    from selm import distributed
+    from selm.embedding.coordinates import read_coordinates
+    from selm.encoder import EncoderConfig
+    from selm.pretrain import fit
+    from selm.settings import SMALL
+
+    encoder = EncoderConfig(arch, width, image_px=px, tile_px=tile_px)
+    settings = dataclasses.replace(SMALL, images=images, batch=batch)
+    with distributed.joined():
+        run_folder = fit(method, str(map), read_coordinates(places), out, encoder=encoder, settings=settings,
+                         seed=seed, device=device, compiled=compiled)  # fmt: skip
+        if distributed.is_main():
+            typer.echo(run_folder)
+
+
+@app.command()
 def embed(
     coordinates: Annotated[Path, typer.Argument(metavar="COORDS", help="CSV or parquet with columns lat and lon")],
     model: ModelName,
@@ -154,17 +191,16 @@ def nearest(
     stages: Stages = None,
 ) -> None:
     """The places whose embeddings are most like that of one place."""
-    from selm.embedding.embedder import Embedder
-    from selm.embedding.index import is_index, nearest_in_index
-    from selm.embedding.tables import nearest_in_file
+    from selm.embedding.search import find_nearest
 
     if (model is None) != (map is None):
         raise InputError("--model and --map go together: an encoder, and the map it looks at")
     embedder = None
     if model is not None and map is not None:
+        from selm.embedding.embedder import Embedder
+
         embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))
-    search = nearest_in_index if is_index(embeddings) else nearest_in_file
-    typer.echo(search(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
+    typer.echo(find_nearest(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 
 
 @app.command()
@@ -174,7 +210,7 @@ def index(
     dims: Annotated[int, typer.Option(min=1, help="length that embeddings are projected to")] = 128,
 ) -> None:
     """Index millions of embeddings for `selm nearest DIR`: approximate, in milliseconds, with little memory."""
-    from selm.embedding.index import build_index
+    from selm.embedding.search import build_index
 
     about = build_index(embeddings, out, dims=dims).about
     typer.echo(f"{out}: {about['places']} places in {about['dims']} dimensions ({about['kept']:.1%} kept)")

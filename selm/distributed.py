@@ -27,6 +27,11 @@ from selm.errors import InputError
 _PATIENCE = datetime.timedelta(hours=12)
 
 
+def device(asked: str | torch.device | None = None) -> torch.device:
+    """The device that is asked for, by default that of `SELM_DEVICE`, else the GPU where there is one."""
+    return torch.device(asked or os.environ.get("SELM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def launched() -> bool:
     """Whether this process is one of several that torchrun (or Slurm through it) started."""
     return dist.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
@@ -41,7 +46,7 @@ def joined() -> Iterator[None]:
     if not launched() or dist.is_initialized():
         yield
         return
-    on_gpu = os.environ.get("SELM_DEVICE", "cuda" if torch.cuda.is_available() else "cpu").startswith("cuda")
+    on_gpu = device().type == "cuda"
     if on_gpu:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if local >= torch.cuda.device_count():
@@ -190,8 +195,3 @@ def synchronise_norms(module: nn.Module, device: torch.device) -> nn.Module:
         else:
             synchronise_norms(child, device)
     return module
-
-
-def device() -> torch.device:
-    """The GPU where there is one (`SELM_DEVICE` overrides), else the CPU."""
-    return torch.device(os.environ.get("SELM_DEVICE", "cuda" if torch.cuda.is_available() else "cpu"))

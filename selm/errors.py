@@ -1,4 +1,4 @@
-"""The one exception that users meet: bad input, said in one line."""
+"""The one exception that users meet, bad input said in one line, and the one warning."""
 
 import difflib
 import errno
@@ -21,3 +21,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return InputError(f"unknown {kind} '{name}'{hint} (there are: {', '.join(known)})")
+
+
+class OutsideMapWarning(UserWarning):
+    """Some coordinates lie outside the map; their embeddings are missing."""

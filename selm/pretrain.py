@@ -11,27 +11,39 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Generic
 
+import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from selm import checkpoints, distributed, files
-from selm.encoder import channels_last
+from selm import checkpoints, distributed, files, methods
+from selm.encoder import EncoderConfig, MapEncoder, channels_last, new_encoder
 from selm.errors import InputError
+from selm.files import cache_folder
+from selm.maps.atlas import Atlas
+from selm.maps.entropy import entropy_at, priorities
+from selm.maps.mercator import check_coordinates
 from selm.methods.base import Places, Seen, Trainable
 from selm.provenance import provenance
-from selm.settings import Pretraining
+from selm.settings import SMALL, Pretraining, Views
+from selm.views import DeviceAtlas, ViewSampler, blocks_near, pixel_statistics, scaled_coordinates
+
+PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
+SMALL_ENCODER = EncoderConfig("resnet18", 0.25, image_px=64, tile_px=64)  # ours: what a CPU can train
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
@@ -236,9 +248,163 @@ def _read_metrics(path: Path, step: int) -> list[dict[str, float | str]]:
     return [{**row, "step": int(row["step"])} for row in rows if float(row["step"]) <= step]
 
 
-def as_config(*parts: Any) -> dict[str, Any]:
-    """Dataclasses and dicts → one JSON-like dict."""
-    out: dict[str, Any] = {}
-    for part in parts:
-        out |= dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+# From a table of places to a run
+
+
+def view_sampler(
+    atlas: DeviceAtlas, places: pd.DataFrame, encoder: EncoderConfig, views: Views, settings: Pretraining,
+    further: Mapping[int, DeviceAtlas] | None = None,
+) -> ViewSampler:  # fmt: skip
+    """Views of the places of a table: columns `lat lon price density_class entropy` (NaN and −1: unknown).
+
+    `atlas` holds the encoder's zoom and its parent's; `further` maps at zooms that it has not.
+    """
+    lat, lon = places["lat"].to_numpy(np.float64), places["lon"].to_numpy(np.float64)
+    return ViewSampler(
+        atlas, lat, lon, views, zoom=encoder.zoom, parent_zoom=encoder.zoom - PARENT_STEP, price=places["price"],
+        density_class=places["density_class"], coordinates=scaled_coordinates(lat, lon),
+        priorities=priorities(places["entropy"].to_numpy(), settings.alpha_priority, settings.epsilon_priority),
+        pixel_mean=encoder.pixel_mean, pixel_std=encoder.pixel_std, further=further,
+    )  # fmt: skip
+
+
+def make_trainer(
+    method: str, encoder: EncoderConfig, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device,
+    *, compiled: str | None = None,
+) -> Trainer[Any, Any]:  # fmt: skip
+    """A method by name around a new encoder; encoder and heads are drawn from `seed`. `compiled` as in `Trainer`."""
+    zooms = methods.get_method(method).zooms
+    made = new_encoder(dataclasses.replace(encoder, context_zooms=zooms[1:]), seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # for the heads
+        built = methods.build(method, made, settings, encoder.image_px)
+    return Trainer(built, sampler, settings, seed, device, compiled=compiled)
+
+
+def fit(
+    method: str,
+    map: str | Path | Atlas,
+    places: pd.DataFrame,
+    folder: str | Path,
+    *,
+    encoder: EncoderConfig = SMALL_ENCODER,
+    views: Views | None = None,
+    settings: Pretraining = SMALL,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    compiled: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Pretrain a method on places of one's own, or go on where it was stopped; returns the run directory.
+
+    `places` has columns `lat` and `lon` (degrees) and, for methods that learn from them, `price` (a positive quantity,
+    whose logarithm is standardised; eq. 5) and `density` (0 or more, cut into classes by k-means; eq. 6); values may be
+    missing. `map` is an atlas, or a map source of which the blocks around the places are drawn. The pixel statistics of
+    `encoder` are those of the places' images. Raises InputError for an unknown method, a column that it needs, bad
+    values, places outside the map, and a folder of another run.
+    """
+    recipe = methods.get_method(method)
+    views = views or Views(global_px=encoder.image_px, local_px=encoder.image_px // 2)
+    if views.global_px != encoder.image_px:
+        raise InputError(f"views of {views.global_px} px for an encoder of images of {encoder.image_px} px")
+    settings = dataclasses.replace(settings, n_locations=len(places))
+    with torch.device("meta"):
+        needed = methods.build(method, MapEncoder(encoder), settings, encoder.image_px).needs
+    table = _checked_places(places, method, needed, settings.density_classes)
+    zooms = tuple(dict.fromkeys((encoder.zoom, encoder.zoom - PARENT_STEP, *recipe.zooms)))
+    on = distributed.device(device)
+    with distributed.main_first():
+        atlas = _atlas_around(map, table, encoder, zooms, progress)
+        lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
+        outside = np.flatnonzero(~atlas.covers(lat, lon))
+        if len(outside):
+            row = int(outside[0])
+            raise InputError(
+                f"{len(outside)} of {len(table)} places lie outside the map; the first is row {row + 1} "
+                f"({lat[row]:g}, {lon[row]:g})"
+            )
+        table["entropy"] = entropy_at(atlas, lat, lon, zoom=encoder.zoom, size=encoder.image_px)
+        some = torch.from_numpy(atlas.indices(lat[:20_000], lon[:20_000], encoder.zoom, encoder.image_px))
+        mean, std = pixel_statistics(some, torch.tensor(atlas.palette, dtype=torch.float32) / 255)
+    encoder = dataclasses.replace(
+        encoder, style=atlas.style, pixel_mean=tuple(round(m, 6) for m in mean),
+        pixel_std=tuple(round(max(s, 1e-3), 6) for s in std),
+    )  # fmt: skip
+    config = {
+        "method": method, "settings": dataclasses.asdict(recipe.settings), "version": recipe.version, "seed": seed,
+        "encoder": dataclasses.asdict(encoder), "views": dataclasses.asdict(views),
+        "pretraining": dataclasses.asdict(settings), "map": atlas.fingerprint, "device": on.type,
+        "places": hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest(),
+    }  # fmt: skip
+    sampler = view_sampler(DeviceAtlas([atlas], zooms, on, near=(lat, lon)), table, encoder, views, settings)
+    trainer = make_trainer(method, encoder, sampler, settings, seed, on, compiled=compiled)
+    return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
+
+
+def _checked_places(places: pd.DataFrame, method: str, needed: tuple[str, ...], classes: int) -> pd.DataFrame:
+    """Columns `lat lon price density_class`, checked."""
+    for name in ("lat", "lon", *needed):
+        if name not in places:
+            raise InputError(f"{method} learns from the column '{name}', which the table of places has not")
+    if not len(places):
+        raise InputError("the table of places is empty")
+    lat, lon = (places[name].to_numpy(np.float64) for name in ("lat", "lon"))
+    check_coordinates(lat, lon)
+    out = pd.DataFrame({"lat": lat, "lon": lon, "price": np.float32(np.nan), "density_class": -1})
+    if "price" in needed:
+        price = _numbers(places["price"], 1e-300)
+        log = np.log(price)
+        spread = float(np.nanstd(log)) if np.isfinite(log).any() else 0.0
+        out["price"] = ((log - np.nanmean(log)) / spread if spread else np.full(len(out), np.nan)).astype(np.float32)
+    if "density" in needed:
+        from sklearn.cluster import KMeans
+
+        density = _numbers(places["density"], 0.0)
+        known = np.flatnonzero(np.isfinite(density))
+        values = np.log1p(density[known])[:, None]
+        count = min(classes, len(np.unique(values)))
+        if count:
+            out.loc[known, "density_class"] = KMeans(count, n_init=1, random_state=0).fit_predict(values)
+    for name, known_ in (("price", out["price"].notna()), ("density", out["density_class"] >= 0)):
+        if name in needed and not known_.any():
+            raise InputError(f"{method} learns from the column '{name}', which has no two different values")
     return out
+
+
+def _numbers(column: pd.Series, least: float) -> NDArray[np.float64]:
+    """A column as float64, NaN where it is empty; InputError for text, and for less than `least`."""
+    values = pd.to_numeric(column.replace("", np.nan), errors="coerce").to_numpy(np.float64)
+    given = column.notna().to_numpy() & (column.astype(str).str.strip() != "").to_numpy()
+    for row in np.flatnonzero((given & ~np.isfinite(values)) | (values < least)):
+        what = "is too small" if np.isfinite(values[row]) else "is no number"
+        raise InputError(f"row {row + 1}, column {column.name}: '{column.iloc[row]}' {what}")
+    return values
+
+
+def _atlas_around(
+    map: str | Path | Atlas, places: pd.DataFrame, encoder: EncoderConfig, zooms: tuple[int, ...], progress: bool
+) -> Atlas:
+    """The atlas that is given, or one of the source's blocks around the places, drawn into the cache."""
+    if not isinstance(map, Atlas) and Path(map).is_dir():
+        map = Atlas(map)
+    if isinstance(map, Atlas):
+        lacking = [zoom for zoom in zooms if zoom not in map.zooms]
+        if lacking or map.tile_px != encoder.tile_px:
+            wants = f"zooms {', '.join(str(zoom) for zoom in zooms)} and {encoder.tile_px} pixels a tile"
+            raise InputError(f"{map.path}: pretraining needs {wants}; the atlas has {map.zooms} and {map.tile_px}")
+        return map
+    from selm.maps.draw import draw_atlas  # Mapnik: only where something is drawn
+    from selm.maps.sources import open_source
+    from selm.maps.style import Style
+
+    source = open_source(map)
+    blocks = blocks_near(source.blocks(), places["lat"], places["lon"], zooms)
+    if not len(blocks):
+        raise InputError(f"{source.name}: none of the places lies on the map")
+    identity = f"{source.fingerprint} {Style.named(encoder.style).hash} {blocks.tolist()}"
+    drawn = "-".join(str(zoom) for zoom in zooms)
+    name = f"{encoder.style}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}-{encoder.tile_px}px-z{drawn}"
+    return draw_atlas(
+        source, cache_folder() / "atlases" / name, zooms=zooms, tile_px=encoder.tile_px, style=encoder.style,
+        blocks=blocks, progress=progress,
+    )  # fmt: skip

@@ -1,7 +1,8 @@
 """The numbers that pretraining depends on, as frozen dataclasses, each with its source.
 
 Comments give it: a page or equation of the paper (Bougie et al., ACML 2023), its baselines' code, or "ours". What only
-one method has is beside it: `selm.methods.moco.MoCoSettings`, `selm.methods.mugs.MugsSettings` and so on."""
+one method has is beside it: `selm.methods.moco.MoCoSettings`, `selm.methods.mugs.MugsSettings` and so on.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ class Views:
 
 @dataclass(frozen=True)
 class Pretraining:
+    """How long and how fast, and the numbers of DINO and GPS-SELM."""
+
     n_locations: int = 200_000
     images: int = 20_000_000  # images seen; steps = images // batch
     batch: int = 256  # section 4
@@ -60,3 +63,18 @@ class Pretraining:
     cluster_centre_student: bool = True  # eq. 10 centres both branches; False: the teacher only
     checkpoint_every: int = 500  # steps
     log_every: int = 25  # steps
+
+
+# A short run of a small encoder on a CPU would never feel the paper's absolute momentum: ours.
+SMALL = Pretraining(
+    n_locations=20_000,
+    images=200_000,
+    batch=64,
+    lr=2e-3,  # times batch / 256
+    teacher_momentum=(0.99, 1.0),
+    head_hidden=512,
+    head_bottleneck=128,
+    rec_channels=64,
+    cluster_hidden=256,
+    cluster_out=128,
+)

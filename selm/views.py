@@ -69,9 +69,7 @@ class DeviceAtlas:
         self.tile_px = first.tile_px
         self.zooms = tuple(zooms)
         self.palette = torch.tensor(first.palette, dtype=torch.float32, device=self.device) / 255
-        # a turned view of zoom 0.8 reaches 0.9 tiles far, and a tile of zoom 11 is four blocks wide
-        margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
-        chosen = [self._select(atlas.keys, near, margin) for atlas in atlases]
+        chosen = [atlas.keys if near is None else blocks_near(atlas.keys, *near, zooms) for atlas in atlases]
         keys = np.concatenate(chosen)
         if len(keys) == 0:
             raise InputError("none of the coordinates lies on the map")
@@ -91,19 +89,6 @@ class DeviceAtlas:
                     blocks[start : start + len(piece)] = torch.from_numpy(piece).to(self.device)
                     start += len(piece)
             self.blocks[zoom] = blocks
-
-    @staticmethod
-    def _select(keys: NDArray[np.int32], near: tuple[ArrayLike, ArrayLike] | None, margin: int) -> NDArray[np.int32]:
-        if near is None or len(keys) == 0:
-            return keys
-        x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(near[0]), np.asarray(near[1]), BLOCK_ZOOM))
-        wanted = {
-            (i + a, j + b)
-            for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
-            for a in range(-margin, margin + 1)
-            for b in range(-margin, margin + 1)
-        }
-        return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
 
     def side(self, zoom: int) -> int:
         """Pixels of a block's side."""
@@ -136,6 +121,27 @@ class DeviceAtlas:
         """The plain map images centred on coordinates: (N, 3, size, size) float32 in [0, 1]."""
         indices, _ = self.patches(self.locate(lat, lon, zoom), zoom, size or self.tile_px)
         return colour(indices, self.palette)
+
+
+def blocks_near(keys: NDArray[np.int32], lat: ArrayLike, lon: ArrayLike, zooms: Sequence[int]) -> NDArray[np.int32]:
+    """Those of a map's blocks (n, 2) that views of some coordinates at these zooms may reach into."""
+    # a turned view of zoom 0.8 reaches 0.9 tiles far, and a tile of zoom 11 is four blocks wide
+    margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
+    x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(lat), np.asarray(lon), BLOCK_ZOOM))
+    wanted = {
+        (i + a, j + b)
+        for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
+        for a in range(-margin, margin + 1)
+        for b in range(-margin, margin + 1)
+    }
+    return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
+
+
+def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Latitude and longitude (N, 2), each scaled to −1 … 1 over the places (the paper gives no units for eq. 7)."""
+    both = np.stack([lat, lon], axis=1)
+    low, high = both.min(axis=0), both.max(axis=0)
+    return 2 * (both - low) / np.maximum(high - low, 1e-9) - 1
 
 
 def colour(indices: Tensor, palette: Tensor) -> Tensor:

@@ -33,9 +33,8 @@ from selm.files import write_text
 from selm.maps.sphere import pairs_within
 from selm.methods.base import Method
 from selm.pretrain import Trainer, step_generator
-from selm.probes.folds import BufferedFolds
+from selm.probes.folds import BufferedFolds, OutOfFold
 from selm.probes.frozen import ridge
-from selm.probes.outcome import OutOfFold
 from selm.provenance import provenance
 from selm.views import Batch
 

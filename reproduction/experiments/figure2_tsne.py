@@ -18,8 +18,8 @@ from reproduction.settings import Profile
 from selm import checkpoints, distributed
 from selm.files import write_text
 from selm.maps.atlas import encode_png
-from selm.maps.palette import LAND_COVER_CLASSES
 from selm.maps.sphere import pairs_within
+from selm.maps.style import LAND_COVER_CLASSES
 from selm.probes.claims import paired_bootstrap
 from selm.provenance import provenance
 from selm.views import colour

@@ -18,7 +18,7 @@ from reproduction.experiments import figure2_tsne, held_out_sample, representati
 from reproduction.experiments.ways import along, interpolate
 from reproduction.settings import Profile
 from selm import distributed
-from selm.embedding.nearest import Nearest
+from selm.embedding.search import Nearest
 from selm.errors import InputError
 from selm.files import write_text
 from selm.maps.sphere import pairs_within

@@ -26,8 +26,8 @@ from reproduction.rows import ONE_IMAGE
 from reproduction.settings import Profile
 from selm.errors import InputError
 from selm.probes import practitioner
+from selm.probes.folds import OutOfFold
 from selm.probes.frozen import logistic, ridge
-from selm.probes.outcome import OutOfFold
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "figure4"

@@ -21,7 +21,7 @@ from selm import files
 from selm.maps import sphere
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
-from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.style import LAND_COVER_CLASSES
 
 if TYPE_CHECKING:
     from selm.maps.style import Style

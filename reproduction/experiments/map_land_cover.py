@@ -25,7 +25,7 @@ from reproduction.settings import Profile, Region
 from selm import checkpoints
 from selm.maps.atlas import BLOCK_ZOOM, Atlas
 from selm.maps.mercator import to_tile
-from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.style import LAND_COVER_CLASSES
 
 VERSION = 1  # raise it when places or labels change for the same settings and data
 NO_FILLS = "selm_no_fills"

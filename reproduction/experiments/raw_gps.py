@@ -12,9 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from selm.errors import InputError
-from selm.probes.folds import BufferedFolds, Collector, problems
+from selm.probes.folds import BufferedFolds, Collector, OutOfFold, problems
 from selm.probes.frozen import fold_statistics, minibatches
-from selm.probes.outcome import OutOfFold
 
 INPUTS = ("raw", "standardised")
 

@@ -19,7 +19,7 @@ from reproduction.experiments.pretrainings import complete, pretrainings
 from reproduction.settings import Profile
 from selm import distributed
 from selm.encoder import new_encoder
-from selm.maps.palette import lookup
+from selm.maps.style import lookup
 from selm.probes.practitioner import colour_histogram
 
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}

@@ -33,9 +33,8 @@ from selm.maps.sphere import pairs_within
 from selm.probes import practitioner
 from selm.probes.claims import compare_claims
 from selm.probes.finetune import finetune
-from selm.probes.folds import BufferedFolds, random_folds
+from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.probes.outcome import OutOfFold
 from selm.provenance import provenance
 from selm.views import colour
 

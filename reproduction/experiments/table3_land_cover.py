@@ -33,9 +33,8 @@ from selm import checkpoints
 from selm.errors import InputError
 from selm.maps.sphere import pairs_within
 from selm.probes import practitioner
-from selm.probes.folds import BufferedFolds, random_folds
+from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic
-from selm.probes.outcome import OutOfFold
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "table3"

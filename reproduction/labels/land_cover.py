@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
-from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.style import LAND_COVER_CLASSES
 
 STYLE = "land_cover"
 _CHUNK = 4096  # images looked at together

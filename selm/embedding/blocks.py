@@ -1,65 +1,34 @@
-"""Which blocks of map an embedding needs, in which order, and where they come from: an atlas, or a map drawn as it
-goes."""
+"""Which blocks of map embeddings need, in which order, and where they come from: an atlas, or a map drawn as they
+go."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
-from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.files import cache_folder
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, read_block
 from selm.maps.mercator import to_tile
-from selm.views import DeviceAtlas
 
 if TYPE_CHECKING:
+    from selm.encoder import EncoderConfig
     from selm.maps.sources import MapSource
 
 _GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
-CUT = 128  # images that are cut together
 
 
 class Stopped(Exception):
     """Raised inside the drawing thread when nobody waits for its blocks any more."""
-
-
-def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Tensor:
-    """`DeviceAtlas.patches` without the offsets: (N, 2) pixels → uint8 (N, size, size) palette indices.
-
-    On a CPU, a square inside one block is copied row by row, for a fraction of what addressing every pixel costs.
-    """
-    if atlas.device.type != "cpu":
-        return atlas.patches(centres, zoom, size)[0]
-    side = atlas.side(zoom)
-    start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
-    block = start // side
-    at = block - atlas.origin
-    height, width = atlas.table.shape
-    inside = ((start + size - 1) // side == block).all(axis=1)
-    inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map
-    out = torch.empty(len(centres), size, size, dtype=torch.uint8)
-    images, blocks = out.numpy(), atlas.blocks[zoom].numpy()
-    rows = np.flatnonzero(inside)
-    slots = atlas.table.numpy()[at[rows, 1], at[rows, 0]]
-    corners = (start - block * side)[rows]
-    for row, slot, (x, y) in zip(rows.tolist(), slots.tolist(), corners.tolist(), strict=True):
-        images[row] = blocks[slot, y : y + size, x : x + size]
-    across = np.flatnonzero(~inside)
-    if len(across):
-        out[across] = atlas.patches(centres[across], zoom, size)[0]
-    return out
 
 
 @dataclass
@@ -90,9 +59,8 @@ class Blocks:
     draw: Callable[[NDArray[np.int32], Callable[[int, int], None]], Any] | None  # None: all blocks are there
 
     @classmethod
-    def open(cls, map: str | Path | Atlas, encoder: MapEncoder) -> dict[int, Blocks]:
-        """By zoom, for all zooms of the encoder; raises InputError where the map is not as it needs it."""
-        config = encoder.config
+    def open(cls, map: str | Path | Atlas, config: EncoderConfig) -> dict[int, Blocks]:
+        """By zoom, for all zooms that an encoder wants; raises InputError where the map is not as it needs it."""
         if not isinstance(map, Atlas) and Path(map).is_dir():
             map = Atlas(map)
         if isinstance(map, Atlas):
@@ -261,24 +229,3 @@ class Plan:
         which = np.repeat(np.arange(len(images)), counts)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         return self.order[np.repeat(self.starts[images], counts) + within], which
-
-
-def rebatch(
-    parts: Iterator[tuple[NDArray[np.int64], Tensor]], batch: int
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Pieces of any length → pieces of `batch` images (the last may be shorter)."""
-    numbers: list[NDArray[np.int64]] = []
-    tensors: list[Tensor] = []
-    held = 0
-    for number, tensor in parts:
-        numbers.append(number)
-        tensors.append(tensor)
-        held += len(number)
-        if held >= batch:
-            number, tensor = np.concatenate(numbers), torch.cat(tensors)
-            full = held - held % batch
-            for at in range(0, full, batch):
-                yield number[at : at + batch], tensor[at : at + batch]
-            numbers, tensors, held = [number[full:]], [tensor[full:]], held - full
-    if held:
-        yield np.concatenate(numbers), torch.cat(tensors)

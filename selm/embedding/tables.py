@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,11 +23,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selm.embedding.coordinates import read_coordinates
-from selm.embedding.embedder import Embedder, OutsideMapWarning
-from selm.embedding.nearest import Nearest
-from selm.errors import InputError
+from selm.errors import InputError, OutsideMapWarning
 from selm.files import check_target, scratch, written
-from selm.maps.mercator import check_coordinates, haversine_m
+
+if TYPE_CHECKING:
+    from selm.embedding.embedder import Embedder
 
 ENDINGS = (".parquet", ".csv")
 _PIECE_BYTES = 2**26  # of embeddings written or read together
@@ -193,51 +194,3 @@ def _embedding_columns(path: Path, columns: list[str]) -> list[str]:
     if not names or not {"lat", "lon"} <= set(columns):
         raise InputError(f"{path}: not a table of embeddings (columns lat, lon, e0, e1, …); selm embed makes one")
     return names
-
-
-def nearest_in_file(
-    path: str | Path,
-    k: int = 5,
-    *,
-    row: int | None = None,
-    like: tuple[float, float] | None = None,
-    embedder: Embedder | None = None,
-) -> pd.DataFrame:
-    """The k places of a table of embeddings that are most like one place: `row`, `lat`, `lon`, `similarity`, `metres`.
-
-    The place is a row (counted from 1; it is left out of the answer), or the coordinate `like` (lat, lon): embedded
-    with `embedder` where there is one, else the row that is nearest to it on the ground, which is left in.
-    `similarity` is the cosine, `metres` the distance on the ground from the place asked for.
-    """
-    if (row is None) == (like is None):
-        raise InputError("name one place: a row, or a latitude and longitude")
-    if like is not None:
-        check_coordinates(*like)
-    table, embeddings = read_embeddings(path)
-    lat, lon = table["lat"].to_numpy(float), table["lon"].to_numpy(float)
-    index = Nearest(embeddings, lat, lon)
-    if like is not None and embedder is not None:
-        if embedder.outside(*like)[0]:
-            raise InputError(f"lat {like[0]:g}, lon {like[1]:g} lies outside {embedder.map_name}")
-        vector = embedder(*like)[0]
-    else:
-        if row is None:
-            assert like is not None
-            distance = np.where(index.found, haversine_m(like[0], like[1], lat, lon), np.inf)
-            at = int(distance.argmin())
-        else:
-            at = row - 1
-            if not 0 <= at < len(table):
-                raise InputError(f"{path}: no row {row} (there are rows 1 to {len(table)})")
-            if not index.found[at]:
-                raise InputError(f"{path}: row {row} has no embedding: it lies outside the map")
-        vector = embeddings[at]
-    place = like or (lat[at], lon[at])
-    rows, similarity = (found[0] for found in index.query(vector, k + (row is not None)))
-    if row is not None:
-        kept = rows != row - 1
-        rows, similarity = rows[kept][:k], similarity[kept][:k]
-    metres = haversine_m(place[0], place[1], lat[rows], lon[rows])
-    return pd.DataFrame(
-        {"row": rows + 1, "lat": lat[rows], "lon": lon[rows], "similarity": similarity, "metres": metres.round(1)}
-    )

@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm.errors import DISK_FULL, InputError
-from selm.maps import mercator, palette
+from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source
-from selm.maps.style import Style
+from selm.maps.style import Style, lookup, to_indices
 
 _SQUARE_PX = 1024  # side of what is drawn at once where blocks are smaller than a map tile
 _HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
@@ -41,7 +41,7 @@ class Pen:
 
     def __init__(self, source: MapSource, style: Style, tile_px: int) -> None:
         self.source, self.style, self.tile_px = source, style, tile_px
-        self.table = palette.lookup(style.palette)
+        self.table = lookup(style.palette)
         self._maps: dict[int, tuple[Any, Any]] = {}
 
     def _rendered(self, x: float, y: float, zoom: int, size: int) -> Any:
@@ -76,7 +76,7 @@ class Pen:
         for top in range(0, size, 32):  # a few rows at a time stay in the cache
             rows = out[top : top + 32]
             strip = np.frombuffer(image.view(0, top, size, len(rows)).to_string(), np.uint8)
-            rows[:] = palette.to_indices(strip.reshape(len(rows), size, 4), self.table)
+            rows[:] = to_indices(strip.reshape(len(rows), size, 4), self.table)
         return out
 
     def block(self, x: int, y: int, zoom: int, across: int = 1) -> NDArray[np.uint8]:

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from selm.maps.mercator import to_tile
+
+if TYPE_CHECKING:
+    from selm.maps.atlas import Atlas
+
+_CHUNK = 2048  # images whose entropy is computed together
 THRESHOLD = 0.40  # section 4 of the paper, which gives no unit: bits is ours
 
 
@@ -34,6 +42,21 @@ def image_entropy(indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDA
         p = counts @ to_grey / pixels
         # 0 log 0 = 0; adding 0.0 turns the -0.0 of a single grey into 0.0
         out[start : start + step] = -np.where(p > 0, p * np.log2(np.where(p > 0, p, 1.0)), 0.0).sum(1) + 0.0
+    return out
+
+
+def entropy_at(
+    atlas: Atlas, lat: ArrayLike, lon: ArrayLike, *, zoom: int = 17, size: int | None = None
+) -> NDArray[np.float32]:
+    """Entropy in bits, float32 (N,), of the images centred on N coordinates; `size` pixels, by default one tile."""
+    lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
+    x, y = to_tile(lat, lon, 13)
+    order = np.lexsort((np.floor(y), np.floor(x)))  # block by block, so that each is read about once
+    out = np.empty(len(lat), np.float32)
+    for start in range(0, len(order), _CHUNK):
+        rows = order[start : start + _CHUNK]
+        images = atlas.indices(lat[rows], lon[rows], zoom, size or atlas.tile_px)
+        out[rows] = image_entropy(images, atlas.palette)
     return out
 
 

@@ -1,7 +1,8 @@
-"""What the training loop asks of a method."""
+"""What the training loop asks of a method, and what methods share: features' spread, momentum encoders, queues."""
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from selm import distributed
 from selm.encoder import MapEncoder
 from selm.optimisation import Optimisation
-from selm.settings import Views
+from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler
 
 Places = TypeVar("Places")  # what batches are drawn from
@@ -72,11 +73,12 @@ class Trainable(nn.Module, ABC, Generic[Places, Seen]):
 class Method(Trainable[ViewSampler, Batch]):
     """A way to pretrain an encoder on views of places.
 
-    `needs_parents` says whether batches must carry the zoom-16 parent images. `encoder` is the network whose pooled
-    feature is the embedding.
+    `needs_parents` says whether batches must carry the zoom-16 parent images; `needs` names the columns that a table of
+    places must have besides coordinates. `encoder` is the network whose pooled feature is the embedding.
     """
 
     needs_parents: bool = False
+    needs: tuple[str, ...] = ()
     encoder: MapEncoder
 
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
@@ -98,3 +100,55 @@ def views_text(views: Views) -> str:
 
     text = one(2, views.global_px, views.global_area)
     return f"{text}, {one(views.n_local, views.local_px, views.local_area)}" if views.n_local else text
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """A deep copy that takes no gradient."""
+    twin = copy.deepcopy(module)
+    for parameter in twin.parameters():
+        parameter.requires_grad_(False)
+    return twin
+
+
+@torch.no_grad()
+def follow(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """slow ← momentum · slow + (1 − momentum) · fast, over parameters; BatchNorm statistics stay each network's own."""
+    torch._foreach_lerp_(list(slow.parameters()), list(fast.parameters()), 1 - momentum)
+
+
+def momentum_of_run(momentum: float, memory_share: float, pretraining: Pretraining) -> float:
+    """The authors' momentum, or less in a short run: it remembers 1 / (1 − m) steps, at most `memory_share` of the run
+    (but ten steps, where that is fewer)."""
+    steps = max(1, pretraining.images // pretraining.batch)
+    return min(momentum, 1 - 1 / max(10.0, memory_share * steps))
+
+
+def queue_length(length: int, share: float, pretraining: Pretraining) -> int:
+    """The authors' queue, or `share` of the places where that is less: a longer one would hold a query's own place."""
+    return max(1, min(length, int(share * pretraining.n_locations)))
+
+
+def random_units(n: int, dim: int) -> Tensor:
+    """(n, dim) random unit vectors: what a queue holds at first."""
+    return nn.functional.normalize(torch.randn(n, dim), dim=-1)
+
+
+def push(queue: Tensor, pointer: Tensor, values: Tensor, chosen: Tensor | None = None) -> None:
+    """Overwrite the queue's oldest entries with `values`, in order, wrapping around; moves the pointer. In place.
+
+    queue: (K, d); pointer: int64 scalar tensor, where the next entry goes; values: (n, d), of which the last K are
+    kept if n > K; chosen: (n,) bool, which of them to take, or None for all. Nothing is read back from the device.
+    """
+    length = len(queue)
+    skipped = max(0, len(values) - length)
+    values = values[-length:].to(queue.dtype)
+    at = (pointer + skipped + torch.arange(len(values), device=queue.device)) % length
+    count: Tensor | int = skipped + len(values)
+    if chosen is not None:
+        at, chosen = (at - skipped) % length, chosen[-length:]
+        # the chosen ones first, in order; behind them the queue keeps what it has
+        order = torch.argsort((~chosen).int(), stable=True)
+        values = torch.where(chosen[order, None], values[order], queue[at])
+        count = chosen.sum()
+    queue.index_copy_(0, at, values)
+    pointer.copy_((pointer + count) % length)

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from selm import distributed, losses
 from selm.encoder import MapEncoder
 from selm.heads import ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
-from selm.methods.base import Method, feature_spread, views_text
-from selm.methods.momentum import frozen_copy
+from selm.methods.base import Method, feature_spread, frozen_copy, views_text
 from selm.optimisation import Optimisation, cosine, linear_warmup
 from selm.settings import Pretraining, Views
 from selm.views import Batch
@@ -56,6 +55,7 @@ class GPSSELM(Method):
         self.settings, self.terms = settings, terms
         self.encoder, dim = encoder, encoder.dim
         self.needs_parents = terms.reconstruction
+        self.needs = tuple(name for name, on in (("price", terms.price), ("density", terms.density)) if on)
         if terms.distillation:
             self.head = ProjectionHead(dim, settings.out_dim, settings.head_hidden, settings.head_bottleneck)
             self.teacher_head = frozen_copy(self.head)

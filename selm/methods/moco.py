@@ -15,8 +15,17 @@ from selm import distributed, losses
 from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.heads import contrastive_head
-from selm.methods.base import Method, feature_spread, views_text
-from selm.methods.momentum import follow, frozen_copy, momentum_of_run, push, queue_length, random_units
+from selm.methods.base import (
+    Method,
+    feature_spread,
+    follow,
+    frozen_copy,
+    momentum_of_run,
+    push,
+    queue_length,
+    random_units,
+    views_text,
+)
 from selm.optimisation import Optimisation
 from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler

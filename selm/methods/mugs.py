@@ -13,9 +13,7 @@ from torch import Tensor
 from selm import distributed, losses
 from selm.encoder import MapEncoder
 from selm.heads import PredictedHead, ProjectionHead, RelationBlock
-from selm.methods import momentum
-from selm.methods.base import Method, feature_spread, views_text
-from selm.methods.momentum import follow, frozen_copy, queue_length, random_units
+from selm.methods.base import Method, feature_spread, follow, frozen_copy, push, queue_length, random_units, views_text
 from selm.optimisation import Optimisation, cosine
 from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler, erased
@@ -196,11 +194,11 @@ class Mugs(Method):
             follow(slow, fast, keep)
         instance, local, logits, first, weak, taught = self._next
         for view in range(2):
-            momentum.push(self.instance_queue, self.instance_pointer, distributed.gather(instance[view]))
-            momentum.push(self.group_queue, self.group_pointer, distributed.gather(local[view]))
+            push(self.instance_queue, self.instance_pointer, distributed.gather(instance[view]))
+            push(self.group_queue, self.group_pointer, distributed.gather(local[view]))
         chosen = None if weak is None else distributed.gather(weak)
-        momentum.push(self.memory, self.memory_pointer, distributed.gather(first), chosen)
-        momentum.push(self.teacher_memory, self.teacher_memory_pointer, distributed.gather(taught))
+        push(self.memory, self.memory_pointer, distributed.gather(first), chosen)
+        push(self.teacher_memory, self.teacher_memory_pointer, distributed.gather(taught))
         self.centre.copy_(
             losses.moving_average(self.centre, distributed.batch_mean(logits), self.settings.centre_momentum)
         )

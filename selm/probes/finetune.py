@@ -15,9 +15,8 @@ from tqdm import tqdm
 
 from selm.encoder import channels_last, laid
 from selm.errors import InputError
-from selm.probes.folds import BufferedFolds, Collector, problems
+from selm.probes.folds import BufferedFolds, Collector, OutOfFold, problems
 from selm.probes.frozen import minibatches
-from selm.probes.outcome import OutOfFold
 
 AUGMENTATIONS = ("none", "flips")
 

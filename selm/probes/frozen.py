@@ -22,8 +22,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from selm.errors import InputError
-from selm.probes.folds import BufferedFolds, Collector, Problems, problems
-from selm.probes.outcome import OutOfFold
+from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, problems
 
 # Weights of the models trained in one go: about what stays in a core's second-level cache with Adam's two moments.
 _WEIGHTS_AT_ONCE = {"cpu": 400_000, "cuda": 100_000_000}

@@ -17,9 +17,8 @@ from torch import Tensor
 
 from selm.errors import InputError
 from selm.maps.sphere import chords
-from selm.probes.folds import BufferedFolds, Collector, problems
+from selm.probes.folds import BufferedFolds, Collector, OutOfFold, problems
 from selm.probes.frozen import conditioned, fold_statistics
-from selm.probes.outcome import OutOfFold
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from selm.errors import InputError
-from selm.probes.folds import BufferedFolds, Collector, Problems, problems
-from selm.probes.outcome import OutOfFold
+from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, problems
 
 if TYPE_CHECKING:
     from selm.maps.atlas import Atlas

@@ -11,7 +11,7 @@ from reproduction import paths, publishing
 from reproduction.computed import encoders
 from reproduction.profiles import get_profile
 from selm import checkpoints, files
-from selm.embedding import embedder
+from selm.embedding.inference import load_encoder
 from selm.errors import InputError
 
 SMOKE = get_profile("smoke")
@@ -31,7 +31,7 @@ def test_a_published_encoder_is_found_in_place_of_training(
     assert card.startswith("# Tile2Vec, profile smoke") and "© OpenStreetMap" in card and "stand-ins" in card
     assert "96 images seen" in card and "reduced scale" in card
     before = checkpoints.load_tensors(folder / "model.safetensors")[0]
-    assert embedder.load_encoder(published).config.image_px == SMOKE.views.global_px
+    assert load_encoder(published).config.image_px == SMOKE.views.global_px
 
     shutil.rmtree(folder)
     with monkeypatch.context() as patch:
@@ -53,7 +53,7 @@ def test_a_published_encoder_is_found_in_place_of_training(
 
 def test_what_comes_with_the_code_is_whole() -> None:
     for config in sorted(paths.encoders().glob("*/*/config.json")):
-        encoder = embedder.load_encoder(config.parent)
+        encoder = load_encoder(config.parent)
         run = files.read_json(config.parent / "run.json")
         assert run["complete"] and run["config"]["encoder"]["arch"] == encoder.config.arch
         assert "openstreetmap" in (config.parent / "README.md").read_text(encoding="utf-8").lower()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selm import losses
-from selm.methods import momentum
+from selm.methods.base import push
 
 DTYPES = {torch.float64: 1e-5, torch.float32: 1e-5, torch.bfloat16: 1e-5}
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).removeprefix("torch."))
@@ -95,7 +95,7 @@ def test_a_queue_holds_the_last_entries_in_the_order_they_came(length, n):
     ring, at, value = [-1.0] * length, 0, 0.0
     for _ in range(9):
         values = value + torch.arange(n, dtype=torch.float32)
-        momentum.push(queue, pointer, values[:, None].expand(n, 2))
+        push(queue, pointer, values[:, None].expand(n, 2))
         for entry in values.tolist():
             ring[at] = entry
             at = (at + 1) % length
@@ -113,7 +113,7 @@ def test_a_queue_takes_only_the_chosen(length, n):
     for step in range(12):
         values = 100 * step + torch.arange(n, dtype=torch.float32)
         chosen = torch.rand(n, generator=generator) < 0.5 if step != 3 else torch.zeros(n, dtype=torch.bool)
-        momentum.push(queue, pointer, values[:, None].expand(n, 2), chosen)
+        push(queue, pointer, values[:, None].expand(n, 2), chosen)
         for value, take in list(zip(values.tolist(), chosen.tolist(), strict=True))[-length:]:
             if take:
                 ring[at] = value

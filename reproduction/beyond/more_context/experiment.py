@@ -37,9 +37,8 @@ from selm.encoder import STAGES
 from selm.maps.sphere import pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
-from selm.probes.folds import BufferedFolds
+from selm.probes.folds import BufferedFolds, OutOfFold
 from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
-from selm.probes.outcome import OutOfFold
 
 EXPERIMENT = "surroundings"
 VERSION = 4

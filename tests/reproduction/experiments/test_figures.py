@@ -25,7 +25,7 @@ from reproduction.profiles import get_profile
 from reproduction.settings import Area, Figures, Query, Retrieval
 from selm.encoder import EncoderConfig
 from selm.errors import InputError
-from selm.maps.palette import make_palette
+from selm.maps.style import make_palette
 from selm.probes.practitioner import colour_histogram
 
 SMOKE = get_profile("smoke")

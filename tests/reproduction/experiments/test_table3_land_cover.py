@@ -15,7 +15,7 @@ from reproduction.experiments.cells import is_finished
 from reproduction.labels.land_cover import STYLE, majority
 from reproduction.profiles import get_profile
 from selm.maps.mercator import to_tile
-from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.style import LAND_COVER_CLASSES
 
 SMOKE = get_profile("smoke")
 

@@ -20,12 +20,12 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from synthetic import SyntheticAtlas
 
-from selm.embedding import blocks as blocks_
-from selm.embedding import embedder as embedder_
-from selm.embedding.blocks import cut_squares
-from selm.embedding.embedder import Embedder, OutsideMapWarning, load_encoder
+from selm.embedding import inference
+from selm.embedding.blocks import Plan
+from selm.embedding.embedder import Embedder
+from selm.embedding.inference import cut_squares, load_encoder
 from selm.encoder import MapEncoder
-from selm.errors import InputError
+from selm.errors import InputError, OutsideMapWarning
 from selm.maps.atlas import Atlas, block_path
 from selm.views import DeviceAtlas
 
@@ -119,7 +119,7 @@ def test_features_of_all_stages_at_several_zooms(tmp_path: Path) -> None:
 
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
-    monkeypatch.setattr(embedder_, "_TOGETHER", 17)
+    monkeypatch.setattr(inference, "TOGETHER", 17)
     zooms = (17, 16, 13, 11)
     atlas = made_up.atlas(tmp_path, 7, 6, without=((3, 3), (6, 0)), zooms=zooms)
     encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=zooms[1:]))
@@ -180,7 +180,7 @@ def test_the_plan_holds_every_image_with_all_its_blocks_and_little_at_once() -> 
 
     x, y = (np.floor(v).astype(np.int32) for v in to_tile(lat, lon, 13))
     keys = np.unique(np.stack([x, y], 1), axis=0)
-    plan = blocks_.Plan.make(lat, lon, 17, 128, 128, keys)
+    plan = Plan.make(lat, lon, 17, 128, 128, keys)
     assert sorted(np.concatenate(plan.groups).tolist()) == list(range(len(plan.centres)))
     members = set(map(tuple, keys.tolist()))
     for images, blocks in zip(plan.groups, plan.blocks, strict=True):
@@ -316,7 +316,7 @@ def test_models_that_cannot_be_used(encoder: MapEncoder, tmp_path: Path) -> None
             load_encoder(model)
         assert "\n" not in str(caught.value) and str(model) in str(caught.value)
 
-    refused(tmp_path / "nothing", "not a run folder, nor a Hub id")
+    refused(tmp_path / "nothing", "not a run folder, a Hub id")
     refused(tmp_path, "holds no model")
     (tmp_path / "run.json").write_text("{}")
     refused(tmp_path, "the run is not finished")

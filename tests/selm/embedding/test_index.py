@@ -12,9 +12,8 @@ import pytest
 pytest.importorskip("faiss")
 
 from selm import cli
-from selm.embedding.index import Index, build_index, nearest_in_index
-from selm.embedding.nearest import Nearest
-from selm.embedding.tables import embedding_pieces, nearest_in_file, one_embedding
+from selm.embedding.search import Index, Nearest, build_index, find_nearest
+from selm.embedding.tables import embedding_pieces, one_embedding
 from selm.errors import InputError
 
 N, DIM = 12_000, 24
@@ -61,31 +60,31 @@ def test_it_finds_what_exact_search_finds(table: pd.DataFrame, index: Index) -> 
     assert recall > 0.9
     np.testing.assert_array_equal(found[:, 0], rows)  # itself
     np.testing.assert_allclose(close, similarity, atol=5e-3)
-    assert index.about["cells"] > 1 and index.about["kept"] > 0.99
+    assert index.about["lists"] > 1 and index.about["kept"] > 0.99
 
 
-def test_looking_into_fewer_cells_finds_less(table: pd.DataFrame, index: Index) -> None:
+def test_looking_into_fewer_lists_finds_less(table: pd.DataFrame, index: Index) -> None:
     questions = vectors_of(table)[6::97]
-    everything, _ = index.query(questions, 20, cells=10_000)
-    one_cell, _ = index.query(questions, 20, cells=1)
-    shared = [len(set(a) & set(b)) for a, b in zip(everything, one_cell, strict=True)]
+    everything, _ = index.query(questions, 20, lists=10_000)
+    one_list, _ = index.query(questions, 20, lists=1)
+    shared = [len(set(a) & set(b)) for a, b in zip(everything, one_list, strict=True)]
     assert np.mean(shared) < 20
 
 
 def test_places_without_an_embedding_are_never_found(table: pd.DataFrame, index: Index) -> None:
     assert index.about["places"] == N - len(MISSING) and index.about["rows"] == N
-    rows, _ = index.query(vectors_of(table)[0], N, cells=10_000)
+    rows, _ = index.query(vectors_of(table)[0], N, lists=10_000)
     found = rows[rows >= 0]
     assert len(found) == N - len(MISSING) and not set(found) & set(MISSING)
 
 
 def test_the_answer_is_that_of_exact_search_in_the_same_form(file: Path, index: Index) -> None:
-    exact, close = nearest_in_file(file, 4, row=123), nearest_in_index(index.folder, 4, row=123)
+    exact, close = find_nearest(file, 4, row=123), find_nearest(index.folder, 4, row=123)
     assert list(close) == list(exact) and 123 not in set(close["row"])
     assert close["row"].tolist() == exact["row"].tolist()
     np.testing.assert_array_equal(close["metres"], exact["metres"])
     place = (35.5, 139.5)
-    assert nearest_in_index(index.folder, 3, like=place)["row"][0] == nearest_in_file(file, 3, like=place)["row"][0]
+    assert find_nearest(index.folder, 3, like=place)["row"][0] == find_nearest(file, 3, like=place)["row"][0]
 
 
 def test_a_file_is_read_in_pieces_with_the_same_content(table: pd.DataFrame, file: Path, tmp_path: Path) -> None:
@@ -112,9 +111,9 @@ def test_what_cannot_be_used_is_named_in_a_line(file: Path, index: Index, tmp_pa
         build_index(tmp_path / "none.parquet", tmp_path / "x", progress=False)
     assert not (tmp_path / "x").exists()
     with pytest.raises(InputError, match="row 6 has no embedding"):
-        nearest_in_index(index.folder, row=6)
+        find_nearest(index.folder, row=6)
     with pytest.raises(InputError, match="no row 12001"):
-        nearest_in_index(index.folder, row=12_001)
+        find_nearest(index.folder, row=12_001)
     with pytest.raises(InputError, match="a vector of 3 numbers; the index is of 24"):
         index.query([1, 2, 3])
     (tmp_path / "index.json").write_text(json.dumps({"format": 99}))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selm.embedding import nearest
-from selm.embedding.nearest import Nearest
+from selm.embedding import search
+from selm.embedding.search import Nearest
 from selm.errors import InputError
 
 
@@ -27,7 +27,7 @@ def slow(embeddings: np.ndarray, vector: np.ndarray, k: int, metric: str) -> lis
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("chunk", [2**26, 100])
 def test_as_a_slow_loop_finds_them(metric: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nearest, "_CHUNK_BYTES", chunk)  # 100 bytes: pieces of a few rows
+    monkeypatch.setattr(search, "CHUNK_BYTES", chunk)  # 100 bytes: pieces of a few rows
     rng = np.random.default_rng(0)
     embeddings = rng.integers(-2, 3, (60, 3)).astype(np.float32) + 0.5  # few values: many ties
     embeddings[[3, 17]] = np.nan

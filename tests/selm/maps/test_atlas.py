@@ -160,7 +160,7 @@ def test_sizes_that_do_not_divide_are_refused() -> None:
 def test_reading_needs_no_drawing_library() -> None:
     code = (
         "import sys; sys.modules['mapnik'] = sys.modules['geopandas'] = sys.modules['pyrosm'] = None;"
-        "import selm.maps.atlas, selm.maps.entropy, selm.maps.palette, selm.maps.mercator, selm.maps.sources,"
+        "import selm.maps.atlas, selm.maps.entropy, selm.maps.style, selm.maps.mercator, selm.maps.sources,"
         "selm.maps.draw"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

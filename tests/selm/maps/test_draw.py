@@ -20,7 +20,7 @@ from PIL import Image
 from selm.errors import InputError
 from selm.maps import mercator
 from selm.maps.atlas import Atlas, block_path
-from selm.maps.palette import LAND_COVER_CLASSES
+from selm.maps.style import LAND_COVER_CLASSES
 
 pytest.importorskip("mapnik")
 from selm.maps import draw

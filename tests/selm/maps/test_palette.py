@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from selm.maps import palette
+from selm.maps import style
 
 COLOURS = [(242, 239, 233), (170, 211, 223), (255, 255, 255), (217, 208, 201), (220, 42, 103), (170, 211, 223)]
 
 
 def test_flat_colours_come_first_and_blends_follow() -> None:
-    made = palette.make_palette(COLOURS)
+    made = style.make_palette(COLOURS)
     assert made.shape == (256, 3) and made.dtype == np.uint8
     assert made[:5].tolist() == [list(colour) for colour in COLOURS[:5]]  # the repeated one once
-    assert (palette.make_palette(COLOURS) == made).all()
+    assert (style.make_palette(COLOURS) == made).all()
     # Blends of two lie near the palette: no more than 12 of 255 away in any channel.
     rng = np.random.default_rng(0)
     flat = np.array(COLOURS, float)
@@ -24,21 +24,21 @@ def test_flat_colours_come_first_and_blends_follow() -> None:
 
 
 def test_without_blends_only_the_flat_colours_are_used() -> None:
-    made = palette.make_palette(COLOURS, blends=False)
+    made = style.make_palette(COLOURS, blends=False)
     assert made[:5].tolist() == [list(colour) for colour in COLOURS[:5]]
     assert (made[5:] == made[0]).all()
-    table = palette.lookup(made)
+    table = style.lookup(made)
     assert table.max() == 4
 
 
 def test_indices_are_the_nearest_colours() -> None:
-    made = palette.make_palette(COLOURS)
-    table = palette.lookup(made)
+    made = style.make_palette(COLOURS)
+    table = style.lookup(made)
     rng = np.random.default_rng(1)
     pixels = np.full((40, 50, 4), 255, np.uint8)
     pixels[..., :3] = rng.integers(0, 256, (40, 50, 3))
     pixels[0, :5, :3] = made[:5]
-    indices = palette.to_indices(pixels, table)
+    indices = style.to_indices(pixels, table)
     assert indices.shape == (40, 50) and indices.dtype == np.uint8
     assert indices[0, :5].tolist() == [0, 1, 2, 3, 4]
     chosen = ((pixels[..., :3].astype(float) - made[indices]) ** 2).sum(-1) ** 0.5
@@ -47,5 +47,5 @@ def test_indices_are_the_nearest_colours() -> None:
 
 
 def test_land_cover_has_13_classes() -> None:
-    assert len(palette.LAND_COVER_CLASSES) == len(set(palette.LAND_COVER_CLASSES)) == 13
-    assert palette.LAND_COVER_CLASSES[0] == "none"
+    assert len(style.LAND_COVER_CLASSES) == len(set(style.LAND_COVER_CLASSES)) == 13
+    assert style.LAND_COVER_CLASSES[0] == "none"

@@ -15,10 +15,9 @@ from torch import nn
 
 from reproduction.profiles import PROFILES
 from selm.errors import InputError
-from selm.methods import METHODS, momentum
-from selm.methods.base import Method
+from selm.methods import METHODS
+from selm.methods.base import Method, momentum_of_run, push, queue_length
 from selm.methods.moco import MoCoSettings, SplitBatchNorm2d, cluster_coordinates, deal
-from selm.methods.momentum import momentum_of_run, queue_length
 from selm.pretrain import Trainer
 from selm.views import ViewSampler
 
@@ -174,7 +173,7 @@ def contrast_now(made: Method, places: ViewSampler) -> dict[str, float]:
     twin, values = copy.deepcopy(made), []
     for seed in range(6):
         values.append(twin.contrast(twin.draw(places, 16, torch.Generator().manual_seed(1000 + seed)))[1])
-        momentum.push(twin.queue, twin.pointer, twin._next_keys)
+        push(twin.queue, twin.pointer, twin._next_keys)
     return {key: sum(value[key].item() for value in values[-4:]) / 4 for key in values[0]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selm.probes.outcome import OutOfFold, hits, missing
+from selm.probes.folds import OutOfFold, hits, missing
 
 
 def slow_hit(scores: list[float], label: int, k: int) -> float:

@@ -267,10 +267,10 @@ def best_tries(profile: str) -> list[str]:
     return out
 
 
-def top_recall(profile: str, query: str = "d0") -> pd.DataFrame | None:
-    """Top-1 % recall (%) of each representation in each area by one query: a row a method, a column an area."""
+def top_recall(profile: str) -> pd.DataFrame | None:
+    """Top-1 % recall (%) of views that are turned and zoomed: a row a representation, a column an area."""
     rows = published.results("figure5", profile)
     if rows is None:
         return None
-    chosen = rows[(rows["query"] == query) & (rows["share"] == 1)]
+    chosen = rows[(rows["query"] == "d0") & (rows["share"] == 1)]
     return 100 * chosen.pivot_table(index="method", columns="area", values="recall", sort=False)

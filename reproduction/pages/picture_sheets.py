@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reproduction import paths
+from selm.files import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,10 +178,8 @@ def japan_sheet(out: Path) -> None:
 
 
 def _save(figure: Figure, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
-    figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    temporary.replace(out)
+    with written(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     print(out)
 
 

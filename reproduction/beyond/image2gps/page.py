@@ -112,7 +112,7 @@ def loss_curves(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_lines(predictions: pd.DataFrame, columns: int = 3) -> Figure:
+def error_lines(predictions: pd.DataFrame) -> Figure:
     """True (dots) and predicted (crosses) coordinates joined by error lines, one panel a way; the source's figure 4."""
     import matplotlib.pyplot as plt
 
@@ -120,7 +120,7 @@ def error_lines(predictions: pd.DataFrame, columns: int = 3) -> Figure:
 
     use_style()
     ways = list(dict.fromkeys(predictions["way"]))
-    columns = min(columns, len(ways))
+    columns = min(3, len(ways))
     n_rows = -(-len(ways) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(WIDTH, 2.6 * n_rows), squeeze=False, sharex=True, sharey=True)
     for axis, way in zip(axes.flat, ways, strict=False):

@@ -30,7 +30,7 @@ from benchmarks import measure
 from benchmarks.embedding import coordinates
 from benchmarks.steps import EmptyMap, empty_sampler
 from reproduction import paths
-from reproduction.pages import findings
+from reproduction.pages import published
 from reproduction.profiles import get_profile
 from reproduction.rows import PRETRAINED
 from reproduction.rows import ROWS as METHODS
@@ -167,7 +167,7 @@ def main() -> int:
             raise InputError(f"{chosen.rates}: no such file; python -m benchmarks.pretraining makes it")
         rates = pd.read_csv(chosen.rates)
         watts = chosen.watts or (10.0 if "x86" in str(rates["device"].iloc[0]) else 700.0)
-        rows = estimate(get_profile(chosen.profile), rates, watts, findings.published(ON_GPU, "runs"))
+        rows = estimate(get_profile(chosen.profile), rates, watts, published.results("runs", ON_GPU))
     except InputError as error:
         print(f"cost: {error}")
         return 2

@@ -3,25 +3,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reproduction import paths, report
-from reproduction.pages.tables import printed_values
+from reproduction.pages import published
+from reproduction.pages.claim_tables import printed_values
+from reproduction.pages.more_context import chosen_zooms, zooms_title
 from reproduction.report import PERCENT, records, summarise
-from reproduction.titles import AS_IT_IS, LAST_STAGE, ONE_ORIENTATION, title_of
+from reproduction.titles import AS_IT_IS, title_of
 from selm.errors import InputError
 
-REFERENCES = (
-    *report.REFERENCES.values(),
-    *report.NETWORK.values(),
-)  # the first that is there counts: the last has fewest rows
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
 _OURS = ("gps_selm",)
 _UNITS = {"mse": "", "top1": "points", "top5": "points", "ap50": "points", "recall1": "points"}
@@ -71,18 +66,6 @@ GROUPS = (
 )  # fmt: skip
 
 
-def reference(folder: Path | None = None) -> str | None:
-    """Name of the best reference profile whose claims have been published, or None."""
-    where = paths.repository() / "data" / "results" if folder is None else folder
-    return next((name for name in REFERENCES if (where / name / "claims.csv").exists()), None)
-
-
-def published(profile: str, name: str, folder: Path | None = None) -> pd.DataFrame | None:
-    """A published table of a profile (`claims`, `table1`, `figure5`, …), or None where there is none."""
-    file = (paths.repository() / "data" / "results" if folder is None else folder) / profile / f"{name}.csv"
-    return pd.read_csv(file) if file.exists() else None
-
-
 def _of(claims: pd.DataFrame, group: Group) -> pd.DataFrame:
     chosen = claims[claims["where"] == group.where]
     for column in ("a", "b"):
@@ -111,7 +94,7 @@ def _paper_gain(claim: Any) -> float:
     return b - a if metric == "mse" else a - b
 
 
-def verdict(counts: dict[str, int]) -> str:
+def group_verdict(counts: dict[str, int]) -> str:
     """One word for a group of claims, by those that were tested: ``holds``, ``holds in part`` (the rest undecided),
     ``reversed``, ``reversed in part``, ``mixed`` (some of both), ``undecided``; ``not run`` where none was."""
     holds, against, open_ = (bool(counts.get(name)) for name in ("holds", "reversed", "undecided"))
@@ -122,7 +105,7 @@ def verdict(counts: dict[str, int]) -> str:
     return "undecided" if open_ else "not run"
 
 
-def summary(claims: pd.DataFrame) -> pd.DataFrame:
+def verdicts_by_group(claims: pd.DataFrame) -> pd.DataFrame:
     """One row a group of claims: section, claim, verdict, how many hold, are undecided, reversed or not run, and the
     range of the gains, ours and the paper's, as text. claims: `reproduction.experiments.claim_verdicts`, as
     published."""
@@ -137,7 +120,7 @@ def summary(claims: pd.DataFrame) -> pd.DataFrame:
         tested = chosen[chosen["verdict"] != "not run"]
         rows.append(
             {
-                "section": group.section, "claim": group.claim, "where": group.where, "verdict": verdict(counts),
+                "section": group.section, "claim": group.claim, "where": group.where, "verdict": group_verdict(counts),
                 "holds": counts.get("holds", 0), "undecided": counts.get("undecided", 0),
                 "reversed": counts.get("reversed", 0), "not_run": counts.get("not run", 0),
                 "gain": _span(tested["gain"], metric, scale),
@@ -221,72 +204,17 @@ _KINDS = {
 }  # fmt: skip
 
 
-def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
-
-    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; asides (one
-    orientation, the last stage) are left out.
-    """
-    rows = rows[~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
-    beside = rows["setting"].str.endswith("coordinates")
-    best = rows.groupby([rows["method"], beside])["validation"].transform("min")
-    return rows[rows["validation"].isna() | (rows["validation"] == best)]
-
-
-def zooms_of(setting: str) -> str:
-    """ "zooms 17-16-15-14, coordinates" → "zooms 17-14"."""
-    return re.sub(r"(\d+)(?:-\d+)*-(\d+)", r"\1-\2", setting.removesuffix(", coordinates"))
-
-
-def what_it_adds(rows: pd.DataFrame, aside: str) -> pd.DataFrame:
-    """For the chapter on more context: its rows at all zooms beside their `aside` (of `reproduction.titles`), which
-    lacks what they have.
-
-    Columns: method, coordinates (bool), split, without, with (mean squared errors); a row where both are there.
-    """
-    table = summarise(rows[rows["validation"].notna()])
-    table["coordinates"] = table["setting"].str.endswith("coordinates")
-    table["seen"] = np.where(table["setting"].str.contains(aside), "without", "with")
-    table["setting"] = table["setting"].str.replace(aside, "")
-    keys = ["method", "coordinates", "split", "setting"]
-    table["order"] = table["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
-    wide = table.pivot(index=["order", *keys], columns="seen", values="mean").reindex(columns=["without", "with"])
-    wide = wide.dropna().reset_index().sort_values(["coordinates", "order", "split"], ascending=[True, True, False])
-    return wide[["method", "coordinates", "split", "without", "with"]].rename_axis(columns=None).reset_index(drop=True)
-
-
-def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
-    """The chapter on more context, a row for each encoder, with the coordinates or without, at its `chosen_zooms`.
-
-    Columns: method, coordinates (bool), zooms, validation (mean squared error there), random and blocks ("mean ± sd").
-    """
-    some = chosen_zooms(rows)
-    table = summarise(some)
-    table["text"] = [f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)]
-    wide = table.pivot(index=["method", "setting"], columns="split", values="text").reset_index()
-    validation = some.groupby(["method", "setting"])["validation"].first()
-    out = wide.assign(
-        validation=[validation[key] for key in zip(wide["method"], wide["setting"], strict=True)],
-        coordinates=wide["setting"].str.endswith("coordinates"),
-        zooms=wide["setting"].map(zooms_of),
-    )
-    order = out["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
-    out = out.assign(order=order).sort_values(["coordinates", "order"]).reset_index(drop=True)
-    splits = [name for name in ("random", "blocks") if name in out]
-    return out[["method", "coordinates", "zooms", "validation", *splits]]
-
-
-def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
+def practice(profile: str) -> pd.DataFrame | None:
     """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
 
     By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
     where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
     """
-    rows = published(profile, "table1", folder)
+    rows = published.results("table1", profile)
     if rows is None:
         return None
     parts = [rows[rows["setting"].isin(list(_KINDS))]]
-    wider = published(profile, "surroundings", folder)
+    wider = published.results("surroundings", profile)
     if wider is not None:
         parts.append(chosen_zooms(wider))
     table = pd.concat(parts)
@@ -297,7 +225,7 @@ def practice(profile: str, folder: Path | None = None) -> pd.DataFrame | None:
     zooms = ~table["setting"].isin(list(_KINDS))
     beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
     table["title"] = table["method"].map(title_of)
-    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_of)
+    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_title)
     table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
     table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
     table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
@@ -322,10 +250,10 @@ def worth(rows: pd.DataFrame) -> list[str]:
     return out
 
 
-def best_tries(profile: str, folder: Path | None = None) -> list[str]:
+def best_tries(profile: str) -> list[str]:
     """A sentence for each method of the sweep: its error in the test region as it is and by the try that was chosen in
     the validation regions (`reproduction.experiments.ablations.tuned`)."""
-    rows, sweep = published(profile, "tuned", folder), published(profile, "ablations", folder)
+    rows, sweep = published.results("tuned", profile), published.results("ablations", profile)
     if rows is None or sweep is None:
         return []
     tries = sweep.groupby("method")["variant"].nunique()
@@ -339,27 +267,10 @@ def best_tries(profile: str, folder: Path | None = None) -> list[str]:
     return out
 
 
-def top_recall(profile: str, query: str = "d0", folder: Path | None = None) -> pd.DataFrame | None:
-    """Top-1 % recall (%) of each representation in each area by one query: a row a method, a column an area."""
-    rows = published(profile, "figure5", folder)
+def top_recall(profile: str) -> pd.DataFrame | None:
+    """Top-1 % recall (%) of views that are turned and zoomed: a row a representation, a column an area."""
+    rows = published.results("figure5", profile)
     if rows is None:
         return None
-    chosen = rows[(rows["query"] == query) & (rows["share"] == 1)]
+    chosen = rows[(rows["query"] == "d0") & (rows["share"] == 1)]
     return 100 * chosen.pivot_table(index="method", columns="area", values="recall", sort=False)
-
-
-def published_images(profile: str, name: str, n: int, folder: Path | None = None, columns: int = 10) -> Any:
-    """uint8 (n, px, px, 3): the first n images of a published sheet (`reproduction.experiments.figure2_tsne.sheet`),
-    or None."""
-    from PIL import Image
-
-    file = (paths.repository() / "data" / "results" if folder is None else folder) / profile / f"{name}.png"
-    if not file.exists():
-        return None
-    with Image.open(file) as picture:
-        canvas = np.asarray(picture.convert("RGB"))
-    px = canvas.shape[1] // columns
-    if n > columns * (canvas.shape[0] // px):
-        raise InputError(f"{file}: a sheet of {columns * (canvas.shape[0] // px)} images, {n} are asked for")
-    corners = [(i // columns * px, i % columns * px) for i in range(n)]
-    return np.stack([canvas[y : y + px, x : x + px] for y, x in corners]) if n else np.zeros((0, px, px, 3), np.uint8)

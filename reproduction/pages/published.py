@@ -1,69 +1,65 @@
-"""What the pages of the chapters beyond the paper share: published rows, and plain tables."""
+"""Committed results: where they lie, and how a page reads one table of them.
+
+A table is ``data/results/PROFILE/NAME.csv``. Whole results, checked and put together, are read by
+`reproduction.report`.
+"""
 
 from __future__ import annotations
 
-import html
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from reproduction import paths
-from reproduction.pages.tables import PLUMBING_CHECKS, Html, _td, _wrap
+from reproduction import paths, report
 from selm.errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-OBJECTIVES = {"contrast": "by contrast with the map image", "distillation": "by distilling GPS-SELM"}
-_PERCENT = ("top1", "top5")
+REFERENCES = (*report.REFERENCES.values(), *report.NETWORK.values())  # the best first; the last has fewest rows
+MEASUREMENTS = "benchmarks"  # what the scripts of `benchmarks/` measured lies beside the profiles
+_DTYPES = {"run_id": str, "commit": str, "data": str, "date": str}  # never read as numbers
 
 
-def published(profiles: Sequence[str], name: str, folder: Path | None = None) -> pd.DataFrame | None:
-    """The committed results ``NAME.csv`` of the first of these profiles that has them, or None."""
-    where = paths.repository() / "data" / "results" if folder is None else folder
-    for profile in profiles:
-        file = where / profile / f"{name}.csv"
-        if file.exists():
-            return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
-    return None
+def results_folder() -> Path:
+    """Where committed results lie, a folder a profile."""
+    return paths.repository() / "data" / "results"
 
 
-def printed(name: str, folder: Path | None = None) -> pd.DataFrame:
+def profile_with(name: str, *profiles: str) -> str | None:
+    """The first of these profiles (by default, of `REFERENCES`) that has the table `name`, or None."""
+    folder = results_folder()
+    return next((profile for profile in profiles or REFERENCES if (folder / profile / f"{name}.csv").exists()), None)
+
+
+def results(name: str, *profiles: str) -> pd.DataFrame | None:
+    """The table `name` (`claims`, `table1`, `figure5`, …) of `profile_with`, or None where there is none."""
+    profile = profile_with(name, *profiles)
+    return None if profile is None else pd.read_csv(results_folder() / profile / f"{name}.csv", dtype=_DTYPES)
+
+
+def sheet_images(name: str, profile: str, n: int) -> NDArray[np.uint8] | None:
+    """uint8 (n, px, px, 3): the first n images of a published sheet, ``NAME.png``, or None where there is none.
+
+    `reproduction.experiments.figure2_tsne.sheet` makes such sheets.
+    """
+    from PIL import Image
+
+    columns = 10
+    file = results_folder() / profile / f"{name}.png"
+    if not file.exists():
+        return None
+    with Image.open(file) as picture:
+        canvas = np.asarray(picture.convert("RGB"))
+    px = canvas.shape[1] // columns
+    if n > columns * (canvas.shape[0] // px):
+        raise InputError(f"{file}: a sheet of {columns * (canvas.shape[0] // px)} images, {n} are asked for")
+    corners = [(i // columns * px, i % columns * px) for i in range(n)]
+    return np.stack([canvas[y : y + px, x : x + px] for y, x in corners]) if n else np.zeros((0, px, px, 3), np.uint8)
+
+
+def other_paper(name: str) -> pd.DataFrame:
     """A table of another paper as printed, from ``data/paper/NAME.csv``."""
-    file = (paths.repository() / "data" / "paper" if folder is None else folder) / f"{name}.csv"
+    file = paths.repository() / "data" / "paper" / f"{name}.csv"
     if not file.exists():
         raise InputError(f"{file}: no such table")
     return pd.read_csv(file)
-
-
-def simple_table(head: Sequence[str], sections: Mapping[str, Sequence[Sequence[str]]], caption: str = "") -> Html:
-    """Rows of ready cells under headings; a section named "" has no heading. Cells may hold HTML."""
-    top = "<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"
-    body = ""
-    for section, rows in sections.items():
-        if section and rows:
-            body += f'<tr class="section"><td colspan="{len(head)}">{html.escape(section)}</td></tr>'
-        for row in rows:
-            body += "<tr>" + f"<td>{row[0]}</td>" + "".join(_td(cell) for cell in row[1:]) + "</tr>"
-    return Html(_wrap(caption, top, body))
-
-
-def text_cell(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
-
-
-def spread(values: pd.Series[float], digits: int, scale: float = 1.0) -> str:
-    """mean ± sd of some trials as HTML; the mean alone for one trial, "–" for none."""
-    numbers = values.dropna().to_numpy(np.float64) * scale
-    if not len(numbers):
-        return "–"
-    text = text_cell(float(numbers.mean()), digits)
-    return text + (f"<small> ± {text_cell(float(numbers.std(ddof=1)), digits)}</small>" if len(numbers) > 1 else "")
-
-
-def heading(profile: str) -> str:
-    return f"{profile}: plumbing check, it runs, no result" if profile in PLUMBING_CHECKS else profile

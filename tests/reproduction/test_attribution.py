@@ -48,7 +48,7 @@ def test_contact_sheets_and_split_maps_show_it() -> None:
     pytest.importorskip("matplotlib").use("Agg")
     import matplotlib.pyplot as plt
 
-    from reproduction.pages import figures, picture_sheets
+    from reproduction.pages import map_figures, picture_sheets
 
     sheet = picture_sheets.contact_sheet(np.zeros((2, 4, 4, 3), np.uint8), ["a", "b"], attribution=OSM)
     assert OSM in written_on(sheet)
@@ -62,7 +62,7 @@ def test_contact_sheets_and_split_maps_show_it() -> None:
             "draw_0": [3, 4, -1],
         }
     )
-    figure = figures.split_map(places, places, cells, 0.01, OSM)
+    figure = map_figures.split_map(places, places, cells, 0.01, OSM)
     assert OSM in written_on(figure)
     assert len(figure.axes[0].patches) == 3  # a square for each cell
     plt.close("all")
@@ -71,10 +71,10 @@ def test_contact_sheets_and_split_maps_show_it() -> None:
 def test_photographs_say_whose_they_are() -> None:
     pytest.importorskip("matplotlib").use("Agg")
     from reproduction.experiments.image_sets import SOURCES
-    from reproduction.pages import figures
+    from reproduction.pages import picture_sheets
 
     for name, source in SOURCES.items():
         assert source.credit and (name.startswith("map_") == (source.credit == OSM))
     image, nothing = np.zeros((1, 8, 8, 3), np.uint8), np.zeros((0, 4))
-    shown = figures.detections(image, [nothing], [(nothing, np.zeros(0))], attribution="someone")
+    shown = picture_sheets.detections(image, [nothing], [(nothing, np.zeros(0))], attribution="someone")
     assert "someone" in written_on(shown)

@@ -1,40 +1,17 @@
-"""Result files, statuses and tables: what is shown, and what must never be."""
+"""Result files and statuses, and results beside the paper."""
 
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_results import results
 
 from reproduction import report
-from reproduction.pages import tables
 from selm.errors import InputError
-from selm.probes.claims import compare_claims
-
-
-def results(
-    profile: str = "japan-cpu", *, stand_in: bool = False, offset: float = 0.0, **fixed: object
-) -> pd.DataFrame:
-    """Ten trials of Table 1's DINO and GPS-SELM, frozen, at epochs 1 and 50, and a row without epochs."""
-    rows = []
-    for method, level in (("dino", 0.6), ("gps_selm", 0.3), ("knn_coordinates", 0.8)):
-        practitioner = method == "knn_coordinates"
-        for epochs in (0,) if practitioner else (1, 50):
-            for trial in range(10):
-                rows.append(
-                    {
-                        "experiment": "table1", "target": "l01", "split": "random", "method": method,
-                        "setting": "practitioner" if practitioner else "frozen", "epochs": epochs, "metric": "mse",
-                        "trial": trial, "value": level + offset - 0.004 * epochs + 0.01 * (trial - 4.5), "n_train": 90,
-                        "n_test": 100, "seed": 0, "profile": profile, "run_id": "abc", "stand_in": stand_in,
-                        "commit": "1234567", "data": "feed", "device": "cpu", "date": "2026-01-01", **fixed,
-                    }
-                )  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
@@ -182,111 +159,6 @@ def test_table_2_stands_beside_both_settings_but_random_init_is_only_trained() -
     assert dino["setting"].tolist() == ["frozen", "finetune"]
     assert dino["paper"].tolist() == [36.79, 36.79]
     assert set(out[out["method"] == "random_init"]["setting"]) == {"finetune"}
-
-
-def text_of(page: tables.Html) -> str:
-    return re.sub(r"<[^>]+>", " ", page.text.split("</style>")[1])
-
-
-def test_the_page_says_reduced_scale_once_and_shows_every_number() -> None:
-    out = report.compare(1, {"reference": results(), "this run": None}, target="l01", split="random")
-    page = tables.comparison_table(out, caption="Table 1 <random>")
-    assert page.text.count("reduced scale") == 1
-    assert "match" not in text_of(page)
-    assert "Table 1 &lt;random&gt;" in page.text
-    shown = text_of(page)
-    assert "0.400" in shown and "± 0.030" in shown and "Δ +0.110" in shown and "n = 10" in shown
-    assert "k-NN (5) on coordinates" in shown
-    assert "not run" in shown
-    assert page._repr_html_() == page.text
-    # each row fills the same number of columns
-    body = page.text.split("<tbody>")[1]
-    widths = {
-        sum(int(span or 1) for span in re.findall(r'<td[^>]*?(?:colspan="(\d+)")?>', row))
-        for row in body.split("</tr>")
-        if "<td" in row
-    }
-    assert widths == {1 + 3 * 3}
-
-
-def test_blocks_are_not_the_papers_split() -> None:
-    out = report.compare(1, {"reference": results("japan", split="blocks")}, target="l01", split="blocks")
-    shown = text_of(tables.comparison_table(out))
-    assert "on a random split" in shown
-    assert "match" not in shown and "differs" not in shown and "Δ" in shown
-
-
-def test_full_scale_has_a_status_a_cell_where_they_differ() -> None:
-    out = report.compare(1, {"reference": results("japan", offset=-0.11)}, target="l01", split="random")
-    page = tables.comparison_table(out)
-    assert ">match<" in page.text
-    assert ">differs<" in page.text
-    best = re.findall(r'<td class="[^"]*best[^"]*">([^<]*)', page.text)
-    assert len(best) == 1
-    assert float(best[0].replace("−", "-")) == pytest.approx(-0.01)
-
-
-def test_a_plumbing_check_carries_no_verdict() -> None:
-    out = report.compare(1, {"this run": results("demo", stand_in=True)}, target="l01", split="random")
-    page = tables.comparison_table(out)
-    assert "plumbing check" in page.text
-    for word in ("match", "differs", "stand-in data", "reduced scale", "Δ"):
-        assert word not in text_of(page)
-    assert 'class="best' not in page.text
-    assert "0.400" in text_of(page)
-
-
-def test_accuracies_are_shown_in_pairs_and_percent() -> None:
-    rows = pd.concat(
-        [
-            results(experiment="table2", target="area_type", metric="top1"),
-            results(experiment="table2", target="area_type", metric="top5", offset=0.2),
-        ]
-    )
-    out = report.compare(2, {"reference": rows}, target="area_type", split="random")
-    shown = text_of(tables.comparison_table(out))
-    assert "top-1 / top-5, %" in shown
-    assert re.search(r"40\.0\s+± 3\.0\s+/\s+60\.0\s+± 3\.0", shown)
-    assert "36.79 / 50.91" in shown
-    assert "not stated" in shown
-
-
-def claims(profile: str = "japan-cpu") -> pd.DataFrame:
-    rng = np.random.default_rng(0)
-    blocks = np.repeat(np.arange(30), 8)
-    base = rng.gamma(2, 0.3, len(blocks))
-    scores = {"dino": base + 0.3, "gps_selm": base, "gps_selm_geo": base + 0.3 + rng.normal(0, 0.2, len(blocks))}
-    pairs = [("gps_selm", "dino"), ("gps_selm_geo", "dino"), ("gps_selm", "random_init"), ("gps_selm", "geo_only")]
-    table = compare_claims(scores, pairs, blocks, higher_is_better=False, n_boot=500)
-    return table.assign(metric="mse", profile=profile, seeds_a=3, seeds_b=1)
-
-
-def test_pages_ask_nothing_of_the_network() -> None:
-    out = report.compare(1, {"reference": results()}, target="l01", split="random")
-    for page in (tables.comparison_table(out), tables.claims_table(claims()), tables.provenance_footer(results())):
-        assert not re.search(r"https?:|<script|@import|url\(", page.text)
-
-
-def test_claims_on_a_page() -> None:
-    page = tables.claims_table(claims())
-    rows = [re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", row)).strip() for row in page.text.split("<tr>")[2:]]
-    assert rows[0].startswith("GPS-SELM (geo+rec+int) beats DINO paper +0.300 +0.300 to +0.300")
-    assert rows[0].endswith("3 / 1 holds")
-    assert rows[1].endswith("undecided")
-    assert rows[2] == "GPS-SELM (geo+rec+int) beats Random Init paper – – – – not run"
-    assert "ours" in rows[3]
-    assert "30 spatial blocks with 240 points" in page.text
-    assert "for all 4 claims, run or not" in page.text and "98.33 %" in page.text
-    quiet = text_of(tables.claims_table(claims("demo")))
-    assert "holds" not in quiet and "undecided" not in quiet and "no verdict" in quiet
-
-
-def test_footer_prints_the_one_command() -> None:
-    text = tables.provenance_footer([results(), None, results("demo", stand_in=True)]).text
-    assert "selm table 1 --profile japan-cpu" in text
-    assert "selm table 1 --profile demo" in text
-    assert "1234567" in text and "feed" in text and "2026-01-01" in text
-    assert "stand-ins" in text
 
 
 def test_references_are_committed_results_or_none(tmp_path: Path) -> None:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reproduction.pages.tables import Html
+from reproduction.pages.html import Html, fixed, profile_heading, simple_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-from reproduction.pages.published import heading, simple_table, text_cell
 
 
 def _way(name: str) -> str:
@@ -22,7 +20,7 @@ def _way(name: str) -> str:
     return WAYS[name] if name in WAYS else f"location encoder: {POSITIONS[name]}"
 
 
-def accuracy_table(found: pd.DataFrame) -> Html:
+def distance_accuracy_table(found: pd.DataFrame) -> Html:
     """Accuracy within distances and the median distance of every way of finding an image."""
     rows_ = found[found["quantity"] == "accuracy"]
     distances = sorted(rows_["at"].unique())
@@ -32,27 +30,25 @@ def accuracy_table(found: pd.DataFrame) -> Html:
         hits = [float(mine.loc[(mine["quantity"] == "accuracy") & (mine["at"] == km), "value"].iloc[0]) * 100
                 for km in distances]  # fmt: skip
         median = float(mine.loc[mine["quantity"] == "median_km", "value"].iloc[0])
-        rows.append(
-            [html.escape(_way(way)), *(text_cell(hit, 1) for hit in hits), text_cell(median, 2 if median < 10 else 0)]
-        )
+        rows.append([html.escape(_way(way)), *(fixed(hit, 1) for hit in hits), fixed(median, 2 if median < 10 else 0)])
     profile = str(found["profile"].iloc[0])
     return simple_table(
         ["share of images within, %", *(f"{km:g} km" for km in distances), "median, km"], {"": rows},
-        f"{int(found['n'].iloc[0])} images, {int(found['cells'].iloc[0])} geocells ({heading(profile)})",
+        f"{int(found['n'].iloc[0])} images, {int(found['cells'].iloc[0])} geocells ({profile_heading(profile)})",
     )  # fmt: skip
 
 
-def recall_against_area(found: pd.DataFrame) -> Figure:
+def recall_by_area_figure(found: pd.DataFrame) -> Figure:
     """Recall against the area searched, best guess first, on a logarithmic axis."""
     import matplotlib.pyplot as plt
 
-    from reproduction.pages.figures import _DASHES, COLOURS, WIDTH, use_style
+    from reproduction.pages.style import COLOURS, DASHES, WIDTH, use_style
 
     use_style()
     figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
     rows = found[found["quantity"] == "recall"]
     for i, (way, curve) in enumerate(rows.groupby("way", sort=False)):
-        axis.plot(curve["at"], 100 * curve["value"], color=COLOURS[i % 8], linestyle=_DASHES[i % 8], linewidth=1.3,
+        axis.plot(curve["at"], 100 * curve["value"], color=COLOURS[i % 8], linestyle=DASHES[i % 8], linewidth=1.3,
                   label=_way(str(way)))  # fmt: skip
     nothing = rows.groupby("at")["value"].max() == 0  # areas below the smallest cell
     left = float(nothing.index[nothing].max()) if nothing.any() else float(rows["at"].min())

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from reproduction.pages.tables import Html
+from reproduction.pages.html import Html, fixed, profile_heading, simple_table, spread
+from reproduction.pages.published import other_paper
 from reproduction.report import records
 from selm.errors import InputError
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from selm.maps.atlas import Atlas
-from reproduction.pages.published import heading, printed, simple_table, spread, text_cell
 
 
 def _start(results: pd.DataFrame) -> str:
@@ -27,14 +27,14 @@ def _start(results: pd.DataFrame) -> str:
     return "random initial weights" if starts == ["random"] else f"initial weights: {', '.join(starts)}"
 
 
-def img2gps_table2(results: pd.DataFrame | None) -> Html:
+def backbones_table(results: pd.DataFrame | None) -> Html:
     """The source's Table 2 beside a run: backbones, then the smallest with attention pooling and the distance loss."""
-    paper = printed("img2gps-table2").set_index("backbone")
+    paper = other_paper("img2gps-table2").set_index("backbone")
     head = ["backbone", "parameters", "train loss", "val loss", "val AHD, m", "test AHD, m"]
     ours: dict[str, list[list[str]]] = {}
     source = [
-        [name, f"{row.parameters_millions:.2f} M", *(text_cell(v, 4) for v in (row.train_loss, row.val_loss)),
-         *(text_cell(v, 2) for v in (row.val_ahd_m, row.test_ahd_m))]
+        [name, f"{row.parameters_millions:.2f} M", *(fixed(v, 4) for v in (row.train_loss, row.val_loss)),
+         *(fixed(v, 2) for v in (row.val_ahd_m, row.test_ahd_m))]
         for name, row in ((str(name), row) for name, row in paper.iterrows())
     ]  # fmt: skip
     if results is not None:
@@ -52,13 +52,13 @@ def img2gps_table2(results: pd.DataFrame | None) -> Html:
     return simple_table(head, {"the source, as printed: photographs, pretrained": source, **ours}, "Backbones")
 
 
-def img2gps_table3(results: pd.DataFrame | None) -> Html:
+def retrieval_table(results: pd.DataFrame | None) -> Html:
     """The source's Table 3 beside a run: k-NN retrieval."""
     from reproduction.beyond.image2gps.experiment import RECIPES
 
-    paper = printed("img2gps-table3")
+    paper = other_paper("img2gps-table3")
     names = {**RECIPES, "mean": "mean coordinate"}
-    source = [[f"{names[row.recipe]}", str(row.k or "–"), text_cell(row.val_ahd_m, 2), "–"] for row in records(paper)]
+    source = [[f"{names[row.recipe]}", str(row.k or "–"), fixed(row.val_ahd_m, 2), "–"] for row in records(paper)]
     sections: dict[str, Sequence[Sequence[str]]] = {"the source, as printed: photographs, pretrained": source}
     if results is not None:
         rows = [
@@ -69,13 +69,13 @@ def img2gps_table3(results: pd.DataFrame | None) -> Html:
     return simple_table(["features", "k", "val AHD, m", "test AHD, m"], sections, "k-NN retrieval")
 
 
-def img2gps_table4(results: pd.DataFrame | None) -> Html:
+def training_size_table(results: pd.DataFrame | None) -> Html:
     """The source's Table 4 beside a run: the number of training images."""
-    paper = printed("img2gps-table4")
+    paper = other_paper("img2gps-table4")
     head = ["training images", "train loss", "val loss", "val AHD, m", "test AHD, m"]
     source = [
-        [f"{row.n_training:,}", text_cell(row.train_loss, 4), text_cell(row.val_loss, 4), text_cell(row.val_ahd_m, 2),
-         text_cell(row.test_ahd_m, 2)]
+        [f"{row.n_training:,}", fixed(row.train_loss, 4), fixed(row.val_loss, 4), fixed(row.val_ahd_m, 2),
+         fixed(row.test_ahd_m, 2)]
         for row in records(paper)
     ]  # fmt: skip
     sections: dict[str, Sequence[Sequence[str]]] = {"the source, as printed: photographs, pretrained": source}
@@ -90,14 +90,14 @@ def img2gps_table4(results: pd.DataFrame | None) -> Html:
 
 def _described(results: pd.DataFrame) -> str:
     what = "map images as stand-in" if bool(results["stand_in"].iloc[0]) else "photographs"
-    return f"{heading(str(results['profile'].iloc[0]))} ({what})"
+    return f"{profile_heading(str(results['profile'].iloc[0]))} ({what})"
 
 
 def loss_curves(curves: pd.DataFrame) -> Figure:
     """Training (dashed) and validation loss by epoch, and the validation distance, of every network."""
     import matplotlib.pyplot as plt
 
-    from reproduction.pages.figures import COLOURS, WIDTH, use_style
+    from reproduction.pages.style import COLOURS, WIDTH, use_style
 
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
@@ -112,15 +112,15 @@ def loss_curves(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def error_lines(predictions: pd.DataFrame, columns: int = 3) -> Figure:
+def error_lines(predictions: pd.DataFrame) -> Figure:
     """True (dots) and predicted (crosses) coordinates joined by error lines, one panel a way; the source's figure 4."""
     import matplotlib.pyplot as plt
 
-    from reproduction.pages.figures import COLOURS, WIDTH, use_style
+    from reproduction.pages.style import COLOURS, WIDTH, use_style
 
     use_style()
     ways = list(dict.fromkeys(predictions["way"]))
-    columns = min(columns, len(ways))
+    columns = min(3, len(ways))
     n_rows = -(-len(ways) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(WIDTH, 2.6 * n_rows), squeeze=False, sharex=True, sharey=True)
     for axis, way in zip(axes.flat, ways, strict=False):
@@ -155,7 +155,7 @@ def error_map(predictions: pd.DataFrame, way: str, atlas: Atlas | None, zoom: in
         location=[float(rows["lat"].mean()), float(rows["lon"].mean())], tiles=None, zoom_start=16, max_zoom=20
     )
     if atlas is not None:
-        image, bbox = _ground(atlas, zoom, rows)
+        image, bbox = ground_map(atlas, zoom, rows)
         image_layer(image, bbox, "map", atlas.attribution).add_to(figure)
     for row in records(rows):
         ends = [(row.lat, row.lon), (row.predicted_lat, row.predicted_lon)]
@@ -169,7 +169,7 @@ def error_map(predictions: pd.DataFrame, way: str, atlas: Atlas | None, zoom: in
     return figure
 
 
-def _ground(
+def ground_map(
     atlas: Atlas, zoom: int, rows: pd.DataFrame, most: int = 1_400
 ) -> tuple[np.ndarray, tuple[float, float, float, float]]:
     """The drawn map around the true coordinates, at most `most` pixels a side, and the bbox that it fills."""

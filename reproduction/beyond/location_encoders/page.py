@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reproduction.pages.tables import PLUMBING_CHECKS, Html
+from reproduction.pages.claim_tables import correction_note
+from reproduction.pages.html import PLUMBING_CHECKS, Html, fixed, profile_heading, simple_table, spread, tag
 from reproduction.report import records
 from reproduction.titles import title_of
 
-if TYPE_CHECKING:
-    pass
-from reproduction.pages.published import OBJECTIVES, heading, simple_table, spread, text_cell
+OBJECTIVES = {"contrast": "by contrast with the map image", "distillation": "by distilling GPS-SELM"}
 
 
-def location_table(
+def location_probe_table(
     probes: pd.DataFrame, beside: pd.DataFrame | None, table: str, setting: str = "frozen-closed", epochs: int = 0
 ) -> Html:
     """Rows of `reproduction.beyond.location_encoders.experiment.probes` for Table 1 or 2, random folds and spatial
@@ -67,18 +65,18 @@ def location_table(
     profile = str(chosen["profile"].iloc[0]) if len(chosen) else "not run"
     return simple_table(
         [f"{unit}<br><small>n = {trials} fold draws</small>", "random folds", "spatial blocks"], sections,
-        f"{name}, {probe} ({heading(profile)})",
+        f"{name}, {probe} ({profile_heading(profile)})",
     )  # fmt: skip
 
 
 def probe_tables(probes: pd.DataFrame, beside: pd.DataFrame | None) -> list[Html]:
-    """`location_table` for every table and setting in the results; of probes trained by epochs, the last."""
+    """`location_probe_table` for every table and setting in the results; of probes trained by epochs, the last."""
     out = []
     for table in sorted(probes["table"].unique()):
         rows = probes[probes["table"] == table]
         for setting in dict.fromkeys(rows["setting"]):
             epochs = int(rows.loc[rows["setting"] == setting, "epochs"].max())
-            out.append(location_table(probes, beside, str(table), str(setting), epochs))
+            out.append(location_probe_table(probes, beside, str(table), str(setting), epochs))
     return out
 
 
@@ -118,12 +116,12 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
                 by_kind = {key: float(group.mean()) for key, group in mine.groupby(["position", "objective"])["value"]}
                 if by_kind:
                     position, objective = better(by_kind, key=by_kind.__getitem__)
-                    best = text_cell(by_kind[position, objective] * scale, digits)
+                    best = fixed(by_kind[position, objective] * scale, digits)
                     how = f"{POSITIONS[position]}, {objective}" if objective else POSITIONS[position]
                     facts.append(f"<strong>{best}</strong> from {maps} ({how})")
             means = rows.loc[(rows["coverage"] == "everywhere") & (rows["position"] == NEIGHBOURS), "value"]
             if len(means):
-                mean = text_cell(float(means.mean()) * scale, digits)
+                mean = fixed(float(means.mean()) * scale, digits)
                 facts.append(f"<strong>{mean}</strong> from the mean of the nearest maps' embeddings, no network")
             if beside is not None and len(beside):
                 others = beside[(beside["experiment"] == table) & (beside["split"] == split)]
@@ -131,19 +129,18 @@ def what_is_lost(probes: pd.DataFrame, beside: pd.DataFrame | None) -> Html:
                 for name, title in (("gps_selm", "with a map"), ("trees_coordinates", "from trees on coordinates")):
                     values = others.loc[others["method"] == name, "value"]
                     if len(values):
-                        facts.append(f"<strong>{text_cell(float(values.mean()) * scale, digits)}</strong> {title}")
+                        facts.append(f"<strong>{fixed(float(values.mean()) * scale, digits)}</strong> {title}")
             number = table.removeprefix("table")
             lines.append(f"<li>Table {number}, {said}, {unit}: {'; '.join(facts)}.</li>")
     profile = str(probes["profile"].iloc[0])
-    note = f"<p>The best location encoder of each coverage, chosen on the test places ({heading(profile)}):</p>"
+    note = f"<p>The best location encoder of each coverage, chosen on the test places ({profile_heading(profile)}):</p>"
     return Html(f"{note}<ul>{''.join(lines)}</ul>")
 
 
-def claims_table(claims: pd.DataFrame, table: str) -> Html:
+def location_claims_table(claims: pd.DataFrame, table: str) -> Html:
     """Verdicts of `reproduction.beyond.location_encoders.experiment.claims` for one table; none for profiles that
     check plumbing."""
     from reproduction.beyond.location_encoders.experiment import POSITIONS
-    from reproduction.pages.tables import _correction, _tag
 
     rows_ = claims[claims["table"] == table]
 
@@ -158,16 +155,16 @@ def claims_table(claims: pd.DataFrame, table: str) -> Html:
     plumbing_check = str(rows_["profile"].iloc[0]) in PLUMBING_CHECKS
     body = []
     for row in records(rows_):
-        gain, low, high = (text_cell(float(v) * scale, digits) for v in (row.gain, row.low, row.high))
+        gain, low, high = (fixed(float(v) * scale, digits) for v in (row.gain, row.low, row.high))
         p = f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001"
         said = html.escape(f"{name(row.a)} beats {name(row.b)}")
-        body.append([said, gain, f"{low} to {high}", p, "" if plumbing_check else _tag(str(row.verdict))])
+        body.append([said, gain, f"{low} to {high}", p, "" if plumbing_check else tag(str(row.verdict))])
     blocks = int(rows_["n_blocks"].max())
-    caption = f"Table {table.removeprefix('table')}, spatial blocks ({heading(str(rows_['profile'].iloc[0]))})"
+    caption = f"Table {table.removeprefix('table')}, spatial blocks ({profile_heading(str(rows_['profile'].iloc[0]))})"
     made = simple_table(["claim", f"gain ({unit})", "interval", "p, Holm", ""], {"": body}, caption)
     note = (
-        f'<p class="selm-foot">Paired bootstrap over {blocks} blocks; {_correction(rows_)}; distilled encoders that '
-        "saw maps of all regions; conditional on one training each.</p>"
+        f'<p class="selm-foot">Paired bootstrap over {blocks} blocks; {correction_note(rows_)}; distilled encoders '
+        "that saw maps of all regions; conditional on one training each.</p>"
     )
     return Html(made.text + note)
 

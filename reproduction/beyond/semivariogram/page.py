@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from reproduction.pages.tables import Html
+from reproduction.pages.html import Html, fixed, profile_heading, simple_table, spread
 from reproduction.report import records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from reproduction.beyond.semivariogram.variogram import Fit
-from reproduction.pages.published import heading, simple_table, spread, text_cell
 
 
 def fit_of(row: Any) -> Fit:
@@ -29,7 +28,7 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     import matplotlib.pyplot as plt
     import torch
 
-    from reproduction.pages.figures import _DASHES, COLOURS, WIDTH, use_style
+    from reproduction.pages.style import COLOURS, DASHES, WIDTH, use_style
 
     use_style()
     figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
@@ -38,7 +37,7 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     line = torch.linspace(1e-3, float(bins["distance_km"].max()), 400)
     for i, row in enumerate(records(fits)):
         curve = fit_of(row).expected(line)
-        axis.plot(line, curve, color=COLOURS[i], linestyle=_DASHES[i], linewidth=1.4,
+        axis.plot(line, curve, color=COLOURS[i], linestyle=DASHES[i], linewidth=1.4,
                   label=f"{row.model}: range {row.range_km:.3g} km, R² {row.r2:.2f}")  # fmt: skip
         if row.range_km < float(line[-1]):
             axis.axvline(row.range_km, color=COLOURS[i], linestyle=":", linewidth=0.8)
@@ -50,13 +49,13 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
 def fits_table(fits: pd.DataFrame) -> Html:
     """The fitted models, and which share of a batch's pairs each calls hard or false negatives."""
     rows = [
-        [str(row.model), *(text_cell(v, 3) for v in (row.nugget, row.sill)), text_cell(row.range_km, 2),
-            text_cell(row.r2, 3),
-         text_cell(100 * row.hard, 1), text_cell(100 * row.false, 2)]
+        [str(row.model), *(fixed(v, 3) for v in (row.nugget, row.sill)), fixed(row.range_km, 2),
+            fixed(row.r2, 3),
+         fixed(100 * row.hard, 1), fixed(100 * row.false, 2)]
         for row in records(fits)
     ]  # fmt: skip
     head = ["model", "nugget", "sill", "range, km", "R²", "hard negatives, %", "false negatives, %"]
-    return simple_table(head, {"": rows}, f"Fitted semivariograms ({heading(str(fits['profile'].iloc[0]))})")
+    return simple_table(head, {"": rows}, f"Fitted semivariograms ({profile_heading(str(fits['profile'].iloc[0]))})")
 
 
 def weights_table(found: pd.DataFrame) -> Html:
@@ -71,5 +70,5 @@ def weights_table(found: pd.DataFrame) -> Html:
         rows.append([title, *cells, spread(mine.loc[mine["quantity"] == "median_km", "value"], 2)])
     head = ["share of images within, %", *(f"{km:g} km" for km in distances), "median, km"]
     seeds, n = found["seed"].nunique(), int(found["n"].iloc[0])
-    caption = f"{n} images, {seeds} seeds each ({heading(str(found['profile'].iloc[0]))})"
+    caption = f"{n} images, {seeds} seeds each ({profile_heading(str(found['profile'].iloc[0]))})"
     return simple_table(head, {"": rows}, caption)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reproduction import report
 from reproduction.computed import place_tables
 from reproduction.experiments import figure5_recall, paper_claims, table1_table2
-from reproduction.pages import tables
+from reproduction.pages import claim_tables
 from reproduction.profiles import get_profile
 from selm import checkpoints
 from selm.errors import InputError
@@ -30,7 +30,7 @@ def test_every_claim_is_what_the_papers_numbers_say() -> None:
     on_tables = claims[claims["where"].str.startswith("table")]
     assert len(on_tables) > 150
     for claim in report.records(on_tables):
-        printed = tables.printed_values(claim.where)
+        printed = claim_tables.printed_values(claim.where)
         epochs = 0 if pd.isna(claim.epochs) else int(claim.epochs)
         a, b = (printed[row, claim.setting, epochs, claim.metric, claim.target] for row in (claim.a, claim.b))
         assert (a > b) == report.HIGHER_IS_BETTER[claim.metric] and a != b, claim.id
@@ -41,7 +41,7 @@ def test_no_best_number_of_a_column_is_left_out() -> None:
     claims = paper_claims.read_claims()
     expected = set()
     for number in range(1, 5):
-        for key, value in (printed := tables.printed_values(f"table{number}")).items():
+        for key, value in (printed := claim_tables.printed_values(f"table{number}")).items():
             method, *column = key
             rest = {row: other for (row, *at), other in printed.items() if at == column}
             best = max if report.HIGHER_IS_BETTER[column[2]] else min
@@ -108,12 +108,12 @@ def test_verdicts_count_the_whole_family() -> None:
 def test_claims_on_a_page() -> None:
     verdicts = paper_claims.claim_verdicts(JAPAN, n_boot=4000)
     table1 = verdicts[verdicts["where"] == "table1"]
-    text = tables.paper_claims_table(table1, caption="Table 1").text
+    text = claim_tables.paper_claims_table(table1, caption="Table 1").text
     assert "for all 64 claims, run or not" in text and "holds" in text and "not run" in text
     assert "paper +0.16" in text  # 0.29 − 0.13: DINO less GPS-SELM, frozen, 50 epochs
     with pytest.raises(InputError, match="one table or figure at a time"):
-        tables.paper_claims_table(verdicts)
-    quiet = tables.paper_claims_table(table1.assign(profile="demo")).text
+        claim_tables.paper_claims_table(verdicts)
+    quiet = claim_tables.paper_claims_table(table1.assign(profile="demo")).text
     assert "holds" not in quiet and "undecided" not in quiet
 
 

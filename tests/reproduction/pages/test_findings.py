@@ -8,13 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction.experiments.figure2_tsne import sheet
 from reproduction.experiments.paper_claims import read_claims
-from reproduction.pages import findings, tables
-from selm.errors import InputError
+from reproduction.pages import claim_tables, findings, more_context, tables
 
 
-def published() -> pd.DataFrame:
+def made_up_claims() -> pd.DataFrame:
     """The list of claims with verdicts as they might be."""
     claims = read_claims()
     claims = claims.assign(verdict="not run", reason="no finished row of mugs", gain=np.nan, low=np.nan, high=np.nan,
@@ -33,8 +31,8 @@ def published() -> pd.DataFrame:
 
 
 def test_every_claim_on_tables_1_and_2_is_in_one_line() -> None:
-    claims = published()
-    table = findings.summary(claims)
+    claims = made_up_claims()
+    table = findings.verdicts_by_group(claims)
     counted = table[["holds", "undecided", "reversed", "not_run"]].sum(axis=1)
     per_table = counted.groupby(table["where"]).sum()
     assert per_table.to_dict() == claims["where"].value_counts().to_dict()
@@ -45,7 +43,7 @@ def test_every_claim_on_tables_1_and_2_is_in_one_line() -> None:
     assert first["paper"] == "+0.160 to +0.390"  # 0.29 − 0.13 … 0.65 − 0.26 (frozen), 0.61 − 0.22 fine-tuned
     area = table[(table["where"] == "table2") & (table["claim"] == "GPS-SELM beats DINO")].iloc[0]
     assert area["verdict"] == "reversed" and area["gain"] == "−2.0 points"
-    assert "GPS-SELM beats DINO" in tables.findings_table(table).text
+    assert "GPS-SELM beats DINO" in claim_tables.findings_table(table).text
 
 
 def test_one_word_for_a_group() -> None:
@@ -54,11 +52,11 @@ def test_one_word_for_a_group() -> None:
         (1, 1, 5): "mixed", (0, 0, 4): "undecided", (0, 0, 0): "not run",
     }  # fmt: skip
     for counts, word in words.items():
-        assert findings.verdict(dict(zip(("holds", "reversed", "undecided"), counts, strict=True))) == word
+        assert findings.group_verdict(dict(zip(("holds", "reversed", "undecided"), counts, strict=True))) == word
 
 
 def test_sentences_are_computed() -> None:
-    claims = published()
+    claims = made_up_claims()
     assert "190 claims" in findings.headline(claims) and "12 could be tested" in findings.headline(claims)
     assert "**5 hold, 6 are reversed, 1 is undecided**" in findings.headline(claims)
     basis = findings.basis(claims)
@@ -70,40 +68,15 @@ def test_sentences_are_computed() -> None:
     assert findings.open_questions(settled) == []
 
 
-def test_the_best_reference_counts_and_none_is_none(tmp_path: Path) -> None:
-    assert findings.reference(tmp_path) is None
-    for name in ("japan-cpu", "japan"):
-        (tmp_path / name).mkdir()
-        published().to_csv(tmp_path / name / "claims.csv", index=False)
-        assert findings.reference(tmp_path) == name
-    assert findings.published("japan", "table1", tmp_path) is None
-    table = findings.published("japan", "claims", tmp_path)
-    assert table is not None and findings.summary(table).equals(findings.summary(published()))
-
-
-def test_a_published_sheet_is_cut_as_it_was_laid(tmp_path: Path) -> None:
-    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
-    images = np.random.default_rng(1).integers(0, 256, (23, 8, 8)).astype(np.uint8)
-    (tmp_path / "japan").mkdir()
-    (tmp_path / "japan" / "s.png").write_bytes(sheet(images, palette))
-    np.testing.assert_array_equal(findings.published_images("japan", "s", 23, tmp_path), palette[images])
-    with pytest.raises(InputError, match="30 images, 31 are asked for"):
-        findings.published_images("japan", "s", 31, tmp_path)
-    assert findings.published_images("japan", "t", 1, tmp_path) is None
-
-
-BESIDE = "zooms 17-16, coordinates"
-
-
-def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Path) -> None:
+def test_what_a_practitioner_asks_is_read_off_the_published_tables(results_folder: Path) -> None:
     def rows(experiment: str, method: str, setting: str, *values: float, split: str = "blocks"):  # type: ignore[no-untyped-def]
         same = {"experiment": experiment, "target": "l01", "split": split, "method": method, "setting": setting,
                 "epochs": 0, "metric": "mse", "n_train": 900, "n_test": 100, "seed": 0, "profile": "japan-cpu",
                 "stand_in": False}  # fmt: skip
         return [{**same, "trial": trial, "value": value} for trial, value in enumerate(values)]
 
-    assert findings.practice("japan-cpu", tmp_path) is None
-    folder = tmp_path / "japan-cpu"
+    assert findings.practice("japan-cpu") is None
+    folder = results_folder / "japan-cpu"
     folder.mkdir()
     table = [
         *rows("table1", "gps_selm", "frozen-closed", 0.80, 0.82),
@@ -114,7 +87,7 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
         *rows("table1", "trees_coordinates", "practitioner", 0.01, 0.01, split="random"),
     ]
     pd.DataFrame(table).to_csv(folder / "table1.csv", index=False)
-    shown = findings.practice("japan-cpu", tmp_path)
+    shown = findings.practice("japan-cpu")
     assert shown is not None and shown["mean"].tolist() == pytest.approx([0.46, 0.51, 0.61, 0.81])
     assert shown["coordinates"].tolist() == [True, False, True, False]
     assert shown["kind"].tolist() == ["no embedding", "no embedding", "embedding and coordinates", "embedding"]
@@ -136,17 +109,17 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
     aside = "zooms 17-16-15, last stage"
     wider += [{**row, "validation": 0.05} for row in rows("surroundings", "gps_selm_geo", aside, 0.4, 0.4)]
     for name, without in ((", one orientation", 0.25), (", last stage", 0.4)):
-        assert findings.what_it_adds(pd.DataFrame(wider), name).to_dict("list") == {
+        assert more_context.what_it_adds(pd.DataFrame(wider), name).to_dict("list") == {
             "method": ["gps_selm_geo"], "coordinates": [False], "split": ["blocks"],
             "without": [pytest.approx(without)], "with": [pytest.approx(0.1)],
         }  # fmt: skip
     pd.DataFrame(wider).to_csv(folder / "surroundings.csv", index=False)
-    context = findings.wider_context(pd.DataFrame(wider))
+    context = more_context.wider_context(pd.DataFrame(wider))
     assert context["method"].tolist() == ["gps_selm_geo", "histogram", "gps_selm_geo"]
     assert context["coordinates"].tolist() == [False, False, True]
     assert context["zooms"].tolist() == ["zooms 17-16", "zooms 17-15", "zooms 17-16"]
     assert context["blocks"].iloc[0] == "0.410 ± 0.014" and context["validation"].tolist()[::2] == [0.3, 0.2]
-    shown = findings.practice("japan-cpu", tmp_path)
+    shown = findings.practice("japan-cpu")
     assert shown is not None and shown["title"].tolist()[:2] == ["GPS-SELM (geo), zooms 17-16"] * 2
     assert shown["kind"].tolist()[:2] == ["embedding and coordinates", "embedding"]
     colours = shown[shown["title"] == "trees on colours, zooms 17-15"]
@@ -156,15 +129,15 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(tmp_path: Pat
     assert text.count("<tr>") == 1 + len(shown) and "0.300" in text
 
 
-def test_the_best_try_of_each_method_is_put_in_a_sentence(tmp_path: Path) -> None:
-    assert findings.best_tries("japan-cpu", tmp_path) == []
-    (tmp_path / "japan-cpu").mkdir()
+def test_the_best_try_of_each_method_is_put_in_a_sentence(results_folder: Path) -> None:
+    assert findings.best_tries("japan-cpu") == []
+    (results_folder / "japan-cpu").mkdir()
     made = [("dino", "as it is", 1.0), ("gps_selm", "as it is", 0.8), ("gps_selm", "K = 1024", 0.7)]
     rows = [{"method": m, "variant": v, "value": x + d} for m, v, x in made for d in (-0.1, 0.1)]
-    pd.DataFrame(rows).to_csv(tmp_path / "japan-cpu" / "tuned.csv", index=False)
+    pd.DataFrame(rows).to_csv(results_folder / "japan-cpu" / "tuned.csv", index=False)
     sweep = [{"method": m, "variant": f"try {n}"} for m, count in (("dino", 5), ("gps_selm", 4)) for n in range(count)]
-    pd.DataFrame(sweep).to_csv(tmp_path / "japan-cpu" / "ablations.csv", index=False)
-    assert findings.best_tries("japan-cpu", tmp_path) == [
+    pd.DataFrame(sweep).to_csv(results_folder / "japan-cpu" / "ablations.csv", index=False)
+    assert findings.best_tries("japan-cpu") == [
         "**DINO**: 1.000 as it is; none of 5 tries gained more than chance.",
         "**GPS-SELM (geo+rec+int)**: 0.800 as it is, 0.700 by the best of 4 (K = 1024).",
     ]

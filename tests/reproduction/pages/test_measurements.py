@@ -7,27 +7,25 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from reproduction import paths
-from reproduction.pages import measurements
+from reproduction.pages import measurements, published
 from selm.errors import InputError
 
-COMMITTED = sorted(file.stem for file in (paths.repository() / "data" / "results" / "benchmarks").glob("*.csv"))
+COMMITTED = sorted(file.stem for file in (published.results_folder() / published.MEASUREMENTS).glob("*.csv"))
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout without measurements."""
-    monkeypatch.setattr(paths, "repository", lambda: tmp_path)
-    folder = tmp_path / "data" / "results" / "benchmarks"
-    folder.mkdir(parents=True)
+def elsewhere(results_folder: Path) -> Path:
+    """A folder without measurements."""
+    folder = results_folder / published.MEASUREMENTS
+    folder.mkdir()
     return folder
 
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_every_committed_measurement_is_shown(name: str) -> None:
-    rows = measurements.read(name)
+    rows = measurements.measurement(name)
     assert rows is not None and len(rows)
-    text = measurements.table(name).text
+    text = measurements.measurement_table(name).text
     assert str(rows["commit"].iloc[0]) in text and "not measured yet" not in text
     shown = [column for column, _, _ in measurements.MEASURED[name].columns if column in rows]
     assert len(shown) >= 3
@@ -35,8 +33,8 @@ def test_every_committed_measurement_is_shown(name: str) -> None:
 
 def test_what_was_not_measured_is_said_to_be_so(elsewhere: Path) -> None:
     for name, about in measurements.MEASURED.items():
-        assert measurements.read(name) is None
-        text = measurements.table(name).text
+        assert measurements.measurement(name) is None
+        text = measurements.measurement_table(name).text
         assert "not measured yet" in text and about.command in text
 
 
@@ -47,7 +45,7 @@ def test_numbers_are_shown_by_kind(elsewhere: Path) -> None:
         "command": "python -m x",
     }  # fmt: skip
     pd.DataFrame([row]).to_csv(elsewhere / "pretraining.csv", index=False)
-    text = measurements.table("pretraining").text
+    text = measurements.measurement_table("pretraining").text
     for wanted in ("&lt;ours&gt;", "12,346", "0.123", "1.5 ×", "25.6 %", "–", "abc123", "python -m x"):
         assert wanted in text, wanted
 
@@ -58,13 +56,13 @@ def test_growth_has_a_line_for_each_pair_of_work_and_size(elsewhere: Path) -> No
         for grows, slope in (("classes", 0.25), ("trials", 0.75)) for size in (1, 2)
     ]  # fmt: skip
     pd.DataFrame(rows).to_csv(elsewhere / "growth.csv", index=False)
-    text = measurements.table("growth").text
+    text = measurements.measurement_table("growth").text
     assert text.count("linear probe") == 2 and "0.25" in text and "0.75" in text
 
 
 def test_an_unknown_measurement_is_named() -> None:
     with pytest.raises(InputError, match="unknown measurement 'drawings'; did you mean 'drawing'"):
-        measurements.read("drawings")
+        measurements.measurement("drawings")
 
 
 def test_growth_is_drawn_by_what_grows() -> None:

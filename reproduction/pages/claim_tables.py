@@ -1,0 +1,164 @@
+"""Tables of claims: which method beats which, the paper's and ours, with gains and verdicts."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from reproduction.pages.html import METRIC_NAMES, PLUMBING_CHECKS, Html, html_table, metric_number, tag, td
+from reproduction.report import HIGHER_IS_BETTER, PERCENT, paper_table, records
+from reproduction.titles import title_of
+from selm.errors import InputError
+
+
+def ranking_claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
+    """Ranking claims for a page: the table of `reproduction.experiments.claims`, of one metric.
+
+    A claim between two rows of the paper is the paper's, others are ours. Profiles that only check the plumbing show
+    no verdict.
+    """
+    metric = str(claims["metric"].iloc[0])
+    plumbing_check = bool(claims["profile"].isin(PLUMBING_CHECKS).any())
+    scale = 100.0 if metric in PERCENT else 1.0
+    unit = METRIC_NAMES[metric] + (", points" if metric in PERCENT else "")
+    in_paper = {str(method) for table in (1, 2) for method in paper_table(table)["method"]}
+    columns = ("claim", "whose", f"gain ({unit})", "interval", "p, Holm", "runs", "")
+    head = "<tr>" + "".join(f"<th>{column}</th>" for column in columns) + "</tr>"
+    body = ""
+    for row in records(claims):
+        body += f"<tr><td>{html.escape(title_of(row.a))} beats {html.escape(title_of(row.b))}</td>"
+        body += td("paper" if {row.a, row.b} <= in_paper else "ours")
+        if row.verdict == "not run":
+            body += 4 * td("–") + td(tag(row.verdict)) + "</tr>"
+            continue
+        gain, low, high = (metric_number(scale * value, metric, sign=True) for value in (row.gain, row.low, row.high))
+        body += td(gain) + td(f"{low} to {high}")
+        body += td(f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001")
+        body += td(f"{row.seeds_a} / {row.seeds_b}") + td("" if plumbing_check else tag(row.verdict)) + "</tr>"
+    run = claims[claims["verdict"] != "not run"]
+    basis = ""
+    if len(run):
+        blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
+        basis = (
+            f'<p class="selm-foot">Paired bootstrap over {_span(blocks)} spatial blocks with {_span(points)} points; '
+            f"{correction_note(claims)}; conditional on the pretraining runs counted under <em>runs</em> "
+            "(of the first / of the second)." + (" Plumbing check: no verdict." if plumbing_check else "") + "</p>"
+        )
+    return Html(html_table(caption, head, body) + basis)
+
+
+def _span(values: Sequence[int]) -> str:
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
+
+
+def correction_note(claims: pd.DataFrame) -> str:
+    """How a family of claims was corrected, in words."""
+    level = float(claims["interval_level"].dropna().iloc[0])
+    return (
+        f"Holm's correction at 5 %, two-sided, for all {int(claims['n_family'].iloc[0])} claims, run or not. Intervals "
+        f"are at the level of its last step, {100 * level:.4g} %, so that one leaves 0 out exactly where there is a "
+        "verdict"
+    )
+
+
+_SHORT = {"frozen": "frozen", "finetune": "fine-tuned", "unstated": ""}
+
+
+def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
+    """The paper's claims on one of its tables or figures: a row a pair, a column a column of the paper's table.
+
+    verdicts: rows of `reproduction.experiments.claim_verdicts` with one `where`. A cell: verdict, our gain (positive:
+    as claimed) with its interval, and below it the paper's. Profiles that only check the plumbing show no verdict.
+    """
+    if verdicts["where"].nunique() != 1:
+        raise InputError("claims of one table or figure at a time: a family is corrected together")
+    plumbing_check = bool(verdicts["profile"].isin(PLUMBING_CHECKS).any())
+    where = str(verdicts["where"].iloc[0])
+    printed = printed_values(where)
+    rows: dict[tuple[str, str], dict[tuple[str, str, str, int], Any]] = {}
+    columns: dict[tuple[str, str, str, int], None] = {}
+    for claim in records(verdicts):
+        epochs = 0 if pd.isna(claim.epochs) else int(claim.epochs)
+        column = (str(claim.target), str(claim.metric), str(claim.setting), epochs)
+        columns.setdefault(column)
+        rows.setdefault((str(claim.a), str(claim.b)), {})[column] = claim
+    names = {name: name.replace("-", " ") if where == "figure5" else title_of(name) for pair in rows for name in pair}
+    head = "<tr><th>claim</th>"
+    for target, metric, setting, epochs in columns:
+        facts = [_SHORT.get(setting, setting), f"{epochs} epoch{'s' if epochs > 1 else ''}" if epochs else ""]
+        facts += [target] if len({column[0] for column in columns}) > 1 else []
+        said = ", ".join(fact for fact in facts if fact)
+        head += f"<th>{METRIC_NAMES.get(metric, 'recall')}<br><small>{said}</small></th>"
+    head += "</tr>"
+    body = ""
+    for (a, b), cells in rows.items():
+        body += f"<tr><td>{html.escape(names[a])} <small>beats</small> {html.escape(names[b])}</td>"
+        for column in columns:
+            body += _claim_cell(cells.get(column), printed, plumbing_check)
+        body += "</tr>"
+    run = verdicts[verdicts["verdict"] != "not run"]
+    foot = ""
+    if len(run):
+        blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
+        foot = (
+            f'<p class="selm-foot">Gain: positive where it is as claimed; below it the paper\'s. Bootstrap over '
+            f"{_span(blocks)} spatial blocks with {_span(points)} points; {correction_note(verdicts)}.</p>"
+        )
+    reasons = sorted({str(reason) for reason in verdicts["reason"].dropna()} - {""})
+    if reasons:
+        foot += f'<p class="selm-foot">Not run: {html.escape("; ".join(reasons))}.</p>'
+    return Html(html_table(caption, head, body) + foot)
+
+
+def _claim_cell(claim: Any, printed: Mapping[tuple[str, str, int, str, str], float], plumbing_check: bool) -> str:
+    if claim is None:
+        return td("")
+    metric = "top1" if claim.metric == "recall1" else str(claim.metric)
+    epochs = 0 if pd.isna(claim.epochs) else int(claim.epochs)
+    a, b = (printed.get((row, claim.setting, epochs, metric, claim.target), math.nan) for row in (claim.a, claim.b))
+    theirs = a - b if HIGHER_IS_BETTER[metric] else b - a
+    below = f"<br><small>paper {theirs:+.2f}</small>".replace("-", "−") if math.isfinite(theirs) else ""
+    if claim.verdict == "not run":
+        return td(tag("not run") + below)
+    scale = 100.0 if metric in PERCENT else 1.0
+    gain, low, high = (metric_number(scale * value, metric, sign=True) for value in (claim.gain, claim.low, claim.high))
+    verdict = "" if plumbing_check else tag(str(claim.verdict)) + "<br>"
+    return td(f"{verdict}{gain} <small>({low} to {high})</small>{below}")
+
+
+def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:
+    """(method, setting, epochs, metric, target of the claims) → the paper's number, of one of its tables."""
+    if not where.startswith("table"):
+        return {}
+    targets = {"Hokkaido": "l01", "NAIP": "naip", "OSM": "osm", "xView": "xview"}
+    out: dict[tuple[str, str, int, str, str], float] = {}
+    for row in records(paper_table(int(where.removeprefix("table")))):
+        epochs = 0 if pd.isna(row.epochs) else int(row.epochs)
+        settings = ("frozen", "finetune", "unstated") if row.setting == "unstated" else (str(row.setting),)
+        for setting in settings:
+            target = targets.get(row.dataset, "area_type")
+            out[str(row.method), setting, epochs, str(row.metric), target] = float(row.value)
+    return out
+
+
+def findings_table(findings: pd.DataFrame, *, caption: str = "") -> Html:
+    """The page "What we found": the table of `reproduction.pages.findings.verdicts_by_group`."""
+    head = (
+        "<tr><th>the paper's claim</th><th>verdict</th><th>holds</th><th>undecided</th><th>reversed</th>"
+        "<th>not run</th><th>gain: ours</th><th>the paper's</th></tr>"
+    )
+    body, section = "", ""
+    for row in records(findings):
+        if row.section != section:
+            body += f'<tr class="section"><td colspan="8">{html.escape(row.section)}</td></tr>'
+            section = row.section
+        body += f'<tr><td class="words">{html.escape(row.claim)}</td>' + td(tag(row.verdict))
+        body += "".join(td(str(n) if n else "–") for n in (row.holds, row.undecided, row.reversed, row.not_run))
+        for gain in (row.gain, row.paper):  # on two lines: both columns must fit on the page
+            body += td(html.escape(gain).replace(" to ", " to<br>") or "–")
+        body += "</tr>"
+    return Html(html_table(caption, head, body))

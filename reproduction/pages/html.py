@@ -1,0 +1,120 @@
+"""What the tables of the book are made of: HTML without scripts or fonts, in the page's own colours.
+
+Nothing is loaded from the network.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+PLUMBING_CHECKS = ("smoke", "demo")  # profiles that show that everything runs: their numbers carry no verdict
+METRIC_NAMES = {"mse": "MSE", "top1": "top-1", "top5": "top-5", "ap50": "AP50"}
+_LINE = "1px solid rgba(128,128,128,.5)"
+# One rule a line; colours are inherited, so that tables read on light and dark themes and on paper.
+_RULES = f"""
+.selm-scroll {{overflow-x: auto; margin: 1em 0}}
+table.selm {{border-collapse: collapse; font-size: .82em; line-height: 1.25; width: auto; margin: 0}}
+table.selm {{font-variant-numeric: tabular-nums}}
+table.selm caption {{caption-side: top; text-align: left; font-weight: 600; padding-bottom: .4em; color: inherit}}
+table.selm th, table.selm td {{border: 0; padding: .22em .5em; text-align: right; vertical-align: baseline}}
+table.selm th, table.selm td {{background: none; color: inherit; white-space: nowrap}}
+table.selm th:first-child, table.selm td:first-child {{text-align: left}}
+table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
+table.selm thead th {{font-weight: 600; vertical-align: bottom}}
+table.selm thead th.group {{text-align: center}}
+table.selm .edge {{border-left: {_LINE}}}
+table.selm tbody tr {{background: none}}
+table.selm tr.section td {{font-weight: 600; text-align: left; padding-top: .8em; border-bottom: {_LINE}}}
+table.selm small {{opacity: .78; font-size: .84em; font-weight: 400}}
+table.selm .none {{opacity: .5}}
+table.selm .best {{font-weight: 700}}
+table.selm .wide {{text-align: center}}
+table.selm td.words {{text-align: left; white-space: normal; min-width: 9em}}
+.selm-tag {{display: inline-block; border: 1px solid currentColor; border-radius: .7em; padding: 0 .5em}}
+.selm-tag {{font-size: .8em; font-weight: 400; white-space: nowrap}}
+.selm-agree {{color: #1b7837}}
+.selm-against {{color: #b35806}}
+html[data-theme=dark] .selm-agree {{color: #7fd08f}}
+html[data-theme=dark] .selm-against {{color: #f5a65b}}
+.selm-foot {{font-size: .8em; opacity: .85; line-height: 1.4; margin: .4em 0 1em}}
+.selm-foot code {{white-space: normal}}
+"""
+CSS = f"<style>{_RULES}</style>"
+_TONES = {"match": "selm-agree", "holds": "selm-agree", "differs": "selm-against", "reversed": "selm-against"}
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of HTML that notebooks show as it is."""
+
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:  # notebooks keep this beside the HTML: not all of it twice
+        return f"<{len(self.text):,} characters of HTML>"
+
+
+def tag(word: str) -> str:
+    """A verdict or status in a frame, in the colour of what it says."""
+    return f'<span class="selm-tag {_TONES.get(word, "")}">{html.escape(word)}</span>'
+
+
+def metric_number(value: float, metric: str, sign: bool = False) -> str:
+    """A number of a metric, with as many digits as the metric needs."""
+    digits = 3 if metric == "mse" else 1
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
+
+
+def td(text: str, *kinds: str, span: int = 1) -> str:
+    """One cell; `kinds` are its CSS classes. An empty one, "–", is shown paler."""
+    names = " ".join(kind for kind in (*kinds, "none" if text == "–" else "") if kind)
+    return f'<td class="{names}"' + (f' colspan="{span}">' if span > 1 else ">") + f"{text}</td>"
+
+
+def html_table(caption: str, head: str, body: str) -> str:
+    """A table from the rows of its head and of its body, with the rules of the page."""
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return (
+        f'{CSS}<div class="selm-scroll"><table class="selm">{title}'
+        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def simple_table(head: Sequence[str], sections: Mapping[str, Sequence[Sequence[str]]], caption: str = "") -> Html:
+    """Rows of ready cells under headings; a section named "" has no heading. Cells may hold HTML."""
+    top = "<tr>" + "".join(f"<th>{name}</th>" for name in head) + "</tr>"
+    body = ""
+    for section, rows in sections.items():
+        if section and rows:
+            body += f'<tr class="section"><td colspan="{len(head)}">{html.escape(section)}</td></tr>'
+        for row in rows:
+            body += "<tr>" + f"<td>{row[0]}</td>" + "".join(td(cell) for cell in row[1:]) + "</tr>"
+    return Html(html_table(caption, top, body))
+
+
+def fixed(value: float, digits: int) -> str:
+    """A number with so many digits, "–" for none."""
+    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def spread(values: pd.Series[float], digits: int, scale: float = 1.0) -> str:
+    """mean ± sd of some trials as HTML; the mean alone for one trial, "–" for none."""
+    numbers = values.dropna().to_numpy(np.float64) * scale
+    if not len(numbers):
+        return "–"
+    text = fixed(float(numbers.mean()), digits)
+    return text + (f"<small> ± {fixed(float(numbers.std(ddof=1)), digits)}</small>" if len(numbers) > 1 else "")
+
+
+def profile_heading(profile: str) -> str:
+    """A profile's name, with a warning where its numbers are no result."""
+    return f"{profile}: plumbing check, it runs, no result" if profile in PLUMBING_CHECKS else profile

@@ -1,0 +1,96 @@
+"""Figures of pretraining: its losses, and what the tries of a sweep gain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reproduction.pages.style import COLOURS, DASHES, WIDTH, row_label, use_style
+from selm.errors import InputError
+
+_LOSSES = {
+    "loss": "total loss",
+    "cl": "distillation (eq. 4)",
+    "price": "land price (eq. 5)",
+    "density": "density class (eq. 6)",
+    "coordinates": "coordinates (eq. 7)",
+    "rec": "reconstruction (eq. 9)",
+    "rec_outer": "reconstruction, outside the view",
+    "clust": "clustering (eq. 12)",
+    "teacher_entropy": "entropy of the teacher",
+    "mean_teacher_entropy": "entropy of its mean",
+    "feature_spread": "spread of the features",
+}
+
+
+def training_curves(
+    runs: Mapping[str, pd.DataFrame],
+    *,
+    out_dim: int | None = None,
+) -> Figure:
+    """Every loss of some pretrainings against the steps, with what tells of collapse.
+
+    runs: name → its training curve: `step` and a column a loss, each the mean since the row before.
+    out_dim: K; ln K is drawn where a loss or entropy at that height means that nothing is learnt.
+    """
+    use_style()
+    if not runs:
+        raise InputError("training curves: no runs given")
+    shown = [column for column in _LOSSES if any(column in curve for curve in runs.values())]
+    n_columns = min(3, len(shown))
+    n_rows = -(-len(shown) // n_columns)
+    figure, axes = plt.subplots(n_rows, n_columns, figsize=(WIDTH, 1.75 * n_rows + 0.35), squeeze=False)
+    handles: dict[str, Any] = {}
+    for axis, column in zip(axes.flat, shown, strict=False):
+        for i, (name, curve) in enumerate(runs.items()):
+            if column in curve and curve[column].notna().any():
+                (handles[name],) = axis.plot(
+                    curve["step"], curve[column], color=COLOURS[i % len(COLOURS)],
+                    linestyle=DASHES[i % len(DASHES)], linewidth=1.2, label=name,
+                )  # fmt: skip
+        if out_dim and column in ("cl", "teacher_entropy", "mean_teacher_entropy"):
+            axis.axhline(math.log(out_dim), color="0.5", linewidth=0.8)
+            axis.annotate(
+                "ln K", (1, math.log(out_dim)), xycoords=("axes fraction", "data"), xytext=(2, 0),
+                textcoords="offset points", va="center", fontsize=7, color="0.4",
+            )  # fmt: skip
+        axis.set_title(_LOSSES[column], loc="left")
+    for axis in axes.flat[len(shown) :]:
+        axis.set_axis_off()
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    figure.legend(handles.values(), [row_label(name) for name in handles], loc="outside lower center", ncols=3)
+    return figure
+
+
+def ablation_gains(table: pd.DataFrame) -> Figure:
+    """What each try gains over its method as it is, a panel a method; the band is how far runs differ by seed alone.
+
+    table: `reproduction.experiments.ablations.summary`'s.
+    """
+    use_style()
+    methods = list(dict.fromkeys(table["method"]))
+    most = int(table.groupby("method").size().max())
+    figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, 0.9 + 0.19 * most), squeeze=False, sharex=True)
+    for m, (axis, method) in enumerate(zip(axes[0], methods, strict=True)):
+        part = table[table["method"] == method].sort_values("gain", ascending=False, kind="stable")
+        chance = float(part["chance"].iloc[0])
+        if math.isfinite(chance):
+            axis.axvspan(-chance, chance, color="0.9", zorder=0)
+        axis.axvline(0, color="0.4", linewidth=0.9, zorder=1)
+        fallen = part["collapse"].astype(bool).to_numpy()
+        at = np.arange(len(part))
+        for chosen, filled in ((~fallen, COLOURS[m]), (fallen, "white")):
+            axis.scatter(part["gain"][chosen], at[chosen], s=18, color=filled, edgecolors=COLOURS[m], zorder=2)
+        axis.set_yticks(at, part["variant"], fontsize=7)
+        axis.set_ylim(len(part) - 0.5, -0.5)
+        axis.set_title(row_label(method), loc="left")
+        axis.grid(axis="x", color="0.92", linewidth=0.6)
+    figure.supxlabel("gain in mean squared error (right: better)", fontsize=8)
+    return figure

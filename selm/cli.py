@@ -15,6 +15,9 @@ import typer
 
 from selm.errors import DISK_FULL, InputError
 
+# verbs that people look for here
+_REPRODUCTION = ("table", "figure", "chapter", "publish", "reproduce", "data", "profiles", "locations", "methods")
+
 app = typer.Typer(
     name="selm",
     no_args_is_help=True,
@@ -281,4 +284,10 @@ def _say(message: str) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command `selm`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if words and words[0] in _REPRODUCTION:
+        _say(
+            f"'{words[0]}' belongs to the reproduction, in a checkout of the project: python -m reproduction {words[0]}"
+        )
+        raise SystemExit(2)
     run(app, arguments)

@@ -154,7 +154,7 @@ def reproduce(
     """Run Tables 1 and 2 on any place, and fill a book that names it."""
     from reproduction.any_place import book
 
-    made = book.place_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
+    made = book.site_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
     typer.echo(f"profile {made.name}")
     results = book.tables(made, None if methods is None else methods.split(","))
     typer.echo(book.summarise(made, results))

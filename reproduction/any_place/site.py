@@ -48,10 +48,16 @@ def describe(name: str) -> dict[str, Any]:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         known = [path.stem for path in sorted(file.parent.glob("place-*.json"))]
-        missing = unknown("place", name, known) if known else InputError(f"no place '{name}': selm reproduce makes it")
+        missing = (
+            unknown("site", name, known)
+            if known
+            else InputError(f"no site '{name}': python -m reproduction reproduce makes it")
+        )
         raise missing from None
     except ValueError:
-        raise InputError(f"{file}: not a readable description; delete it and run selm reproduce again") from None
+        raise InputError(
+            f"{file}: not a readable description; delete it and run python -m reproduction reproduce again"
+        ) from None
 
 
 def is_site(profile: Profile) -> bool:

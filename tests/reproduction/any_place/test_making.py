@@ -208,10 +208,10 @@ def test_mistakes_are_named(extract, folder):
         making.make_site("x.osm.pbf", "X", scale="dmeo")
     with pytest.raises(InputError, match="unknown kind of labels 'offical'"):
         making.make_site("x.osm.pbf", "X", labels="offical")
-    with pytest.raises(InputError, match="no place 'place-nowhere'"):
+    with pytest.raises(InputError, match="no site 'place-nowhere'"):
         get_profile("place-nowhere")
     profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
-    with pytest.raises(InputError, match=f"unknown place '{profile.name[:-1]}'; did you mean '{profile.name}'"):
+    with pytest.raises(InputError, match=f"unknown site '{profile.name[:-1]}'; did you mean '{profile.name}'"):
         get_profile(profile.name[:-1])
     (folder / "runs" / "places" / f"{profile.name}.json").write_text("{")
     with pytest.raises(InputError, match="not a readable description"):

@@ -61,7 +61,9 @@ def test_json_is_complete(empty: Path, capsys: pytest.CaptureFixture[str]) -> No
     records = json.loads(run(capsys, "data", "--json")[1])
     assert [record["name"] for record in records] == list(registry.DATA_SETS)
     japan = records[0]
-    assert japan["here"] is False and japan["files"] == [] and japan["get"] == "selm data get japan-2017"
+    assert (
+        japan["here"] is False and japan["files"] == [] and japan["get"] == "python -m reproduction data get japan-2017"
+    )
     assert {"licence", "cite", "size", "page", "reader", "used_for", "what"} <= set(japan)
 
 

@@ -197,11 +197,11 @@ def _members(tar: tarfile.TarFile, folders: int) -> Iterator[tuple[str, bytes]]:
 # Maps
 
 
-def tile_range(bounds: mercator.BBox, zoom: int = TILES_ZOOM) -> tuple[int, int, int, int]:
+def tile_range(bounds: mercator.BBox) -> tuple[int, int, int, int]:
     """(x from, x to, y from, y to; the last not included) of the tiles that fill `bounds`, whose edges are theirs."""
     west, south, east, north = bounds
-    x0, y0 = (round(float(v)) for v in mercator.to_tile(north, west, zoom))
-    x1, y1 = (round(float(v)) for v in mercator.to_tile(south, east, zoom))
+    x0, y0 = (round(float(v)) for v in mercator.to_tile(north, west, TILES_ZOOM))
+    x1, y1 = (round(float(v)) for v in mercator.to_tile(south, east, TILES_ZOOM))
     return x0, x1, y0, y1
 
 

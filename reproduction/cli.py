@@ -154,7 +154,7 @@ def reproduce(
     """Run Tables 1 and 2 on any place, and fill a book that names it."""
     from reproduction.any_place import book
 
-    made = book.place_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
+    made = book.site_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
     typer.echo(f"profile {made.name}")
     results = book.tables(made, None if methods is None else methods.split(","))
     typer.echo(book.summarise(made, results))
@@ -164,7 +164,7 @@ def reproduce(
         typer.echo(book.make_book(made))
 
 
-data_verbs = typer.Typer(help="The data sets: what they are, and fetching them.", rich_markup_mode=None)
+data_verbs = typer.Typer(help="The data sets: what they are, fetching and reading them.", rich_markup_mode=None)
 app.add_typer(data_verbs, name="data")
 
 
@@ -208,6 +208,17 @@ def data_get(
         raise InputError(f"{name}: --clones is for japan-2017 only")
     else:
         typer.echo(registry.fetch(name, year, area))
+
+
+@data_verbs.command("read")
+def data_read(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a data set that is a table: l01, a29, l03-b, …")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="the file as it was downloaded")],
+) -> None:
+    """Read a file of a data set, check every row, and print how many there are, where, and the first ones."""
+    from reproduction.data import tables
+
+    typer.echo(tables.summary(tables.read(name, file)))
 
 
 @app.command()

@@ -1,11 +1,9 @@
 """The book's notebooks: papermill fills copies of them, and what differs from machine to machine is taken out.
 
 ``python -m reproduction.notebooks fill --profile demo --into build/book`` copies `book/` and runs every notebook of
-`_toc.yml` whose inputs changed: its cells, the package, the committed data, the profile. Notebooks that are done stay
+`_toc.yml` whose inputs changed: its cells, the code, the committed data, the profile. Notebooks that are done stay
 done, so an interrupted call goes on where it was. ``refresh`` does the same and then brings the outputs back into
 `book/`; ``address`` writes the repository's address of `_config.yml` into the cell that sets up Colab.
-
-This is part of the package, and not a script beside it, so that it is typed and tested like everything else.
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from reproduction import paths
 from selm.errors import InputError
+from selm.files import write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -73,10 +72,10 @@ def notebooks(book: Path) -> list[Path]:
 
 
 def library_hash() -> str:
-    """SHA-256 of the package's files and of the committed data: what every notebook depends on."""
+    """SHA-256 of the code's files and of the committed data: what every notebook depends on."""
     root = paths.repository()
     digest = hashlib.sha256()
-    for folder in (root / "selm", root / "data"):
+    for folder in (root / "selm", root / "reproduction", root / "data"):
         for path in sorted(folder.rglob("*")):
             inside = path.relative_to(root)
             if path.is_file() and "__pycache__" not in inside.parts and inside.parts[:2] != ("data", "sources"):
@@ -190,8 +189,8 @@ def run(source: Path, target: Path, profile: str) -> None:
             f"(as far as it came: {os.path.relpath(unfinished)})"
         ) from None
     filled = clean(nbformat.read(unfinished, as_version=4))
-    nbformat.write(filled, unfinished)
-    os.replace(unfinished, target)
+    write_text(target, nbformat.writes(filled) + "\n")
+    unfinished.unlink()
 
 
 def fill(profile: str, book: Path, into: Path) -> list[Path]:
@@ -270,9 +269,7 @@ def _write(notebook: Any, path: Path) -> bool:
     text = nbformat.writes(notebook) + "\n"
     if text == path.read_text(encoding="utf-8"):
         return False
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text)
     return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from reproduction.any_place.site import load_place
+from reproduction.any_place.site import load_site
 from reproduction.settings import (
     Area,
     Detection,
@@ -304,5 +304,5 @@ def get_profile(name: str) -> Profile:
     if name in PROFILES:
         return PROFILES[name]
     if name.startswith("place-"):
-        return load_place(name, PROFILES)
+        return load_site(name, PROFILES)
     raise unknown("profile", name, PROFILES)

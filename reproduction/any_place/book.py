@@ -1,4 +1,4 @@
-"""One command from a place to a book: atlas, locations, pretraining, Tables 1 and 2, and pages that name the place."""
+"""One command from a site to a book: atlas, locations, pretraining, Tables 1 and 2, and pages that name the place."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = ("table1", "table2")
-# The pages of a place's book; the others are about data that a place does not have.
+# The pages of a site's book; the others are about data that a site does not have.
 CHAPTERS = ("any-place", "maps", "table1-land-price", "table2-area-type", "decisions", "data")
 
 
@@ -41,13 +41,13 @@ def find_source(place: str | None, source: str | None, title: str | None, *, pro
     return str(target), title or place
 
 
-def place_profile(
+def site_profile(
     *, place: str | None = None, source: str | None = None, title: str | None = None, bbox: BBox | None = None,
     scale: str = "demo", labels: str | None = None, progress: bool = True,
 ) -> Profile:  # fmt: skip
-    """The profile of a place by name or of a map source (see `find_source` and `places.make_place`)."""
+    """The profile of a site: a place by name, or a map source (see `find_source` and `making.make_site`)."""
     found, name = find_source(place, source, title, progress=progress)
-    return making.make_place(found, name, bbox=bbox, scale=scale, labels=labels)
+    return making.make_site(found, name, bbox=bbox, scale=scale, labels=labels)
 
 
 def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bo
 
 
 def publish(profile: Profile, results: pd.DataFrame) -> Path:
-    """Write a place's results to data/results/places, for the book to show: the rows of the closed form and of the
+    """Write a site's results to data/results/places, for the book to show: the rows of the closed form and of the
     practitioner's models."""
     about = site.describe(profile.name)
     kept = results[results["setting"].isin(["frozen-closed", "practitioner"])]
@@ -69,7 +69,7 @@ def publish(profile: Profile, results: pd.DataFrame) -> Path:
 
 
 def write_pages(profile: Profile, folder: Path) -> Path:
-    """The pages of a place's book, not filled yet, in `folder`: those of `CHAPTERS`, and a first page that names it."""
+    """The pages of a site's book, not filled yet, in `folder`: those of `CHAPTERS`, and a first page that names it."""
     about = site.describe(profile.name)
     book = paths.repository() / "book"
     if folder.exists():
@@ -129,7 +129,7 @@ else these pages show is about Japan and says so. Every page ends with where its
 
 
 def make_book(profile: Profile, folder: Path | None = None) -> Path:
-    """Fill the pages of a place's book and build it; returns its first page, or the filled pages' folder without
+    """Fill the pages of a site's book and build it; returns its first page, or the filled pages' folder without
     Jupyter Book. `folder` is by default ``build/places/NAME`` in the checkout."""
     folder = folder or paths.repository() / "build" / "places" / profile.name
     pages = write_pages(profile, folder / "pages")

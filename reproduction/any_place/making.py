@@ -1,13 +1,13 @@
-"""Any place on Earth as a profile: one map cut in two, with labels from whatever official data covers it.
+"""Any map of one's own as a profile: a site is one map cut in two, with labels from whatever official data covers it.
 
-A place is an OpenStreetMap extract or vector tiles, perhaps cut to a bbox. It is cut along a line of its grid of cells
+A site is an OpenStreetMap extract or vector tiles, perhaps cut to a bbox. It is cut along a line of its grid of cells
 into a part to pretrain on and a part to test on (about three tenths), so that the test asks about ground that
 pretraining has never seen; in the first part a fifth of the cells is set aside for Table 2, and everything keeps a
 buffer from what is held out. Where the official land prices and census areas below `SELM_DATA` cover it, they are
 the labels; elsewhere stand-ins computed from the extract are (`reproduction.labels.stand_ins`), and every table says
 so.
 
-What a place is made of is kept under `SELM_RUNS`/places as ``NAME.json`` and ``NAME.csv`` (its folds), so that other
+What a site is made of is kept under `SELM_RUNS`/places as ``NAME.json`` and ``NAME.csv`` (its folds), so that other
 processes find it by the name of its profile.
 """
 
@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
 
@@ -24,29 +23,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reproduction import paths
-from reproduction.any_place.site import Cut, place_profile, places_folder
+from reproduction.any_place.site import Cut, site_profile, sites_folder
 from reproduction.places import splits
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile
 from selm.errors import InputError, unknown
-from selm.files import written
+from selm.files import write_text
 from selm.maps.mercator import BBox, haversine_m
 
 TEST_SHARE = 0.3  # of what labels come from
 MIN_CELLS = 20  # in each part, so that ten folds have cells to hold
 MIN_POINTS = 60  # official points in each part, to learn from official labels
-_SIZES = (0.25, 0.2, 0.1, 0.08, 0.05, 0.04, 0.02, 0.01, 0.008, 0.005, 0.004, 0.003, 0.002, 0.0015, 0.001)
-_FOLD_VERSION = 1  # raised when the same place is cut otherwise
+SIZES = (0.25, 0.2, 0.1, 0.08, 0.05, 0.04, 0.02, 0.01, 0.008, 0.005, 0.004, 0.003, 0.002, 0.0015, 0.001)
+_FOLD_VERSION = 1  # raised when the same site is cut otherwise
 
 
-def make_place(
+def make_site(
     source: str | Path, title: str, *, bbox: BBox | None = None, scale: str = "demo", labels: str | None = None
 ) -> Profile:
-    """The profile of a place; writes its description and folds under `SELM_RUNS`/places.
+    """The profile of a site; writes its description and folds under `SELM_RUNS`/places.
 
-    `source` is a map source (`selm.maps.sources.open_source`), `title` what the book calls the place, `bbox` (west,
+    `source` is a map source (`selm.maps.sources.open_source`), `title` what the book calls the site, `bbox` (west,
     south, east, north, degrees) a part of it, `scale` the profile that its settings are those of; `labels` is
-    ``official`` or ``stand-ins``, by default official where they cover the place. Raises InputError where the place is
+    ``official`` or ``stand-ins``, by default official where they cover the site. Raises InputError where the site is
     too small to be cut, or where there is nothing to take labels from.
     """
     from selm.maps.sources import open_source
@@ -61,10 +60,10 @@ def make_place(
     if bbox is not None:
         opened.blocks(bbox)  # refuses a bbox without map
         whole = (max(bbox[0], whole[0]), max(bbox[1], whole[1]), min(bbox[2], whole[2]), min(bbox[3], whole[3]))
-    official = None if labels == "stand-ins" else _official_places(whole)
+    official = None if labels == "stand-ins" else official_places(whole)
     found = None
     if official is not None:
-        found = _cut(*official, whole, MIN_POINTS)
+        found = cut_in_two(*official, whole, MIN_POINTS)
         if found is None and labels == "official":
             raise InputError(f"{title}: only {len(official[0])} official land prices here, too few to learn from")
     elif labels == "official":
@@ -76,8 +75,8 @@ def make_place(
                 f"{title}: no official labels cover it, and stand-ins are computed from .osm.pbf extracts, not from "
                 f"{opened.name}"
             )
-        lat, lon = _buildings(text, whole)
-        found = _cut(lat, lon, whole, 0)
+        lat, lon = building_places(text, whole)
+        found = cut_in_two(lat, lon, whole, 0)
         if found is None:
             raise InputError(f"{title}: too small to be cut in two ({len(lat)} buildings)")
         official = lat, lon
@@ -92,17 +91,16 @@ def make_place(
         "scale": scale, "stand_ins": stand_ins, "attribution": opened.attribution, "cut": dataclasses.asdict(found),
         "region": f"{slug}-{key}",
     }  # fmt: skip
-    profile = place_profile(name, description, PROFILES)
+    profile = site_profile(name, description, PROFILES)
     _write_folds(profile, *official, found, Path(profile.folds))
-    with written(places_folder() / f"{name}.json") as file:
-        file.write_text(json.dumps(description, ensure_ascii=False, indent=1), encoding="utf-8")
+    write_text(sites_folder() / f"{name}.json", json.dumps(description, ensure_ascii=False, indent=1))
     return profile
 
 
 # What labels come from
 
 
-def _official_places(bounds: BBox) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+def official_places(bounds: BBox) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Coordinates of the official land prices in `bounds`; None without the official files or without any there."""
     from reproduction.labels.land_price import read_l01
     from reproduction.labels.official_files import JAPAN
@@ -121,7 +119,7 @@ def _official_places(bounds: BBox) -> tuple[NDArray[np.float64], NDArray[np.floa
     return points["lat"].to_numpy(), points["lon"].to_numpy()
 
 
-def _buildings(source: str, bounds: BBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def building_places(source: str, bounds: BBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Coordinates of the buildings of an extract in `bounds`: stand-in labels are where people build."""
     import pyproj
 
@@ -138,7 +136,7 @@ def _buildings(source: str, bounds: BBox) -> tuple[NDArray[np.float64], NDArray[
 # The cut
 
 
-def _cut(lat: NDArray[np.float64], lon: NDArray[np.float64], bounds: BBox, min_points: int) -> Cut | None:
+def cut_in_two(lat: NDArray[np.float64], lon: NDArray[np.float64], bounds: BBox, min_points: int) -> Cut | None:
     """The cut with the largest cells that leaves `MIN_CELLS` cells, and `min_points` points, on either side.
 
     The line runs across the longer side of where the points lie, on the border of cells that leaves the share nearest
@@ -151,7 +149,7 @@ def _cut(lat: NDArray[np.float64], lon: NDArray[np.float64], bounds: BBox, min_p
     wide = float(haversine_m(low.mean(), high[0], low.mean(), high[1]))
     along, values = ("parallel", lat) if tall >= wide else ("meridian", lon)
     ends = (bounds[1], bounds[3]) if along == "parallel" else (bounds[0], bounds[2])
-    for size in _SIZES:
+    for size in SIZES:
         borders = np.arange(np.ceil(ends[0] / size + 1e-9), np.floor(ends[1] / size - 1e-9) + 1) * size
         if not len(borders):
             continue
@@ -176,7 +174,4 @@ def _write_folds(profile: Profile, lat: NDArray[np.float64], lon: NDArray[np.flo
     of = {cell: names["test" if tested[cell] else "pretrain"] for cell in bounds}
     roles = {region.name: region.role for region in profile.regions}
     folds = splits.make_folds(cells.tolist(), [of[cell] for cell in cells], roles, profile.maps.set_aside_share)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(splits.to_csv(folds))
-    os.replace(temporary, file)
+    write_text(file, splits.to_csv(folds))

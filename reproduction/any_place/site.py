@@ -1,4 +1,4 @@
-"""The profiles of places: one map cut in two, read from what `reproduction.any_place.making` has written below
+"""The profiles of sites: one map cut in two, read from what `reproduction.any_place.making` has written below
 `SELM_RUNS`/places."""
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BUFFER_M, BUFFER_SHARE = Maps().buffer_m, 0.15  # metres, but at most so much of
 
 @dataclasses.dataclass(frozen=True)
 class Cut:
-    """How a place is cut: the side of its cells in degrees, the parallel or meridian between the parts, and which."""
+    """How a site is cut: the side of its cells in degrees, the parallel or meridian between the parts, and which."""
 
     cell_degrees: float
     along: str  # "parallel" or "meridian"
@@ -27,40 +27,46 @@ class Cut:
     test: str  # the part that is tested on: north or east
 
 
-def places_folder() -> Path:
-    """Where places are kept."""
+def sites_folder() -> Path:
+    """Where sites are kept."""
     return paths.runs() / "places"
 
 
-def load_place(name: str, scales: Mapping[str, Profile]) -> Profile:
-    """The profile of a place that `reproduction.any_place.making.make_place` made, by its name; InputError if there is
+def load_site(name: str, scales: Mapping[str, Profile]) -> Profile:
+    """The profile of a site that `reproduction.any_place.making.make_site` made, by its name; InputError if there is
     none.
 
-    `scales` are the profiles whose settings a place may have.
+    `scales` are the profiles whose settings a site may have.
     """
-    return place_profile(name, describe(name), scales)
+    return site_profile(name, describe(name), scales)
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What a place is made of: title, source, bounds, scale, stand_ins, attribution, cut, region."""
-    file = places_folder() / f"{name}.json"
+    """What a site is made of: title, source, bounds, scale, stand_ins, attribution, cut, region."""
+    file = sites_folder() / f"{name}.json"
     try:
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         known = [path.stem for path in sorted(file.parent.glob("place-*.json"))]
-        missing = unknown("place", name, known) if known else InputError(f"no place '{name}': selm reproduce makes it")
+        missing = (
+            unknown("site", name, known)
+            if known
+            else InputError(f"no site '{name}': python -m reproduction reproduce makes it")
+        )
         raise missing from None
     except ValueError:
-        raise InputError(f"{file}: not a readable description; delete it and run selm reproduce again") from None
+        raise InputError(
+            f"{file}: not a readable description; delete it and run python -m reproduction reproduce again"
+        ) from None
 
 
-def is_place(profile: Profile) -> bool:
-    """Whether a profile is that of a place."""
+def is_site(profile: Profile) -> bool:
+    """Whether a profile is that of a site."""
     return bool(profile.folds)
 
 
-def place_profile(name: str, description: Mapping[str, Any], scales: Mapping[str, Profile]) -> Profile:
-    """The profile of the place that a description is of (`describe`)."""
+def site_profile(name: str, description: Mapping[str, Any], scales: Mapping[str, Profile]) -> Profile:
+    """The profile of the site that a description is of (`describe`)."""
     base = scales[description["scale"]]
     cut = Cut(**description["cut"])
     west, south, east, north = description["bounds"]
@@ -89,5 +95,5 @@ def place_profile(name: str, description: Mapping[str, Any], scales: Mapping[str
         ),
         retrieval=Retrieval(gallery=base.retrieval.gallery, areas=areas),
         seeds=(),
-        folds=str(places_folder() / f"{name}.csv"),
+        folds=str(sites_folder() / f"{name}.csv"),
     )

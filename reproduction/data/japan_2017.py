@@ -54,8 +54,8 @@ class Repository:
 
 
 @dataclass(frozen=True)
-class Region:
-    """A file of tiles: `title` in its metadata, `bounds` (west, south, east, north), digest of its tiles."""
+class TileFile:
+    """A file of the map's tiles: `title` in its metadata, `bounds` (west, south, east, north), digest of its tiles."""
 
     title: str
     bounds: mercator.BBox
@@ -68,32 +68,32 @@ CENSUS = Repository("hfu/chome-vt", "76f9b983624cf0f6517572baa05e298af7a51914")
 PRICES = Repository("Noriaki1980/land-price-map", "7d6b57949308e46e42e24945c0008cb9132775cf")
 PRICES_PATH = "data/raw/L01-2013.zip"
 PRICES_SHA256 = "e248dbc4d8716615147af9f421f384dce1b97561ac373323dbd760bcd8795e61"
-REGIONS: dict[str, Region] = {
-    "kanto": Region(
+TILE_FILES: dict[str, TileFile] = {
+    "kanto": TileFile(
         "kanto", (138.867188, 34.885931, 140.932617, 36.914764),
         "afa6e4dcc3443312cc0675cf16c3de6cbce4bacce795fdc795ddf14812b47aba",
     ),
-    "kansai": Region(
+    "kansai": TileFile(
         "kansai", (135.000000, 34.198173, 136.142578, 35.317366),
         "7e6aca54dade8679f15f88c9cfbb69f7b9eb8073efcc1646c92a0e1745e5db16",
     ),
-    "nagoya": Region(
+    "nagoya": TileFile(
         "nagoya", (136.669922, 34.885931, 137.241211, 35.424868),
         "3cae3184b9b0da9610f2262382d102dd83e825c87b25a77264760d4c3b9ca181",
     ),
-    "fukuoka": Region(
+    "fukuoka": TileFile(
         "fukuoka", (130.166016, 33.394759, 130.737305, 33.833920),
         "b9e77a43f60ecd4db7da7e3a22c62c23c9c656205b2b2d7f53680ce4298fde6f",
     ),
-    "hiroshima": Region(
+    "hiroshima": TileFile(
         "hiroshima", (132.187500, 34.198173, 132.714844, 34.633208),
         "910b0065e9cad0848dfb09b281fc1b1930b83b1899addaed282a8674f906a031",
     ),
-    "hokkaido": Region(
+    "hokkaido": TileFile(
         "Hokkaido", (139.306641, 41.277806, 145.942383, 45.521744),
         "217ba5ca98091126c59909e72a0b2223ccaa1310d463e7deb958edee123e450d", _SMALLEST_TILE,
     ),
-    "tochigi_north": Region(
+    "tochigi_north": TileFile(
         "tochigi_north", (139.262695, 36.914764, 140.317383, 37.160317),
         "0bf2946b47eeed46ba127740475158b92c7d39ae098b64dddf0460be73fe5e44",
     ),
@@ -109,7 +109,7 @@ CENSUS_TILES = {
     "hiroshima": (3552, 3558, 1627, 1634),
 }
 _COLUMNS = ("KEN_NAME", "GST_NAME", "CSS_NAME", "MOJI", "JINKO", "SETAI", "AREA", "X_CODE", "Y_CODE")
-_DIGEST_COLUMNS = ("KEY_CODE", "JINKO", "SETAI", "AREA", "X_CODE", "Y_CODE", "region")
+DIGEST_COLUMNS = ("KEY_CODE", "JINKO", "SETAI", "AREA", "X_CODE", "Y_CODE", "region")
 _SIMPLIFY_DEGREES = 4e-5  # about 4 m
 MAP_FILE, PRICE_FILE, CENSUS_FILE = "osm-japan/{}.mbtiles", "mlit/L01-2013.zip", "population-estat-2015.parquet"
 _FIELDS = {
@@ -118,7 +118,7 @@ _FIELDS = {
     "aeroway": ("class",), "boundary": ("admin_level#",), "place": ("class", "name"),
     "transportation_name": ("class", "name"),
 }  # fmt: skip
-FILES = (*(MAP_FILE.format(name) for name in REGIONS), PRICE_FILE, CENSUS_FILE)
+FILES = (*(MAP_FILE.format(name) for name in TILE_FILES), PRICE_FILE, CENSUS_FILE)
 
 
 def build(*, clones: Path | None = None, progress: bool = True) -> list[Path]:
@@ -129,16 +129,16 @@ def build(*, clones: Path | None = None, progress: bool = True) -> list[Path]:
     that file is left. Archives (about 450 MB) are kept below ``SELM_DATA/archives`` until everything is made.
     """
     root = paths.sources()
-    missing = [name for name in REGIONS if not (root / MAP_FILE.format(name)).exists()]
+    missing = [name for name in TILE_FILES if not (root / MAP_FILE.format(name)).exists()]
     if missing:
-        with _archive(MAP, clones, progress) as members:
-            pack_regions(members, missing, root, progress=progress)
+        with archive_members(MAP, clones, progress) as members:
+            pack_tiles(members, missing, root, progress=progress)
     prices = root / PRICE_FILE
     if not prices.exists():
         _fetch_prices(prices, clones, progress)
     areas = root / CENSUS_FILE
     if not areas.exists():
-        with _archive(CENSUS, clones, progress) as members:
+        with archive_members(CENSUS, clones, progress) as members:
             pack_areas(members, areas, progress=progress)
     for repository in (MAP, CENSUS):
         _archive_file(repository).unlink(missing_ok=True)
@@ -162,7 +162,9 @@ def _archive_file(repository: Repository) -> Path:
 
 
 @contextmanager
-def _archive(repository: Repository, clones: Path | None, progress: bool) -> Iterator[Iterator[tuple[str, bytes]]]:
+def archive_members(
+    repository: Repository, clones: Path | None, progress: bool
+) -> Iterator[Iterator[tuple[str, bytes]]]:
     """The files of a repository at its commit, as (path, content) in the order of their paths."""
     if clones is not None:
         command = ["git", "-C", str(_clone(repository, clones)), "archive", "--format=tar", repository.commit]
@@ -195,38 +197,38 @@ def _members(tar: tarfile.TarFile, folders: int) -> Iterator[tuple[str, bytes]]:
 # Maps
 
 
-def tile_range(bounds: mercator.BBox, zoom: int = TILES_ZOOM) -> tuple[int, int, int, int]:
+def tile_range(bounds: mercator.BBox) -> tuple[int, int, int, int]:
     """(x from, x to, y from, y to; the last not included) of the tiles that fill `bounds`, whose edges are theirs."""
     west, south, east, north = bounds
-    x0, y0 = (round(float(v)) for v in mercator.to_tile(north, west, zoom))
-    x1, y1 = (round(float(v)) for v in mercator.to_tile(south, east, zoom))
+    x0, y0 = (round(float(v)) for v in mercator.to_tile(north, west, TILES_ZOOM))
+    x1, y1 = (round(float(v)) for v in mercator.to_tile(south, east, TILES_ZOOM))
     return x0, x1, y0, y1
 
 
-def pack_regions(members: Iterator[tuple[str, bytes]], names: list[str], root: Path, *, progress: bool = True) -> None:
-    """Pack the tiles ``x/y.mvt`` among `members` into the MBTiles of the regions called `names`, below `root`.
+def pack_tiles(members: Iterator[tuple[str, bytes]], names: list[str], root: Path, *, progress: bool = True) -> None:
+    """Pack the tiles ``x/y.mvt`` among `members` into the MBTiles called `names`, below `root`.
 
-    Raises InputError, leaving no file of a region, if its tiles are not those of the reference runs.
+    Raises InputError, leaving no file, if its tiles are not those of the reference runs.
     """
-    ranges = {name: tile_range(REGIONS[name].bounds) for name in names}
+    ranges = {name: tile_range(TILE_FILES[name].bounds) for name in names}
     tiles: dict[str, list[tuple[int, int, bytes]]] = {name: [] for name in names}
     for path, content in tqdm(members, desc="read the map's tiles", unit="tile", disable=not progress):
         if not path.endswith(".mvt"):
             continue
         x, y = (int(part) for part in path[: -len(".mvt")].split("/"))
         for name, (x0, x1, y0, y1) in ranges.items():
-            if x0 <= x < x1 and y0 <= y < y1 and len(content) >= REGIONS[name].smallest:
+            if x0 <= x < x1 and y0 <= y < y1 and len(content) >= TILE_FILES[name].smallest:
                 tiles[name].append((x, 2**TILES_ZOOM - 1 - y, content))  # MBTiles counts rows from the south
     for name in names:
-        region, found = REGIONS[name], sorted(tiles.pop(name), key=lambda tile: (tile[0], -tile[1]))
+        tile_file, found = TILE_FILES[name], sorted(tiles.pop(name), key=lambda tile: (tile[0], -tile[1]))
         digest = tiles_digest((x, row, content) for x, row, content in found)
-        if digest != region.tiles:
+        if digest != tile_file.tiles:
             raise InputError(
                 f"{name}: the {len(found)} tiles are not those of the reference runs (digest {digest[:12]}, "
-                f"expected {region.tiles[:12]})"
+                f"expected {tile_file.tiles[:12]})"
             )
         with written(root / MAP_FILE.format(name)) as file:
-            _write_mbtiles(file, region, found)
+            _write_mbtiles(file, tile_file, found)
 
 
 def tiles_digest(tiles: Any) -> str:
@@ -245,10 +247,10 @@ def read_tiles(file: Path) -> Iterator[tuple[int, int, bytes]]:
         database.close()
 
 
-def _write_mbtiles(file: Path, region: Region, tiles: list[tuple[int, int, bytes]]) -> None:
+def _write_mbtiles(file: Path, tile_file: TileFile, tiles: list[tuple[int, int, bytes]]) -> None:
     """As the reference runs' files were written: with the same SQLite (3.40.1) and zlib the bytes are the same."""
-    west, south, east, north = region.bounds
-    x0, x1, y0, y1 = tile_range(region.bounds)
+    west, south, east, north = tile_file.bounds
+    x0, x1, y0, y1 = tile_range(tile_file.bounds)
     edges = mercator.from_tile([x0, x1], [y0, y1], TILES_ZOOM)
     centre = [f"{(a + b) / 2:.6f}" for a, b in edges]  # latitude, longitude
     kinds = {"#": "Number"}
@@ -257,9 +259,9 @@ def _write_mbtiles(file: Path, region: Region, tiles: list[tuple[int, int, bytes
          "fields": {field.rstrip("#"): kinds.get(field[-1], "String") for field in fields}}
         for layer, fields in _FIELDS.items()
     ]  # fmt: skip
-    left_out = f"; tiles of under {region.smallest:,} bytes left out" if region.smallest else ""
+    left_out = f"; tiles of under {tile_file.smallest:,} bytes left out" if tile_file.smallest else ""
     metadata = {
-        "name": f"OpenStreetMap Japan 2017-10: {region.title}", "format": "pbf", "type": "baselayer", "version": "1",
+        "name": f"OpenStreetMap Japan 2017-10: {tile_file.title}", "format": "pbf", "type": "baselayer", "version": "1",
         "minzoom": str(TILES_ZOOM), "maxzoom": str(TILES_ZOOM),
         "bounds": f"{west:.6f},{south:.6f},{east:.6f},{north:.6f}",
         "center": f"{centre[1]},{centre[0]},{TILES_ZOOM}",
@@ -352,7 +354,7 @@ def pack_areas(members: Iterator[tuple[str, bytes]], target: Path, *, progress: 
 
 def areas_digest(areas: pd.DataFrame) -> str:
     """SHA-256 (hex) over the keys and numbers of a table of census areas, in its order; outlines are not part of it."""
-    text = areas[list(_DIGEST_COLUMNS)].to_csv(index=False, lineterminator="\n", float_format="%.6f")
+    text = areas[list(DIGEST_COLUMNS)].to_csv(index=False, lineterminator="\n", float_format="%.6f")
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -362,11 +364,11 @@ def check(root: Path | None = None) -> list[str]:
 
     root = root or paths.sources()
     wrong = []
-    for name, region in REGIONS.items():
+    for name, tile_file in TILE_FILES.items():
         file = root / MAP_FILE.format(name)
         if not file.exists():
             wrong.append(f"{file}: not here")
-        elif tiles_digest(read_tiles(file)) != region.tiles:
+        elif tiles_digest(read_tiles(file)) != tile_file.tiles:
             wrong.append(f"{file}: other tiles than those of the reference runs")
     prices, areas = root / PRICE_FILE, root / CENSUS_FILE
     if not prices.exists():
@@ -375,6 +377,6 @@ def check(root: Path | None = None) -> list[str]:
         wrong.append(f"{prices}: another file than that of the reference runs")
     if not areas.exists():
         wrong.append(f"{areas}: not here")
-    elif areas_digest(pd.read_parquet(areas, columns=list(_DIGEST_COLUMNS))) != CENSUS_TABLE:
+    elif areas_digest(pd.read_parquet(areas, columns=list(DIGEST_COLUMNS))) != CENSUS_TABLE:
         wrong.append(f"{areas}: other areas than those of the reference runs")
     return wrong

@@ -3,7 +3,7 @@
 Files lie below `SELM_DATA` under the paths given here. Some data sets come in editions (a year) and pieces (a
 prefecture, a mesh, a place): ``{year}``, ``{yy}`` and ``{area}`` in an address stand for them. Where a person must sign
 up, `by_hand` says what to do and where to put what they get. What was fetched, from where and when, is noted in
-``fetched.json``, with the SHA-256 that a later `selm data` compares.
+``fetched.json``, with the SHA-256 that a later call compares.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class DataSet:
     (or one piece) has; `used_for` the pages or profiles that read it; `reader` the function that does. `url` is its
     address ("" where it is built or fetched by hand), `save_as` the file's name below `SELM_DATA`. `year` is the
     edition fetched by default, None where there is only one; `area` says what its pieces are, "" where there are none,
-    and `whole` that there is one file of all of them too. `by_hand` says what a person must do.
+    and `whole` that there is one file of all of them too. `by_hand` says what a person must do. `table` says that
+    `reader` makes a table of one file (`reproduction.data.tables`).
     """
 
     name: str
@@ -56,6 +57,7 @@ class DataSet:
     pattern: str = r"0[1-9]|[1-3]\d|4[0-7]"  # of `area`: prefectures
     whole: bool = False  # there is one file of all areas too
     by_hand: str = ""
+    table: bool = False
 
 
 DATA_SETS: dict[str, DataSet] = {
@@ -71,7 +73,8 @@ DATA_SETS: dict[str, DataSet] = {
         ),
         DataSet(
             "osm", "an OpenStreetMap extract by name: a city of BBBike (Tokyo, Berlin) or a region of Geofabrik "
-            "(japan, liechtenstein)", "selm reproduce --place NAME", "ODbL", "© OpenStreetMap contributors",
+            "(japan, liechtenstein)", "python -m reproduction reproduce --place NAME", "ODbL",
+            "© OpenStreetMap contributors",
             "https://download.geofabrik.de", "osm/*.osm.pbf", 80_000_000, "selm.maps.sources.open_source",
             "pyrosm", "osm/{area}.osm.pbf", area="a place, as pyrosm.data.available lists them",
         ),
@@ -81,6 +84,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-L01-v3_1.html", "mlit/L01-*.zip", 10_000_000,
             "reproduction.labels.land_price.read_l01", f"{_KSJ}/data/L01/L01-{{yy}}/L01-{{yy}}{{_area}}_GML.zip",
             "mlit/L01-{year}{_area}_GML.zip", year=2024, area="a prefecture, 01 to 47 (Tokyo is 13)", whole=True,
+            table=True,
         ),
         DataSet(
             "a29", "use districts A29 (用途地域): polygons in 12 or 13 classes", "merged zones of Table 2",
@@ -88,7 +92,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-A29-v2_1.html", "mlit/A29-*.zip",
             10_000_000, "reproduction.labels.zoning.read_a29",
             f"{_KSJ}/data/A29/A29-{{yy}}/A29-{{yy}}_{{area}}_GML.zip",
-            "mlit/A29-{year}_{area}_GML.zip", year=2019, area="a prefecture, 01 to 47 (Tokyo is 13)",
+            "mlit/A29-{year}_{area}_GML.zip", year=2019, area="a prefecture, 01 to 47 (Tokyo is 13)", table=True,
         ),
         DataSet(
             "l03-b", "land use mesh L03-b (土地利用細分メッシュ): 12 classes on squares of 100 m",
@@ -97,7 +101,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-L03-b-2021.html", "mlit/L03-b-*.zip", 13_000_000,
             "reproduction.labels.land_use_mesh.read_l03b",
             f"{_KSJ}/data/L03-b/L03-b-{{yy}}/L03-b-{{yy}}_{{area}}-{{datum}}_GML.zip",
-            "mlit/L03-b-{year}_{area}_GML.zip", year=2021, area="a primary mesh, as 5339", pattern=r"\d{4}",
+            "mlit/L03-b-{year}_{area}_GML.zip", year=2021, area="a primary mesh, as 5339", pattern=r"\d{4}", table=True,
         ),
         DataSet(
             "population-mesh", "population of 2020 and estimates to 2070 on squares of 500 m",
@@ -106,7 +110,7 @@ DATA_SETS: dict[str, DataSet] = {
             f"{_KSJ}/datalist/KsjTmplt-mesh500r6.html", "mlit/500m_mesh_*.zip", 20_000_000,
             "reproduction.labels.population_mesh.read_population_mesh",
             f"{_KSJ}/data/m500r6/m500r6-24/500m_mesh_2024_{{area}}_GEOJSON.zip",
-            "mlit/500m_mesh_2024_{area}_GEOJSON.zip", area="a prefecture, 01 to 47 (Tokyo is 13)",
+            "mlit/500m_mesh_2024_{area}_GEOJSON.zip", area="a prefecture, 01 to 47 (Tokyo is 13)", table=True,
         ),
         DataSet(
             "e-stat", "census small areas (cho-me) with people, households and outlines",
@@ -115,7 +119,7 @@ DATA_SETS: dict[str, DataSet] = {
             "estat/*.zip", 15_000_000, "reproduction.labels.population.read_areas",
             "https://www.e-stat.go.jp/gis/statmap-search/data?dlserveyId=A00200521{year}&code={area}&coordSys=1"
             "&format=shape&downloadType=5&datum={estat_datum}",
-            "estat/small-areas-{year}-{area}.zip", year=2020, area="a prefecture, 01 to 47 (Tokyo is 13)",
+            "estat/small-areas-{year}-{area}.zip", year=2020, area="a prefecture, 01 to 47 (Tokyo is 13)", table=True,
         ),
         DataSet(
             "naip-cdl", "NAIP aerial tiles with CDL land cover, as Tile2Vec published them", "Table 3 of the paper",
@@ -151,6 +155,7 @@ DATA_SETS: dict[str, DataSet] = {
             "https://raw.githubusercontent.com/ZhouMengjie/you-are-here/3aeaf2fe37c134d41568766462cc4edcae586d81/Data/"
             "{area}.csv",
             "streetlearn/{area}.csv", area="unionsquare5k or wallstreet5k", pattern="(unionsquare|wallstreet)5k",
+            table=True,
         ),
         DataSet(
             "eurosat", "EuroSAT: 27,000 Sentinel-2 chips (RGB) of ten land-use classes",
@@ -247,7 +252,10 @@ def extract_address(place: str) -> tuple[str, str]:
             known += [str(other).lower() for other in names]
     near = difflib.get_close_matches(text.replace(" ", ""), known, n=3, cutoff=0.5)
     hint = f" (near: {', '.join(near)})" if near else ""
-    raise InputError(f"no extract is known for '{place}'{hint}; any .osm.pbf file does too: selm reproduce --map FILE")
+    raise InputError(
+        f"no extract is known for '{place}'{hint}; any .osm.pbf file does too: "
+        "python -m reproduction reproduce --map FILE"
+    )
 
 
 def fetch(name: str, year: int | None = None, area: str | None = None, *, progress: bool = True) -> Path:
@@ -297,7 +305,7 @@ def note(target: Path, url: str) -> None:
 
 
 def describe(data_set: DataSet) -> dict[str, Any]:
-    """A data set as a plain record, for ``selm data --json``: its fields, and what of it is here."""
+    """A data set as a plain record, for ``python -m reproduction data --json``: its fields, and what of it is here."""
     here = files_here(data_set)
     root = paths.sources()
     return {
@@ -310,7 +318,7 @@ def describe(data_set: DataSet) -> dict[str, Any]:
 
 def command(data_set: DataSet) -> str:
     """The command that fetches a data set."""
-    parts = ["selm data get", data_set.name]
+    parts = ["python -m reproduction data get", data_set.name]
     if data_set.year:
         parts.append(f"--year {data_set.year}")
     if data_set.area and not data_set.whole:
@@ -319,7 +327,7 @@ def command(data_set: DataSet) -> str:
 
 
 def listing() -> str:
-    """All data sets, as ``selm data`` prints them."""
+    """All data sets, as ``python -m reproduction data`` prints them."""
     lines = []
     for data_set in DATA_SETS.values():
         state = "here" if is_here(data_set) else "by hand" if data_set.by_hand else "not here"

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 # L01's abbreviation, the name in A29, and in English; in the order of A29's codes 1 to 12, then no use district.
 ZONES: tuple[tuple[str, str, str], ...] = (
@@ -60,26 +59,3 @@ def encode(values: Iterable[str], names: tuple[str, ...]) -> NDArray[np.int64]:
     """int64 codes of `values` into `names`; -1 for a value that is not among them."""
     index = {name: code for code, name in enumerate(names)}
     return np.array([index.get(value, -1) for value in values], np.int64)
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """What a classifier must be compared with: how many classes occur and what guessing by frequency scores."""
-
-    n: int  # samples with a label
-    present: int  # classes with at least one sample
-    at_least_20: int  # classes with 20 samples or more
-    prior_top1: float  # share of the most frequent class
-    prior_top5: float  # share of the five most frequent
-
-
-def class_counts(codes: ArrayLike) -> ClassCounts:
-    """Counts of the labels in `codes` (negative: missing) and the scores of always naming the most frequent classes."""
-    codes = np.asarray(codes)
-    _, counts = np.unique(codes[codes >= 0], return_counts=True)
-    counts = np.sort(counts)[::-1]
-    total = int(counts.sum())
-    share = counts / max(total, 1)
-    return ClassCounts(
-        total, len(counts), int((counts >= 20).sum()), float(share[:1].sum()), float(share[:5].sum())
-    )  # fmt: skip

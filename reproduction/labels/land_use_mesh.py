@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from reproduction.labels.official_files import code_of, find_member, read_table
 from selm.errors import InputError
@@ -97,21 +97,3 @@ def mesh_centres(
     south = ab * 800 + e * 100 + g * 10 + i  # in squares: 1/1200 degree
     west = cd * 800 + f * 100 + h * 10 + j  # 1/800 degree, from 100 E
     return (south + 0.5) / _ROWS, 100 + (west + 0.5) / _COLUMNS
-
-
-def land_use_at(lat: ArrayLike, lon: ArrayLike, squares: pd.DataFrame) -> NDArray[np.int64]:
-    """int64 (N,): the land use (code into `LAND_USE_NAMES`) of the square of `read_l03b` that holds each of N
-    coordinates; -1 where there is none."""
-
-    def key(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.int64]:
-        # The nudge keeps decimal borders in the square that starts there.
-        row = np.floor(np.atleast_1d(np.asarray(lat, np.float64)) * _ROWS + 1e-6).astype(np.int64)
-        column = np.floor((np.atleast_1d(np.asarray(lon, np.float64)) - 100) * _COLUMNS + 1e-6).astype(np.int64)
-        return row * 2**32 + column
-
-    known = key(squares["lat"], squares["lon"])
-    order = np.argsort(known, kind="stable")
-    wanted = key(lat, lon)
-    at = np.minimum(np.searchsorted(known[order], wanted), len(known) - 1)
-    found = known[order][at] == wanted
-    return np.where(found, squares["land_use"].to_numpy(np.int64)[order][at], -1)

@@ -26,12 +26,12 @@ _MESH = "MESH_ID"
 _YEAR = re.compile(r"(?:POP|PTN_)(\d{4})")
 
 
-def read_population_mesh(path: str | Path, year: int | None = None) -> geopandas.GeoDataFrame:
+def read_population_mesh(path: str | Path) -> geopandas.GeoDataFrame:
     """The squares of a population mesh with `density` (float64, people/km²) and `people`, as `population.density_at`
     takes them; one row a square, sorted by code.
 
-    `path` is the zip as downloaded, or its GeoJSON or shapefile; `year` one of those in the file, by default the first,
-    which is the census the estimates start from. Raises InputError naming the file, and the row and field at fault.
+    `path` is the zip as downloaded, or its GeoJSON or shapefile. The year is the first in the file, that of the census
+    that the estimates start from. Raises InputError naming the file, and the row and field at fault.
     """
     import geopandas as gpd
     import shapely
@@ -45,9 +45,7 @@ def read_population_mesh(path: str | Path, year: int | None = None) -> geopandas
         raise InputError(f"{path}: field {_MESH} is missing")
     if not years:
         raise InputError(f"{path}: no field of people (POP2010 … or PTN_2020 …)")
-    if year is not None and year not in years:
-        raise InputError(f"{path}: no people of {year} (there are: {', '.join(map(str, sorted(years)))})")
-    field = years[min(years) if year is None else year]
+    field = years[min(years)]
     people = pd.to_numeric(table[field], errors="coerce").to_numpy(np.float64)
     bad = ~(people >= 0)  # NaN too
     if bad.any():

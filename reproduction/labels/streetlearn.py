@@ -27,7 +27,7 @@ def read_streetlearn(path: str | Path) -> pd.DataFrame:
             rows = [row for row in csv.reader(file) if row]
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a readable CSV file ({error})") from None
     if not rows:
         raise InputError(f"{path}: no rows")

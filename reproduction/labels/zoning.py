@@ -1,4 +1,4 @@
-"""Use districts (用途地域) of MLIT's National Land Numerical Information A29, and the one that holds a coordinate.
+"""Use districts (用途地域) of MLIT's National Land Numerical Information A29.
 
 `A29_004` is the district's code and `A29_005` its name. Codes 1 to 12 are the same in all editions; garden residential
 (田園住居地域, since 2018) is 21 in some and 13 in others, and 99 is unknown. So the name decides where it is one of
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from reproduction.labels.area_type import NO_ZONE, ZONES
 from reproduction.labels.official_files import code_of, find_member, read_table, text_of
@@ -71,17 +70,3 @@ def read_a29(path: str | Path) -> geopandas.GeoDataFrame:
     if not shape.all():
         raise InputError(f"{path}: row {int(np.flatnonzero(~shape)[0]) + 1} is not a polygon")
     return gpd.GeoDataFrame({"zone": zone, "name": names}, geometry=table.geometry.to_numpy(), crs="EPSG:4326")
-
-
-def zone_at(lat: ArrayLike, lon: ArrayLike, districts: geopandas.GeoDataFrame) -> NDArray[np.int64]:
-    """int64 (N,): the zone (code into `ZONES`) of the district that holds each of N coordinates, else `NO_ZONE`.
-
-    Where districts overlap, the one that comes first in the table counts.
-    """
-    import shapely
-
-    places = shapely.points(np.atleast_1d(np.asarray(lon, np.float64)), np.atleast_1d(np.asarray(lat, np.float64)))
-    place, district = shapely.STRtree(districts.geometry.to_numpy()).query(places, predicate="intersects")
-    first = np.full(len(places), len(districts), np.int64)
-    np.minimum.at(first, place, district)
-    return np.append(districts["zone"].to_numpy(np.int64), NO_ZONE)[first]

@@ -43,7 +43,7 @@ def build_locations(
     """
     folds = splits.read_folds(profile)
     regions = profile.regions_for("pretrain")
-    shares = _apportion(n or profile.pretraining.n_locations, [len(atlases[region.name].keys) for region in regions])
+    shares = apportion(n or profile.pretraining.n_locations, [len(atlases[region.name].keys) for region in regions])
     zoom = profile.maps.zooms[0]
     parts = []
     for region, share in zip(regions, shares, strict=True):
@@ -130,7 +130,7 @@ def _in_split(profile: Profile, region: Region, split: str, folds: pd.DataFrame)
     return allowed
 
 
-def _apportion(n: int, weights: list[int]) -> list[int]:
+def apportion(n: int, weights: list[int]) -> list[int]:
     """n cut into whole parts in proportion to the weights (largest remainder)."""
     exact = n * np.array(weights, np.float64) / sum(weights)
     parts = np.floor(exact).astype(int)

@@ -4,8 +4,8 @@ Neighbouring places look and cost alike, so a random split tests what was nearly
 out by whole cells; training places within a buffer of a held-out place or cell are left out. Which cells are set aside
 and which fold a cell is in is drawn once, with a fixed seed, and committed in ``data/folds``:
 
-    python -m reproduction.places.splits             # makes data/folds/embedded.csv and, with the real data,
-    data/folds/japan.csv python -m reproduction.places.splits --check     # compares instead of writing
+    python -m reproduction.places.splits          # makes data/folds/embedded.csv and, with the real data, japan.csv
+    python -m reproduction.places.splits --check  # compares instead of writing
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -28,6 +27,7 @@ from reproduction.places.regions import label_files, official_points, open_regio
 from reproduction.profiles import get_profile
 from reproduction.settings import Profile
 from selm.errors import InputError
+from selm.files import write_text
 from selm.maps.mercator import BBox, haversine_m
 
 DRAWS = 10
@@ -187,7 +187,7 @@ def split_of(lat: ArrayLike, lon: ArrayLike, role: str, profile: Profile, folds:
 # The command
 
 
-def _japan() -> pd.DataFrame:
+def japan_folds() -> pd.DataFrame:
     profile = get_profile("japan")
     points = official_points(profile)
     roles = {region.name: region.role for region in profile.regions}
@@ -195,7 +195,7 @@ def _japan() -> pd.DataFrame:
     return make_folds(cells.tolist(), points["region"].tolist(), roles, profile.maps.set_aside_share)
 
 
-def _embedded() -> pd.DataFrame:
+def embedded_folds() -> pd.DataFrame:
     profile = get_profile("demo")
     size = profile.maps.cell_degrees
     cells: list[str] = []
@@ -224,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
     check = parser.parse_args(arguments).check
     status = 0
-    for name, make in (("demo", _embedded), ("japan", _japan)):
+    for name, make in (("demo", embedded_folds), ("japan", japan_folds)):
         path = fold_file(get_profile(name))
         try:
             text = to_csv(make())
@@ -233,10 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = 2
             continue
         if not check:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(text)
-            os.replace(temporary, path)
+            write_text(path, text)
         elif not path.exists() or path.read_text() != text:
             print(f"{path.name}: differs from what this command makes", file=sys.stderr)
             status = 1

@@ -115,6 +115,7 @@ def test_library_hash_covers_code_and_committed_data_only(tmp_path: Path, monkey
     for name in (
         "selm/maps/atlas.py",
         "selm/maps/styles/selm.xml",
+        "reproduction/pages/tables.py",
         "data/paper/table1.csv",
         "data/sources/big.mbtiles",
     ):
@@ -123,7 +124,12 @@ def test_library_hash_covers_code_and_committed_data_only(tmp_path: Path, monkey
     key = notebooks.library_hash()
     (tmp_path / "data/sources/big.mbtiles").write_text("two")
     assert notebooks.library_hash() == key
-    for name in ("selm/maps/atlas.py", "selm/maps/styles/selm.xml", "data/paper/table1.csv"):
+    for name in (
+        "selm/maps/atlas.py",
+        "selm/maps/styles/selm.xml",
+        "reproduction/pages/tables.py",
+        "data/paper/table1.csv",
+    ):
         (tmp_path / name).write_text("two")
         assert notebooks.library_hash() != key, name
         key = notebooks.library_hash()

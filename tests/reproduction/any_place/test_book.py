@@ -71,7 +71,7 @@ def kotka(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-
         pytest.importorskip(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELM_RUNS", str(tmp_path_factory.mktemp("runs")))
-        profile = book.place_profile(source="pyrosm:test_pbf", title='Kotka "harbour"', scale="smoke")
+        profile = book.site_profile(source="pyrosm:test_pbf", title='Kotka "harbour"', scale="smoke")
         yield profile, book.tables(profile, ["prior", "knn_coordinates"], progress=False)
 
 

@@ -43,7 +43,7 @@ def extract(folder: Path, monkeypatch: pytest.MonkeyPatch):
         blocks=lambda bbox: None,
     )
     monkeypatch.setattr("selm.maps.sources.open_source", lambda path: opened)
-    monkeypatch.setattr(making, "_buildings", lambda source, bounds: spread(bounds=bounds))
+    monkeypatch.setattr(making, "building_places", lambda source, bounds: spread(bounds=bounds))
     return opened
 
 
@@ -56,7 +56,7 @@ def extract(folder: Path, monkeypatch: pytest.MonkeyPatch):
 )
 def test_the_line_crosses_the_longer_side_and_leaves_three_tenths(bounds, along, test):
     lat, lon = spread(bounds=bounds)
-    cut = making._cut(lat, lon, bounds, 0)
+    cut = making.cut_in_two(lat, lon, bounds, 0)
     assert (cut.along, cut.test) == (along, test)
     values = lat if along == "parallel" else lon
     assert (values >= cut.at).mean() == pytest.approx(0.3, abs=0.08)
@@ -65,8 +65,8 @@ def test_the_line_crosses_the_longer_side_and_leaves_three_tenths(bounds, along,
 
 def test_cells_are_as_large_as_leaves_enough_of_them():
     lat, lon = spread()
-    cut = making._cut(lat, lon, BOUNDS, 0)
-    larger = making._SIZES[making._SIZES.index(cut.cell_degrees) - 1]
+    cut = making.cut_in_two(lat, lon, BOUNDS, 0)
+    larger = making.SIZES[making.SIZES.index(cut.cell_degrees) - 1]
 
     def counts(size: float, at: float) -> list[int]:
         cells = splits.cell_of(lat, lon, size)
@@ -80,17 +80,17 @@ def test_cells_are_as_large_as_leaves_enough_of_them():
 
 def test_few_or_crowded_points_cannot_be_cut():
     lat, lon = spread(30)
-    assert making._cut(lat, lon, BOUNDS, 0) is None
-    assert making._cut(np.full(4000, 47.1), np.full(4000, 9.5), BOUNDS, 0) is None
+    assert making.cut_in_two(lat, lon, BOUNDS, 0) is None
+    assert making.cut_in_two(np.full(4000, 47.1), np.full(4000, 9.5), BOUNDS, 0) is None
     lat, lon = spread(100)
-    assert making._cut(lat, lon, BOUNDS, 60) is None  # not 60 points on either side
+    assert making.cut_in_two(lat, lon, BOUNDS, 60) is None  # not 60 points on either side
 
 
 # The profile
 
 
 def test_a_place_is_a_profile_at_some_scale(extract):
-    profile = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
+    profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
     assert profile.name.startswith("place-liechtenstein-") and "Liechtenstein" in profile.purpose
     assert profile.stand_ins and "stand-in" in profile.purpose
     assert profile.pretraining == PROFILES["smoke"].pretraining and profile.probing == PROFILES["smoke"].probing
@@ -100,21 +100,21 @@ def test_a_place_is_a_profile_at_some_scale(extract):
     assert (pretrain[0].bbox[1], test[0].bbox[3]) == (BOUNDS[1], BOUNDS[3])
     height = haversine_m(47.1, 9.5, 47.1 + profile.maps.cell_degrees, 9.5)
     assert 0 < profile.maps.buffer_m <= min(1000, 0.16 * height)
-    assert site.is_place(profile) and not site.is_place(PROFILES["smoke"])
+    assert site.is_site(profile) and not site.is_site(PROFILES["smoke"])
 
 
 def test_it_is_found_again_by_its_name(extract):
-    profile = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
-    assert get_profile(profile.name) == profile == site.load_place(profile.name, PROFILES)
-    again = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
+    profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
+    assert get_profile(profile.name) == profile == site.load_site(profile.name, PROFILES)
+    again = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
     assert again == profile
-    assert making.make_place("x.osm.pbf", "Liechtenstein", scale="demo").name != profile.name
+    assert making.make_site("x.osm.pbf", "Liechtenstein", scale="demo").name != profile.name
     extract.fingerprint = "0" * 64
-    assert making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke").name != profile.name
+    assert making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke").name != profile.name
 
 
 def test_folds_hold_every_cell_on_one_side(extract):
-    profile = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
+    profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
     folds = splits.read_folds(profile)
     (pretrain,), (test,) = profile.regions_for("pretrain"), profile.regions_for("test")
     south = np.array([splits.cell_bounds(cell, profile.maps.cell_degrees)[1] for cell in folds["cell"]])
@@ -126,7 +126,7 @@ def test_folds_hold_every_cell_on_one_side(extract):
 
 
 def test_nothing_is_pretrained_on_near_what_is_held_out(extract):
-    profile = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
+    profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
     folds = splits.read_folds(profile)
     lat, lon = spread(20_000, seed=1)
     split = splits.split_of(lat, lon, "pretrain", profile, folds)
@@ -152,28 +152,28 @@ def test_the_committed_profiles_are_split_as_before():
 
 
 def test_official_labels_where_they_cover_the_place(extract, monkeypatch):
-    monkeypatch.setattr(making, "_official_places", lambda bounds: spread(400))
-    profile = making.make_place("x.osm.pbf", "Somewhere", scale="smoke")
+    monkeypatch.setattr(making, "official_places", lambda bounds: spread(400))
+    profile = making.make_site("x.osm.pbf", "Somewhere", scale="smoke")
     assert not profile.stand_ins and "official labels" in profile.purpose
-    assert making.make_place("x.osm.pbf", "Somewhere", scale="smoke", labels="stand-ins").stand_ins
+    assert making.make_site("x.osm.pbf", "Somewhere", scale="smoke", labels="stand-ins").stand_ins
 
 
 def test_too_few_official_points_leave_stand_ins(extract, monkeypatch):
-    monkeypatch.setattr(making, "_official_places", lambda bounds: spread(50))
-    assert making.make_place("x.osm.pbf", "Somewhere", scale="smoke").stand_ins
+    monkeypatch.setattr(making, "official_places", lambda bounds: spread(50))
+    assert making.make_site("x.osm.pbf", "Somewhere", scale="smoke").stand_ins
     with pytest.raises(InputError, match="Somewhere: only 50 official land prices here, too few"):
-        making.make_place("x.osm.pbf", "Somewhere", scale="smoke", labels="official")
+        making.make_site("x.osm.pbf", "Somewhere", scale="smoke", labels="official")
 
 
 def test_vector_tiles_without_official_labels_are_refused(extract):
     extract.kind, extract.name = "mbtiles", "tiles.mbtiles"
     with pytest.raises(InputError, match=r"stand-ins are computed from \.osm\.pbf extracts, not from tiles\.mbtiles"):
-        making.make_place("tiles.mbtiles", "Somewhere", scale="smoke")
+        making.make_site("tiles.mbtiles", "Somewhere", scale="smoke")
 
 
 def test_outside_japan_no_official_file_is_looked_for(folder):
-    assert making._official_places(BOUNDS) is None
-    assert making._official_places((139.7, 35.6, 139.8, 35.7)) is None  # nothing below SELM_DATA
+    assert making.official_places(BOUNDS) is None
+    assert making.official_places((139.7, 35.6, 139.8, 35.7)) is None  # nothing below SELM_DATA
 
 
 def test_official_points_of_a_part_are_those_inside_its_box(monkeypatch):
@@ -205,13 +205,13 @@ def test_official_points_of_a_part_are_those_inside_its_box(monkeypatch):
 
 def test_mistakes_are_named(extract, folder):
     with pytest.raises(InputError, match="unknown profile 'dmeo'"):
-        making.make_place("x.osm.pbf", "X", scale="dmeo")
+        making.make_site("x.osm.pbf", "X", scale="dmeo")
     with pytest.raises(InputError, match="unknown kind of labels 'offical'"):
-        making.make_place("x.osm.pbf", "X", labels="offical")
-    with pytest.raises(InputError, match="no place 'place-nowhere'"):
+        making.make_site("x.osm.pbf", "X", labels="offical")
+    with pytest.raises(InputError, match="no site 'place-nowhere'"):
         get_profile("place-nowhere")
-    profile = making.make_place("x.osm.pbf", "Liechtenstein", scale="smoke")
-    with pytest.raises(InputError, match=f"unknown place '{profile.name[:-1]}'; did you mean '{profile.name}'"):
+    profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
+    with pytest.raises(InputError, match=f"unknown site '{profile.name[:-1]}'; did you mean '{profile.name}'"):
         get_profile(profile.name[:-1])
     (folder / "runs" / "places" / f"{profile.name}.json").write_text("{")
     with pytest.raises(InputError, match="not a readable description"):
@@ -219,9 +219,9 @@ def test_mistakes_are_named(extract, folder):
 
 
 def test_a_place_too_small_says_so(extract, monkeypatch):
-    monkeypatch.setattr(making, "_buildings", lambda source, bounds: spread(12))
+    monkeypatch.setattr(making, "building_places", lambda source, bounds: spread(12))
     with pytest.raises(InputError, match=r"Hut: too small to be cut in two \(12 buildings\)"):
-        making.make_place("x.osm.pbf", "Hut")
+        making.make_site("x.osm.pbf", "Hut")
 
 
 @pytest.mark.realdata
@@ -233,7 +233,7 @@ def test_a_place_too_small_says_so(extract, monkeypatch):
 def test_real_extracts(real, path, line, tmp_path, monkeypatch):
     source = real(path)
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))
-    profile = making.make_place(source, "Here", scale="smoke")
+    profile = making.make_site(source, "Here", scale="smoke")
     cut = site.describe(profile.name)["cut"]
     assert (cut["along"], cut["at"], cut["cell_degrees"]) == line
     assert profile.stand_ins

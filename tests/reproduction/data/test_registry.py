@@ -61,7 +61,9 @@ def test_json_is_complete(empty: Path, capsys: pytest.CaptureFixture[str]) -> No
     records = json.loads(run(capsys, "data", "--json")[1])
     assert [record["name"] for record in records] == list(registry.DATA_SETS)
     japan = records[0]
-    assert japan["here"] is False and japan["files"] == [] and japan["get"] == "selm data get japan-2017"
+    assert (
+        japan["here"] is False and japan["files"] == [] and japan["get"] == "python -m reproduction data get japan-2017"
+    )
     assert {"licence", "cite", "size", "page", "reader", "used_for", "what"} <= set(japan)
 
 
@@ -184,7 +186,7 @@ def test_a_wrong_address_sends_to_the_page(empty: Path, monkeypatch: pytest.Monk
 
 
 def members(*, with_extra: bool = False):
-    x0, x1, y0, y1 = japan_2017.tile_range(japan_2017.REGIONS["hiroshima"].bounds)
+    x0, x1, y0, y1 = japan_2017.tile_range(japan_2017.TILE_FILES["hiroshima"].bounds)
     for x in range(x0 - 1, x1 + 1):
         for y in range(y0 - 1, y1 + 1):
             yield f"{x}/{y}.mvt", b"tile %d %d" % (x, y)
@@ -193,18 +195,19 @@ def members(*, with_extra: bool = False):
 
 
 def test_tile_ranges_fill_the_bounds() -> None:
-    assert japan_2017.tile_range(japan_2017.REGIONS["hiroshima"].bounds) == (7104, 7116, 3255, 3267)
-    for region in japan_2017.REGIONS.values():  # the regions do not overlap
-        x0, x1, y0, y1 = japan_2017.tile_range(region.bounds)
+    assert japan_2017.tile_range(japan_2017.TILE_FILES["hiroshima"].bounds) == (7104, 7116, 3255, 3267)
+    for tile_file in japan_2017.TILE_FILES.values():  # they do not overlap
+        x0, x1, y0, y1 = japan_2017.tile_range(tile_file.bounds)
         assert x0 < x1 and y0 < y1
 
 
-def test_regions_are_packed_in_order_and_other_tiles_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x0, x1, y0, y1 = japan_2017.tile_range(japan_2017.REGIONS["hiroshima"].bounds)
+def test_tiles_are_packed_in_order_and_other_tiles_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x0, x1, y0, y1 = japan_2017.tile_range(japan_2017.TILE_FILES["hiroshima"].bounds)
     wanted = [(x, 8191 - y, b"tile %d %d" % (x, y)) for x in range(x0, x1) for y in range(y0, y1)]
-    region = japan_2017.Region("hiroshima", japan_2017.REGIONS["hiroshima"].bounds, japan_2017.tiles_digest(wanted))
-    monkeypatch.setitem(japan_2017.REGIONS, "hiroshima", region)
-    japan_2017.pack_regions(members(with_extra=True), ["hiroshima"], tmp_path, progress=False)
+    bounds = japan_2017.TILE_FILES["hiroshima"].bounds
+    tile_file = japan_2017.TileFile("hiroshima", bounds, japan_2017.tiles_digest(wanted))
+    monkeypatch.setitem(japan_2017.TILE_FILES, "hiroshima", tile_file)
+    japan_2017.pack_tiles(members(with_extra=True), ["hiroshima"], tmp_path, progress=False)
     file = tmp_path / "osm-japan" / "hiroshima.mbtiles"
     assert list(japan_2017.read_tiles(file)) == wanted
     with sqlite3.connect(file) as database:
@@ -212,13 +215,13 @@ def test_regions_are_packed_in_order_and_other_tiles_left_out(tmp_path: Path, mo
     assert metadata["attribution"] == "(c) OpenMapTiles (c) OpenStreetMap contributors"
     assert metadata["bounds"] == "132.187500,34.198173,132.714844,34.633208"
     first = file.read_bytes()
-    japan_2017.pack_regions(members(), ["hiroshima"], tmp_path, progress=False)
+    japan_2017.pack_tiles(members(), ["hiroshima"], tmp_path, progress=False)
     assert file.read_bytes() == first  # bit for bit the same again
 
 
 def test_other_tiles_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="hiroshima: the 144 tiles are not those of the reference runs"):
-        japan_2017.pack_regions(members(), ["hiroshima"], tmp_path, progress=False)
+        japan_2017.pack_tiles(members(), ["hiroshima"], tmp_path, progress=False)
     assert list(tmp_path.rglob("*")) == []
 
 
@@ -238,11 +241,11 @@ def test_archives_come_from_git_clones_at_their_commit(tmp_path: Path) -> None:
         subprocess.run([*git, *command], check=True)
     commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
     (clone / "a" / "b.mvt").write_bytes(b"changed since")
-    with japan_2017._archive(japan_2017.Repository("owner/name", commit), tmp_path, False) as found:
+    with japan_2017.archive_members(japan_2017.Repository("owner/name", commit), tmp_path, False) as found:
         assert list(found) == [("a/b.mvt", b"content")]
     with (
         pytest.raises(InputError, match=f"owner/name: git has no commit {'0' * 40}"),
-        japan_2017._archive(japan_2017.Repository("owner/name", "0" * 40), tmp_path, False) as found,
+        japan_2017.archive_members(japan_2017.Repository("owner/name", "0" * 40), tmp_path, False) as found,
     ):
         list(found)
 
@@ -260,7 +263,7 @@ def test_archives_from_github_lose_their_outer_folder(empty: Path, monkeypatch: 
         return target
 
     monkeypatch.setattr(japan_2017, "download", download)
-    with japan_2017._archive(japan_2017.Repository("owner/name", "0123"), None, False) as found:
+    with japan_2017.archive_members(japan_2017.Repository("owner/name", "0123"), None, False) as found:
         assert list(found) == [("12/3/4.mvt", b"abc")]
 
 
@@ -270,8 +273,8 @@ def test_digests_are_those_of_the_reference_data(real) -> None:
 
     for name in ("hiroshima", "fukuoka"):
         tiles = japan_2017.read_tiles(real(f"osm-japan/{name}.mbtiles"))
-        assert japan_2017.tiles_digest(tiles) == japan_2017.REGIONS[name].tiles
-    columns = list(japan_2017._DIGEST_COLUMNS)
+        assert japan_2017.tiles_digest(tiles) == japan_2017.TILE_FILES[name].tiles
+    columns = list(japan_2017.DIGEST_COLUMNS)
     areas = pd.read_parquet(real("population-estat-2015.parquet"), columns=columns)
     assert japan_2017.areas_digest(areas) == japan_2017.CENSUS_TABLE
     areas.loc[7, "JINKO"] += 1

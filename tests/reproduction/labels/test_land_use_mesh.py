@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from reproduction.labels.land_use_mesh import LAND_USE_NAMES, land_use_at, mesh_centres, read_l03b
+from reproduction.labels.land_use_mesh import LAND_USE_NAMES, mesh_centres, read_l03b
 from selm.errors import InputError
 
 pytest.importorskip("pyogrio")
@@ -62,12 +62,10 @@ def test_centres_by_the_formula_of_the_standard():
         assert lon[0] == pytest.approx(100 + cd + f / 8 + h / 80 + j / 800 + 1 / 1600, abs=1e-9)
 
 
-def test_look_up_at_centres_corners_and_outside(tmp_path):
-    squares = read_l03b(zipped(tmp_path, dbf(list(zip(MESH, CLASS, strict=True)))))
-    assert land_use_at(squares["lat"], squares["lon"], squares).tolist() == squares["land_use"].tolist()
-    corner = land_use_at([35 + 1 / 3], [139.0], squares)  # the south-west corner belongs to its square
-    assert [LAND_USE_NAMES[code] for code in corner] == ["paddy"]
-    assert land_use_at([35.3], [139.0], squares).tolist() == [-1]
+def test_the_command_shows_squares(tmp_path, shown):
+    lines = shown("l03-b", zipped(tmp_path, dbf(list(zip(MESH, CLASS, strict=True)))))
+    assert lines[:2] == ["4 rows of lat, lon, land_use, mesh", "35.3338 to 35.9996 N, 139.0006 to 139.9994 E"]
+    assert lines[3].split()[-2:] == ["0", MESH[0]] and len(lines) == 7
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,6 @@ def test_both_generations(tmp_path, suffix, first, later):
     squares = read_population_mesh(path)
     assert squares["mesh"].tolist() == [TOKYO, SAPPORO]  # by code
     assert squares["people"].tolist() == [2500.5, 100.25]
-    assert read_population_mesh(path, int(later[-4:]))["people"].tolist() == [1.0, 2.0]
     assert squares.total_bounds[3] == pytest.approx(mesh_bounds(SAPPORO)[3])
 
 
@@ -63,6 +62,16 @@ def test_density_divides_by_the_area_at_the_latitude(tmp_path):
     assert at[0] == squares["density"].iloc[1] and np.isnan(at[1])
 
 
+def test_the_command_shows_squares(tmp_path, shown):
+    path = zipped(tmp_path / "x", ".shp", MESH_ID=[TOKYO, SAPPORO], PTN_2020=[2500.5, 100.25])
+    lines = shown("population-mesh", path)
+    assert lines[0] == "2 rows of density, people, mesh, geometry"
+    assert lines[1].endswith(
+        f"{mesh_bounds(SAPPORO)[3]:.4f} N, {mesh_bounds(TOKYO)[0]:.4f} to {mesh_bounds(SAPPORO)[2]:.4f} E"
+    )
+    assert lines[3].split()[1:] == ["2500.50", TOKYO]
+
+
 def test_a_square_of_two_municipalities_is_summed(tmp_path):
     path = zipped(tmp_path / "x", ".geojson", MESH_ID=[TOKYO, TOKYO], SHICODE=["13103", "13104"], PTN_2020=[1.5, 2.0])
     assert read_population_mesh(path)["people"].tolist() == [3.5]
@@ -74,22 +83,17 @@ def test_codes_as_numbers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("columns", "year", "message"),
+    ("columns", "message"),
     [
-        ({"MESH_ID": [TOKYO, "12"], "PTN_2020": [1.0, 2.0]}, None, "row 2, field MESH_ID: '12' is not a JIS X 0410"),
-        ({"MESH_ID": [TOKYO, SAPPORO], "PTN_2020": [1.0, -2.0]}, None, "row 2, field PTN_2020: -2.0 cannot be people"),
-        ({"MESH_ID": [TOKYO, SAPPORO], "PTN_2020": [None, 1.0]}, None, "row 1, field PTN_2020: nan cannot be people"),
-        ({"MESH_ID": [TOKYO], "OTHER": [1.0]}, None, "no field of people"),
-        (
-            {"MESH_ID": [TOKYO], "PTN_2020": [1.0], "PTN_2025": [1.0]},
-            2030,
-            r"no people of 2030 \(there are: 2020, 2025",
-        ),
+        ({"MESH_ID": [TOKYO, "12"], "PTN_2020": [1.0, 2.0]}, "row 2, field MESH_ID: '12' is not a JIS X 0410"),
+        ({"MESH_ID": [TOKYO, SAPPORO], "PTN_2020": [1.0, -2.0]}, "row 2, field PTN_2020: -2.0 cannot be people"),
+        ({"MESH_ID": [TOKYO, SAPPORO], "PTN_2020": [None, 1.0]}, "row 1, field PTN_2020: nan cannot be people"),
+        ({"MESH_ID": [TOKYO], "OTHER": [1.0]}, "no field of people"),
     ],
 )
-def test_errors_name_row_and_field(tmp_path, columns, year, message):
+def test_errors_name_row_and_field(tmp_path, columns, message):
     with pytest.raises(InputError, match=message):
-        read_population_mesh(zipped(tmp_path / "x", ".geojson", **columns), year)
+        read_population_mesh(zipped(tmp_path / "x", ".geojson", **columns))
 
 
 def test_missing_mesh_field(tmp_path):

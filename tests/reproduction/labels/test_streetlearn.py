@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,12 @@ def test_rows_without_a_header(tmp_path: Path) -> None:
     places = read_streetlearn(written(tmp_path, "40.7055,-74.0135,209,manhattan", "40.7056,-74.0134,0,manhattan,7,9"))
     assert places["lat"].tolist() == [40.7055, 40.7056] and places["lon"].tolist() == [-74.0135, -74.0134]
     assert places["yaw"].tolist() == [209, 0] and set(places["city"]) == {"manhattan"}
+
+
+def test_the_command_shows_places(tmp_path: Path, shown: Callable[[str, Path], list[str]]) -> None:
+    lines = shown("streetlearn", written(tmp_path, *["40.7055,-74.0135,209,manhattan"] * 7))
+    assert lines[:2] == ["7 rows of lat, lon, yaw, city", "40.7055 to 40.7055 N, -74.0135 to -74.0135 E"]
+    assert len(lines) == 8 and lines[3].split() == ["40.7055", "-74.0135", "209.0", "manhattan"]
 
 
 @pytest.mark.parametrize(

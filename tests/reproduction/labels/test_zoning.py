@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reproduction.labels.area_type import NO_ZONE, ZONES
-from reproduction.labels.zoning import read_a29, zone_at
+from reproduction.labels.zoning import read_a29
 from selm.errors import InputError
 
 geopandas = pytest.importorskip("geopandas")
@@ -46,8 +46,13 @@ def test_codes_and_names(tmp_path, suffix):
     assert districts["zone"].tolist() == [0, 11, GARDEN, GARDEN, NO_ZONE]
     assert districts["name"].tolist() == names
     assert districts.crs.to_epsg() == 4326
-    at = zone_at([36.005] * 3, [139.005, 139.015, 139.5], districts)
-    assert at.tolist() == [0, 11, NO_ZONE]
+    np.testing.assert_allclose(districts.total_bounds, (139, 36, 139.05, 36.01))
+
+
+def test_the_command_shows_districts(tmp_path, shown):
+    lines = shown("a29", zipped(tmp_path / "x", ".shp", [1, 12], [ZONES[0][1], ZONES[11][1]]))
+    assert lines[:2] == ["2 rows of zone, name, geometry", "36.0000 to 36.0100 N, 139.0000 to 139.0200 E"]
+    assert lines[2].split() == ["zone", "name"] and lines[4].split() == ["11", ZONES[11][1]]
 
 
 def test_the_name_decides_where_codes_differ_between_editions(tmp_path):
@@ -108,6 +113,3 @@ def test_districts_of_tochigi(real):
     assert len(districts) == 2_573
     counts = np.bincount(districts["zone"], minlength=13)
     assert counts.tolist() == [358, 7, 315, 95, 712, 220, 64, 166, 87, 239, 182, 128, 0]
-    inside = districts.geometry.representative_point()
-    found = zone_at(inside.y, inside.x, districts)
-    assert (found == districts["zone"]).mean() > 0.99  # pieces of neighbouring tiles overlap by their margin

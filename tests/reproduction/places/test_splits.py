@@ -100,7 +100,7 @@ def test_japan_fold_file_is_well_formed():
 
 def test_the_command_makes_the_committed_embedded_file():
     pytest.importorskip("pyrosm")
-    assert splits.to_csv(splits._embedded()) == splits.fold_file(EMBEDDED).read_text()
+    assert splits.to_csv(splits.embedded_folds()) == splits.fold_file(EMBEDDED).read_text()
 
 
 def test_the_command_makes_both_committed_files(real, capsys):

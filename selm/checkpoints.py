@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selm.errors import InputError
-from selm.files import discard, replace_atomically
+from selm.files import written
 
 FORMAT = "selm-1"
 
@@ -42,13 +41,10 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[
     # clone: safetensors refuses tensors that share memory
     flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     header = {**(meta or {}), "selm": FORMAT, "sha256": digest(flat)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(flat, temporary, metadata=header)
-        replace_atomically(temporary, path)
-    except (OSError, SafetensorError) as error:
-        discard(temporary)
+        with written(path) as temporary:
+            save_file(flat, temporary, metadata=header)
+    except SafetensorError as error:
         raise InputError(f"cannot write {path}: {error}") from error
 
 

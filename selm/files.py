@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -43,21 +43,46 @@ def scratch(path: Path, what: str = "part") -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
     except OSError as error:
-        reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]
-        raise InputError(f"cannot write {path}: {reason}") from error
+        raise InputError(f"cannot write {path}: {_reason(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """As `scratch`, but the temporary file becomes `path` when the block ends well."""
+def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """As `scratch`, but the temporary file becomes `path` when the block ends well: readers see the old or the new.
+
+    `durable` has it on disk before it has its name; without, a power cut may leave an empty file.
+    """
     with scratch(path) as temporary:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # on disk before it has its name
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
+
+
+@contextmanager
+def written_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path` that becomes `path` when the block ends well, in place of an older one.
+
+    Where another process was faster, its folder stays. Raises InputError as `scratch` does.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not path.is_dir():
+                raise
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def save_image(path: str | Path, rgb: NDArray[Any], attribution: str = "") -> Path:
@@ -75,28 +100,15 @@ def save_image(path: str | Path, rgb: NDArray[Any], attribution: str = "") -> Pa
 
 
 def replace_atomically(temporary: Path, final: Path) -> None:
-    """Move a finished file to its name, on disk before the name changes; readers see the old file or the new one."""
     with open(temporary, "rb") as handle:
         os.fsync(handle.fileno())
     os.replace(temporary, final)
 
 
-def discard(temporary: Path) -> None:
-    with contextlib.suppress(OSError):  # the folder itself may be what is wrong
-        temporary.unlink()
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with written(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        replace_atomically(temporary, path)
-    except OSError as error:
-        discard(temporary)
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -115,3 +127,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _reason(error: OSError) -> str:
+    return "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]

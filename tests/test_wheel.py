@@ -48,7 +48,8 @@ def test_the_wheel_holds_the_library_alone(installed: Path) -> None:
     assert (installed / "selm" / "encoders" / "japan-wide" / "model.safetensors").exists()
     assert (installed / "selm" / "maps" / "styles" / "selm.xml").exists()
     code = "import selm, importlib.util as u; print(selm.__file__, u.find_spec('reproduction'))"
-    said = subprocess.run([sys.executable, "-c", code], cwd=installed.parent, capture_output=True, text=True, check=True,
+    said = subprocess.run([sys.executable, "-c", code], cwd=installed.parent, capture_output=True,
+                          text=True, check=True,
                           env=os.environ | {"PYTHONPATH": str(installed)}).stdout  # fmt: skip
     assert said.split() == [str(installed / "selm" / "__init__.py"), "None"]
 
@@ -71,14 +72,8 @@ def test_map_embed_and_pretrain_from_an_empty_folder(installed: Path, tmp_path: 
     done = selm(installed, tmp_path, *words)
     assert done.returncode == 0 and done.stdout.split() == ["run"], done.stderr
     assert (tmp_path / "run" / "model.safetensors").exists()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "a.png",
-        "coords.csv",
-        "out.parquet",
-        "own.csv",
-        "run",
-        "cache",
-    }
+    made = {"a.png", "coords.csv", "out.parquet", "own.csv", "run", "cache"}
+    assert {path.name for path in tmp_path.iterdir()} == made
     assert sorted(path for path in installed.rglob("*")) == before
     assert not (paths.repository() / "selm" / "encoders").exists()
 

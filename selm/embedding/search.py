@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,9 +162,7 @@ def build_index(
     faiss.extract_index_ivf(index).cp.seed = seed
     index.train(_unit(learnt @ projection))
     places = np.empty((rows, 2))
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir(parents=True)
+    with files.written_folder(out) as temporary:
         with tqdm(total=rows, desc="index", unit="place", disable=not progress) as bar:
             for start, table, piece in embedding_pieces(path):
                 places[start : start + len(piece)] = table[["lat", "lon"]].to_numpy()
@@ -180,11 +177,6 @@ def build_index(
             "format": FORMAT, "rows": rows, "places": int(index.ntotal), "dim": dim, "dims": dims, "lists": lists,
             "kept": round(kept, 6), "seed": seed, "embeddings": os.path.relpath(path.resolve(), out.parent.resolve()),
         })  # fmt: skip
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Index(out)
 
 

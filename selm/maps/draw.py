@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm.errors import DISK_FULL, InputError
+from selm.files import write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source
@@ -225,7 +226,7 @@ def _draw(
             for zoom in zooms
         )  # fmt: skip
         if not elsewhere:
-            _write_atomically(folder / "atlas.json", json.dumps(description, ensure_ascii=False).encode())
+            write_text(folder / "atlas.json", json.dumps(description, ensure_ascii=False))
             (folder / "drawing.json").unlink(missing_ok=True)
     except OSError as error:
         raise _disk_error(folder, error) from None
@@ -269,7 +270,7 @@ def _begin(folder: Path, description: dict[str, Any], *, clear: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if clear:
         _clear_leftovers(folder)
-    _write_atomically(folder / "drawing.json", json.dumps(description, ensure_ascii=False).encode())
+    write_text(folder / "drawing.json", json.dumps(description, ensure_ascii=False))
 
 
 def _is_whole(file: Path, side: int) -> bool:
@@ -293,16 +294,6 @@ def _clear_leftovers(folder: Path) -> None:
             file.unlink(missing_ok=True)
         except PermissionError:
             pass  # it lives and is another user's
-
-
-def _write_atomically(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:
@@ -341,9 +332,9 @@ def _draw_blocks(pen: Pen, folder: Path, job: Job) -> None:
     square = pen.block(x0, y0, job.zoom, n)
     for x, y in job.blocks:
         file = block_path(folder, x, y, job.zoom)
-        file.parent.mkdir(parents=True, exist_ok=True)
         top, left = (y - y0) * side, (x - x0) * side
-        _write_atomically(file, encode_png(square[top : top + side, left : left + side], pen.style.palette))
+        with written(file, durable=False) as temporary:  # a block that is cut short is drawn again
+            temporary.write_bytes(encode_png(square[top : top + side, left : left + side], pen.style.palette))
 
 
 def _draw_here(

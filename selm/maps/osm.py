@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import shutil
 import struct
 import warnings
 import zlib
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError
+from selm.files import written_folder
 from selm.maps import mercator
 
 if TYPE_CHECKING:
@@ -86,22 +85,11 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     keys = _tiles_with_content(layers, bounds)
     if not len(keys):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        temporary.mkdir()
+    with written_folder(folder) as temporary:
         for name, layer in layers.items():
             layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
         text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})
         (temporary / "layers.json").write_text(text)
-        shutil.rmtree(folder, ignore_errors=True)
-        try:
-            os.replace(temporary, folder)
-        except OSError:
-            if not description.exists():  # unless another process was faster
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return dict(json.loads(description.read_text()))
 
 

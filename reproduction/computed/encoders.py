@@ -6,7 +6,6 @@ import dataclasses
 import json
 import shutil
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from reproduction.computed.drawn_maps import (
     profile_zooms,
 )
 from reproduction.computed.place_tables import locations, pretraining_places
-from reproduction.computed.store import VERSIONS, address, table_fingerprint
+from reproduction.computed.store import address, id_of, remembered, table_fingerprint
 from reproduction.settings import Profile
 from selm import distributed, files, methods
 from selm.distributed import device
@@ -34,6 +33,7 @@ from selm.maps.entropy import priorities
 from selm.pretrain import Trainer, pretrain
 from selm.views import DeviceAtlas, ViewSampler, pixel_statistics
 
+VERSION = 2  # of pretraining, for all methods
 DEVICES = ("cuda", "cpu")  # kinds that runs are made on
 PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
 
@@ -46,7 +46,7 @@ def encoder_config(profile: Profile) -> EncoderConfig:
         "maps": map_fingerprint(profile, "pretrain"),
         "px": profile.views.global_px,
     }
-    file = address("pixels", profile.name, parts).with_suffix(".json")
+    file = address("pixels", profile.name, parts, ".json")
     if not file.exists():
         mean, std = pixel_statistics(point_images(profile, places), palette(profile))
         # rounded: their last digits differ from one processor to another, and they are part of every run's address
@@ -59,8 +59,13 @@ def encoder_config(profile: Profile) -> EncoderConfig:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int, ...]) -> ViewSampler:
+@remembered(maxsize=1)
+def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
+    """Views of the pretraining places, on the device; the last one made is kept in memory.
+
+    The atlas holds the profile's zoom and its parent's, and `more_zooms`.
+    """
+    on = str(device())
     table, config = pretraining_places(profile), encoder_config(profile)
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
     zoom = profile.maps.zooms[0]
@@ -81,14 +86,6 @@ def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int,
     )  # fmt: skip
 
 
-def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
-    """Views of the pretraining places, on the device; the last one made is kept in memory.
-
-    The atlas holds the profile's zoom and its parent's, and `more_zooms`.
-    """
-    return _sampler(profile, table_fingerprint(locations(profile)), str(device()), more_zooms)
-
-
 def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
     """Latitude and longitude (N, 2), each scaled to −1 … 1 over the locations (the paper gives no units for eq. 7)."""
     both = np.stack([lat, lon], axis=1)
@@ -106,7 +103,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
     config = {
         "method": method,
         "settings": dataclasses.asdict(recipe.settings),
-        "version": [VERSIONS["pretraining"], recipe.version],
+        "version": [VERSION, recipe.version],
         "profile": profile.name,
         "seed": seed,
         "encoder": dataclasses.asdict(encoder_config(profile)),
@@ -136,6 +133,18 @@ def _run_folder(profile: Profile, method: str, seed: int, config: dict[str, Any]
 def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
     """The run directory of a pretraining, whether or not it has been run."""
     return _run_folder(profile, method, seed, pretraining_config(profile, method, seed))
+
+
+def run_id(profile: Profile, method: str, seed: int = 0) -> str:
+    """What rows of results call a pretraining by."""
+    return id_of(pretraining_folder(profile, method, seed))
+
+
+def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:
+    """What a method's embeddings depend on, besides the images: the random weights, or the pretraining run."""
+    if method == "random_init":
+        return {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
+    return {"run": pretraining_folder(profile, method, seed).name}
 
 
 def pretrained(

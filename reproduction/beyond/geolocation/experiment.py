@@ -149,7 +149,7 @@ def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFr
             error = distances_km(profile, found["lat"].to_numpy(), found["lon"].to_numpy())
             by_cell = best_of_geocells(similar, own, len(cells))
             rows += [{"way": run.position, **row} for row in _outcome(profile, cells, by_cell, error)]
-        run_id = _file(profile).stem.rsplit("-", 1)[1]
+        run_id = store.id_of(_file(profile).with_suffix(""))
         about = origin(profile, store.table_fingerprint(table), run_id=run_id)
         return pd.DataFrame(rows).assign(n=len(queries), cells=len(cells), **about)
 

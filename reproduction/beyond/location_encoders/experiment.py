@@ -334,10 +334,11 @@ def kept(profile: Profile, table: str, split: str, setting: str, run: Run) -> Ke
 
 def trained_name(profile: Profile, run: Run) -> str:
     """The name of a run's directory, whether or not it has been trained."""
-    return _folder(profile, run).name
+    return trained_folder(profile, run).name
 
 
-def _folder(profile: Profile, run: Run) -> Path:
+def trained_folder(profile: Profile, run: Run) -> Path:
+    """A run's directory, whether or not it has been trained."""
     config = _config(profile, run, paired(profile, run.coverage))
     return store.address("location-encoders", f"{profile.name}-{run.label}", config)
 
@@ -361,7 +362,7 @@ def run_entry(
         rows, scores = rows_and_scores(
             out, table=table, target=TARGETS[table], split=split, position=run.position, network=run.network,
             objective=run.objective, coverage=run.coverage, setting=setting, dim=x.shape[1], seed=run.seed,
-            **origin(profile, _points_key(profile), run_id=store.id_of(_folder(profile, run))),
+            **origin(profile, _points_key(profile), run_id=store.id_of(trained_folder(profile, run))),
         )  # fmt: skip
         return pd.DataFrame(rows), scores
 
@@ -478,7 +479,7 @@ def speed(profile: Profile) -> pd.DataFrame:
             for _ in range(3)
         )
         rows.append({"way": "map", "coordinates_per_s": len(some) / seconds, "n": len(some)})
-        run_id = _speed_file(profile).stem.rsplit("-", 1)[1]
+        run_id = store.id_of(_speed_file(profile).with_suffix(""))
         return pd.DataFrame(rows).assign(**origin(profile, _points_key(profile), run_id=run_id))
 
     return computed_once(_speed_file(profile), make)

@@ -115,7 +115,7 @@ def accuracies(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     def made(negatives: str, run: Run) -> pd.DataFrame:
         rows = geolocation.accuracy(profile, run, progress=progress)
         data = store.table_fingerprint(location_encoders.places(profile, "queries"))
-        run_id = location_encoders.trained_name(profile, run).rsplit("-", 1)[1]
+        run_id = store.id_of(location_encoders.trained_folder(profile, run))
         return pd.DataFrame(rows).assign(
             negatives=negatives, seed=run.seed, n=profile.location_encoders.n_queries,
             **origin(profile, data, run_id=run_id),

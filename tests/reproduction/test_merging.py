@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
-from reproduction.merging import ENTRIES, CLAIMS, merged
+from reproduction.merging import CLAIMS, ENTRIES, merged
 from reproduction.profiles import get_profile
 from selm.errors import InputError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.experiments.retinanet import Objects, mirror, average_precision, detect, detector, train
+from reproduction.experiments.retinanet import Objects, average_precision, detect, detector, mirror, train
 from selm.encoder import EncoderConfig, MapEncoder
 from selm.errors import InputError
 

@@ -364,7 +364,5 @@ def claims(profile: Profile, name: str, *, target: str | None = None, split: str
     verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
     verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]
     verdicts["seeds_b"] = [len(by_method.get(b, [])) for b in verdicts["b"]]
-    return verdicts.assign(
-        experiment=name, target=target, split=split, metric=metric,
-        **origin(profile, place_tables.points_key(profile)),
-    )  # fmt: skip
+    verdicts = verdicts.assign(experiment=name, target=target, split=split, metric=metric)
+    return verdicts.assign(**origin(profile, place_tables.points_key(profile))).drop(columns="stand_in")

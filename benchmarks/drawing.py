@@ -31,6 +31,7 @@ import pandas as pd
 
 from benchmarks.measure import command_line, cpu_seconds, processor
 from reproduction import paths
+from selm.files import written
 from selm.maps import draw, style
 from selm.maps.atlas import encode_png
 from selm.maps.sources import MapSource, open_source
@@ -43,7 +44,7 @@ DENSE = (7276, 3225)  # central Tokyo, Kanda to Nihonbashi
 def block_by_block(pen: draw.Pen, keys: list[tuple[int, int]], folder: Path) -> int:
     """The atlas's way: one picture a block, fixed palette, one file."""
     for x, y in keys:
-        draw._draw_blocks(pen, folder, draw.Job(ZOOM, [(x, y)]))
+        draw.draw_blocks(pen, folder, draw.Job(ZOOM, [(x, y)]))
     return PER_BLOCK * len(keys)
 
 
@@ -52,17 +53,18 @@ def tile_by_tile(pen: draw.Pen, keys: list[tuple[int, int]], folder: Path, every
     tiles = _tiles(keys, every)
     for x, y in tiles:
         image = pen.indices(x, y, ZOOM, TILE_PX)
-        draw._write_atomically(folder / f"{x}-{y}.png", encode_png(image, pen.style.palette))
+        with written(folder / f"{x}-{y}.png", durable=False) as temporary:
+            temporary.write_bytes(encode_png(image, pen.style.palette))
     return len(tiles)
 
 
 def tile_by_tile_plain(pen: draw.Pen, keys: list[tuple[int, int]], folder: Path, every: int = 4) -> int:
     """The same as most scripts do it: Mapnik draws the tile and saves an 8-bit PNG with a palette of its own."""
     canvas = pen.style.map_for(pen.source, TILE_PX)
-    side = 2 * draw._HALF_M / 2**ZOOM
+    side = 2 * draw.HALF_M / 2**ZOOM
     tiles = _tiles(keys, every)
     for x, y in tiles:
-        west, north = -draw._HALF_M + x * side, draw._HALF_M - y * side
+        west, north = -draw.HALF_M + x * side, draw.HALF_M - y * side
         canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
         image = mapnik.Image(TILE_PX, TILE_PX)
         mapnik.render(canvas, image, TILE_PX / 256)
@@ -107,8 +109,8 @@ def storing(pen: draw.Pen, rounds: int) -> list[dict[str, Any]]:
     """Milliseconds to turn one drawn block (central Tokyo, 2048 pixels) into a PNG, in several ways."""
     side = TILE_PX * 16
     canvas = pen.style.map_for(pen.source, side)
-    edge = 2 * draw._HALF_M / 2**13
-    west, north = -draw._HALF_M + DENSE[0] * edge, draw._HALF_M - DENSE[1] * edge
+    edge = 2 * draw.HALF_M / 2**13
+    west, north = -draw.HALF_M + DENSE[0] * edge, draw.HALF_M - DENSE[1] * edge
     canvas.zoom_to_box(mapnik.Box2d(west, north - edge, west + edge, north))
     image = mapnik.Image(side, side)
     mapnik.render(canvas, image, TILE_PX / 256)

@@ -42,28 +42,28 @@ def rows(profile: Profile) -> list[tuple[str, int]]:
     return [(name, 0) for name in (*ours, *paper)] + further + [(name, 0) for name in rest]
 
 
-def cells(profile: Profile, method: str, seed: int) -> Iterator[table1_table2.Cell]:
-    """The cells of Tables 1 and 2 that a row is probed in."""
+def entries(profile: Profile, method: str, seed: int) -> Iterator[table1_table2.Entry]:
+    """The entries of Tables 1 and 2 that a row is probed in."""
     for table in table1_table2.TABLES:
-        for cell in table1_table2.cells(profile, table, [method]):
-            if cell.seed == seed and cell.setting in SETTINGS and cell.target in TARGETS:
-                yield cell
+        for entry in table1_table2.entries(profile, table, [method]):
+            if entry.seed == seed and entry.setting in SETTINGS and entry.target in TARGETS:
+                yield entry
 
 
 def train(profile: Profile, method: str, seed: int) -> None:
     """Pretrain a row, and keep the frozen features of all that it is probed at."""
     if method != "random_init":
         encoders.pretrained(profile, method, seed, progress=False)
-    for cell in cells(profile, method, seed):
+    for entry in entries(profile, method, seed):
         table1_table2.frozen_features(
-            profile, cell, table1_table2.task(profile, cell.table, cell.target, cell.split).places
+            profile, entry, table1_table2.task(profile, entry.table, entry.target, entry.split).places
         )
 
 
 def probe(profile: Profile, method: str, seed: int) -> None:
     """Probe a row's features."""
-    for cell in cells(profile, method, seed):
-        table1_table2.run_cell(profile, cell, progress=False)
+    for entry in entries(profile, method, seed):
+        table1_table2.GRID.rows(profile, entry, progress=False)
 
 
 PHASES: dict[str, Callable[[Profile, str, int], None]] = {"trained": train, "probed": probe}

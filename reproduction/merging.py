@@ -1,8 +1,8 @@
 """What is published already, and what is new: results grow from one run to the next, on whatever machine.
 
 `runs/` stays where it was computed, but `data/results` travels with the code. So what is published is not replaced by
-less: a cell that this machine has not computed keeps its rows, with the commit and date that they came with, as long
-as they are of today's data. Whoever changes what a cell's numbers mean takes its rows out of the published file.
+less: an entry that this machine has not computed keeps its rows, with the commit and date that they came with, as long
+as they are of today's data. Whoever changes what an entry's numbers mean takes its rows out of the published file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import pandas as pd
 
 from selm.errors import InputError
 
-# What tells one cell of a file from another: its rows are replaced together.
-CELLS: dict[str, tuple[str, ...]] = {
+# What tells one entry of a file from another: its rows are replaced together.
+ENTRIES: dict[str, tuple[str, ...]] = {
     "runs.csv": ("method", "seed"),
     "curves.csv": ("method", "seed"),
     "table1.csv": ("target", "split", "setting", "method", "seed"),
@@ -45,7 +45,7 @@ _ABOUT = ("area", "target")
 def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
     """The rows of a file to publish: `new` ones, and those of `old` that they do not replace.
 
-    A file that is computed as a whole is `new` alone. Raises InputError where `old` lacks a column that tells cells
+    A file that is computed as a whole is `new` alone. Raises InputError where `old` lacks a column that tells entries
     apart.
     """
     if name in CLAIMS:
@@ -55,9 +55,9 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
         return new
     if name == "figure2-places.csv":
         return _merged_columns(new, old)
-    if name not in CELLS:
+    if name not in ENTRIES:
         return new
-    key = list(CELLS[name])
+    key = list(ENTRIES[name])
     absent = [column for column in key if column not in old]
     if absent:
         raise InputError(f"{name}: what is published has no column '{absent[0]}'; take the file away to begin anew")
@@ -67,8 +67,8 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
 
 
 def _keys(table: pd.DataFrame, key: list[str]) -> pd.Series:
-    cells = table[key].astype(object)
-    return cells.where(cells.notna(), "").astype(str).agg("|".join, axis=1)
+    parts = table[key].astype(object)
+    return parts.where(parts.notna(), "").astype(str).agg("|".join, axis=1)
 
 
 def _of_todays_data(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:
@@ -86,7 +86,7 @@ def _of_todays_data(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:
 
 
 def _in_order(new: pd.DataFrame, kept: pd.DataFrame, before: pd.Series, key: list[str]) -> pd.DataFrame:
-    """Cells where they were, new ones behind them; rows within a cell as they are."""
+    """Entries where they were, new ones behind them; rows within an entry as they are."""
     both = pd.concat([new, kept], ignore_index=True)
     keys = _keys(both, key)
     order = list(dict.fromkeys([*before, *_keys(new, key)]))

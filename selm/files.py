@@ -99,12 +99,6 @@ def save_image(path: str | Path, rgb: NDArray[Any], attribution: str = "") -> Pa
     return path
 
 
-def replace_atomically(temporary: Path, final: Path) -> None:
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, final)
-
-
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` to `path` atomically."""
     with written(Path(path)) as temporary:

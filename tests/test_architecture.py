@@ -13,43 +13,6 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILDINGS = ("selm", "reproduction")
 MAX_MODULES, MAX_LINES = 45, 9_000  # of selm
 
-# Private names that still cross a file, as "file: name". Only ever take entries out.
-CROSSING: set[str] = {
-    "benchmarks/drawing.py: _HALF_M",
-    "benchmarks/drawing.py: _draw_blocks",
-    "benchmarks/drawing.py: _write_atomically",
-    "reproduction/beyond/geolocation/experiment.py: _started",
-    "reproduction/beyond/semivariogram/experiment.py: _started",
-    "tests/reproduction/beyond/geolocation/test_experiment.py: _log_density",
-    "tests/reproduction/beyond/image2gps/test_experiment.py: _TILE_PX",
-    "tests/reproduction/beyond/image2gps/test_networks.py: _INSIDE",
-    "tests/reproduction/beyond/image2gps/test_networks.py: _OUTSIDE",
-    "tests/reproduction/beyond/location_encoders/test_experiment.py: _tile_m",
-    "tests/reproduction/beyond/more_context/test_experiment.py: _aside",
-    "tests/reproduction/beyond/more_context/test_experiment.py: _compute",
-    "tests/reproduction/beyond/more_context/test_experiment.py: _features",
-    "tests/reproduction/beyond/more_context/test_experiment.py: _test",
-    "tests/reproduction/beyond/more_context/test_experiment.py: _validated",
-    "tests/reproduction/experiments/test_figure4_sample_size.py: _squared_correlation",
-    "tests/reproduction/experiments/test_figures.py: _contiguous",
-    "tests/reproduction/experiments/test_paper_claims.py: _between_areas",
-    "tests/reproduction/experiments/test_paper_claims.py: _blocks",
-    "tests/reproduction/experiments/test_paper_claims.py: _cell_scores",
-    "tests/reproduction/experiments/test_paper_claims.py: _task",
-    "tests/reproduction/experiments/test_paper_claims.py: _values",
-    "tests/reproduction/experiments/test_raw_gps.py: _layers",
-    "tests/reproduction/experiments/test_retinanet.py: _mirror",
-    "tests/reproduction/experiments/test_table4_detection.py: _chips",
-    "tests/selm/maps/test_draw.py: _jobs",
-    "tests/selm/maps/test_osm.py: _header_bounds",
-    "tests/selm/maps/test_osm.py: _protobuf",
-    "tests/selm/maps/test_osm.py: _with_columns",
-    "tests/selm/probes/test_frozen.py: _logistic",
-    "tests/selm/probes/test_practitioner.py: _WORTH_PROCESSES",
-    "tests/selm/probes/test_practitioner.py: _outputs",
-    "tests/selm/test_cli.py: _PIECE_BYTES",
-}
-
 
 @cache
 def files(folder: str) -> tuple[Path, ...]:
@@ -197,8 +160,7 @@ def test_no_private_name_crosses_a_file() -> None:
         for file in files(folder)
         for name in crossing_names(file)
     }
-    assert not crossing - CROSSING, "private names of other files:\n" + "\n".join(sorted(crossing - CROSSING))
-    assert not CROSSING - crossing, "no longer needed in CROSSING:\n" + "\n".join(sorted(CROSSING - crossing))
+    assert not crossing, "private names of other files:\n" + "\n".join(sorted(crossing))
 
 
 def test_selm_is_small() -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 
 from reproduction import paths
-from reproduction.computed.store import VERSIONS, address, cached_table, table_fingerprint
+from reproduction.computed.store import cached_array, cached_table, remembered, table_fingerprint
 from reproduction.places import splits
 from reproduction.settings import Profile, Region
-from selm import checkpoints
 from selm.maps.atlas import Atlas
 from selm.probes.practitioner import colour_histogram
+
+VERSION = 2  # of drawn blocks and histograms
 
 
 def profile_zooms(profile: Profile) -> tuple[int, ...]:
@@ -39,8 +39,8 @@ def atlas_folder(profile: Profile, region: str, style: str | None = None, zoom: 
     return paths.runs() / "atlases" / f"{region}-{name}-{Style.named(name).hash[:12]}-{maps.tile_px}px-z{drawn}"
 
 
-@lru_cache(maxsize=32)
-def _atlas(root: Path, profile: Profile, region: Region, style: str | None, zoom: int | None, progress: bool) -> Atlas:
+@remembered(maxsize=32)
+def _atlas(profile: Profile, region: Region, style: str | None, zoom: int | None, progress: bool) -> Atlas:
     folder = atlas_folder(profile, region.name, style, zoom)
     if (folder / "atlas.json").exists():
         return Atlas(folder)
@@ -61,7 +61,7 @@ def drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[
     if profile.stand_ins or region.role == "pretrain":
         return None
     parts = {"labels": splits.label_fingerprint(profile), "region": dataclasses.asdict(region), "map": fingerprint,
-             "version": VERSIONS["locations"]}  # fmt: skip
+             "version": VERSION}  # fmt: skip
 
     def make() -> pd.DataFrame:
         from reproduction.places import regions
@@ -80,7 +80,7 @@ def atlases(
     With `zoom`, one that those maps have not: then all of a region is drawn, for an image may show much of it.
     """
     regions = profile.regions if role is None else profile.regions_for(role)
-    return {region.name: _atlas(paths.runs(), profile, region, style, zoom, progress) for region in regions}
+    return {region.name: _atlas(profile, region, style, zoom, progress) for region in regions}
 
 
 def atlases_at(profile: Profile, zoom: int, role: str | None = None) -> dict[str, Atlas]:
@@ -119,15 +119,15 @@ def histograms(profile: Profile, table: pd.DataFrame, zoom: int) -> NDArray[np.f
         "places": table_fingerprint(table[["region", "lat", "lon"]]),
         "maps": map_fingerprint(profile),
         "zoom": zoom,
-        "version": VERSIONS["features"],
+        "version": VERSION,
         **further_maps(profile, (zoom,)),
     }
-    file = address("histograms", f"{profile.name}-z{zoom}", parts).with_suffix(".safetensors")
-    if not file.exists():
+
+    def make() -> NDArray[np.float32]:
         colours = next(iter(atlases(profile, "pretrain").values())).palette
-        out = colour_histogram(point_images(profile, table, zoom).numpy(), colours)
-        checkpoints.save_tensors(file, {"histograms": torch.from_numpy(out)})
-    return checkpoints.load_tensors(file)[0]["histograms"].numpy()
+        return colour_histogram(point_images(profile, table, zoom).numpy(), colours)
+
+    return cached_array("histograms", f"{profile.name}-z{zoom}", parts, make)
 
 
 def palette(profile: Profile) -> torch.Tensor:

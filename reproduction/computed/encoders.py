@@ -6,13 +6,10 @@ import dataclasses
 import json
 import shutil
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from reproduction import paths, rows
 from reproduction.computed.drawn_maps import (
@@ -25,17 +22,16 @@ from reproduction.computed.drawn_maps import (
     profile_zooms,
 )
 from reproduction.computed.place_tables import locations, pretraining_places
-from reproduction.computed.store import VERSIONS, address, table_fingerprint
+from reproduction.computed.store import address, id_of, remembered, table_fingerprint
 from reproduction.settings import Profile
 from selm import distributed, files, methods
 from selm.distributed import device
 from selm.encoder import EncoderConfig, MapEncoder, new_encoder
-from selm.maps.entropy import priorities
-from selm.pretrain import Trainer, pretrain
+from selm.pretrain import PARENT_STEP, make_trainer, pretrain, view_sampler
 from selm.views import DeviceAtlas, ViewSampler, pixel_statistics
 
+VERSION = 2  # of pretraining, for all methods
 DEVICES = ("cuda", "cpu")  # kinds that runs are made on
-PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
 
 
 def encoder_config(profile: Profile) -> EncoderConfig:
@@ -46,7 +42,7 @@ def encoder_config(profile: Profile) -> EncoderConfig:
         "maps": map_fingerprint(profile, "pretrain"),
         "px": profile.views.global_px,
     }
-    file = address("pixels", profile.name, parts).with_suffix(".json")
+    file = address("pixels", profile.name, parts, ".json")
     if not file.exists():
         mean, std = pixel_statistics(point_images(profile, places), palette(profile))
         # rounded: their last digits differ from one processor to another, and they are part of every run's address
@@ -59,41 +55,23 @@ def encoder_config(profile: Profile) -> EncoderConfig:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=1)
-def _sampler(profile: Profile, fingerprint: str, on: str, more_zooms: tuple[int, ...]) -> ViewSampler:
-    table, config = pretraining_places(profile), encoder_config(profile)
-    lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    zoom = profile.maps.zooms[0]
-    parent = zoom - PARENT_STEP
-    s = profile.pretraining
-    own = profile_zooms(profile)
-    near = tuple(dict.fromkeys(z for z in (zoom, parent, *more_zooms) if z in own))
-    further = {
-        z: DeviceAtlas(list(atlases_at(profile, z, "pretrain").values()), (z,), on, near=(lat, lon))
-        for z in more_zooms if z not in own
-    }  # fmt: skip
-    return ViewSampler(
-        DeviceAtlas(list(atlases(profile, "pretrain").values()), near, on, near=(lat, lon)),
-        lat, lon, profile.views, zoom=zoom, parent_zoom=parent,
-        price=table["price"], density_class=table["density_class"], coordinates=scaled_coordinates(lat, lon),
-        priorities=priorities(table["entropy"].to_numpy(), s.alpha_priority, s.epsilon_priority),
-        pixel_mean=config.pixel_mean, pixel_std=config.pixel_std, further=further,
-    )  # fmt: skip
-
-
+@remembered(maxsize=1)
 def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
     """Views of the pretraining places, on the device; the last one made is kept in memory.
 
     The atlas holds the profile's zoom and its parent's, and `more_zooms`.
     """
-    return _sampler(profile, table_fingerprint(locations(profile)), str(device()), more_zooms)
-
-
-def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Latitude and longitude (N, 2), each scaled to −1 … 1 over the locations (the paper gives no units for eq. 7)."""
-    both = np.stack([lat, lon], axis=1)
-    low, high = both.min(axis=0), both.max(axis=0)
-    return 2 * (both - low) / np.maximum(high - low, 1e-9) - 1
+    on = str(device())
+    table, config = pretraining_places(profile), encoder_config(profile)
+    near_places = table["lat"].to_numpy(), table["lon"].to_numpy()
+    own = profile_zooms(profile)
+    zooms = tuple(dict.fromkeys(z for z in (config.zoom, config.zoom - PARENT_STEP, *more_zooms) if z in own))
+    further = {
+        z: DeviceAtlas(list(atlases_at(profile, z, "pretrain").values()), (z,), on, near=near_places)
+        for z in more_zooms if z not in own
+    }  # fmt: skip
+    atlas = DeviceAtlas(list(atlases(profile, "pretrain").values()), zooms, on, near=near_places)
+    return view_sampler(atlas, table, config, profile.views, profile.pretraining, further)
 
 
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
@@ -106,7 +84,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
     config = {
         "method": method,
         "settings": dataclasses.asdict(recipe.settings),
-        "version": [VERSIONS["pretraining"], recipe.version],
+        "version": [VERSION, recipe.version],
         "profile": profile.name,
         "seed": seed,
         "encoder": dataclasses.asdict(encoder_config(profile)),
@@ -138,6 +116,18 @@ def pretraining_folder(profile: Profile, method: str, seed: int = 0) -> Path:
     return _run_folder(profile, method, seed, pretraining_config(profile, method, seed))
 
 
+def run_id(profile: Profile, method: str, seed: int = 0) -> str:
+    """What rows of results call a pretraining by."""
+    return id_of(pretraining_folder(profile, method, seed))
+
+
+def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:
+    """What a method's embeddings depend on, besides the images: the random weights, or the pretraining run."""
+    if method == "random_init":
+        return {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
+    return {"run": pretraining_folder(profile, method, seed).name}
+
+
 def pretrained(
     profile: Profile, method: str, seed: int = 0, *, progress: bool = True, compiled: str | None = None
 ) -> Path:
@@ -159,11 +149,9 @@ def pretrained(
             if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
                 return found
     zooms = rows.zooms_of(method)
-    made = new_encoder(dataclasses.replace(encoder_config(profile), context_zooms=zooms[1:]), seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # for the heads
-        method_ = methods.build(method, made, profile.pretraining, profile.views.global_px)
-    trainer = Trainer(method_, sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled)
+    trainer = make_trainer(
+        method, encoder_config(profile), sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled
+    )
     with torch.enable_grad():  # also where whoever wants the encoder is not differentiating
         return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 

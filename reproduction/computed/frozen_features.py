@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pandas as pd
 import torch
@@ -11,13 +9,14 @@ from numpy.typing import NDArray
 
 from reproduction import rows
 from reproduction.computed.drawn_maps import further_maps, map_fingerprint, palette, point_images
-from reproduction.computed.encoders import encoder, encoder_config, pretrained
-from reproduction.computed.store import VERSIONS, address, table_fingerprint
+from reproduction.computed.encoders import encoder, encoder_key, pretrained
+from reproduction.computed.store import cached_array, table_fingerprint
 from reproduction.settings import Profile
-from selm import checkpoints
 from selm.distributed import device
 from selm.encoder import MapEncoder
 from selm.views import colour
+
+VERSION = 2
 
 
 @torch.no_grad()
@@ -37,18 +36,20 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
 
     For an encoder of several zooms, those of all zooms side by side.
     """
-    source = (
-        {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
-        if method == "random_init"
-        else {"run": pretrained(profile, method, seed).name}
-    )
+    if method != "random_init":
+        pretrained(profile, method, seed)
     places = table_fingerprint(table[["region", "lat", "lon"]])
-    parts = {**source, "places": places, "maps": map_fingerprint(profile), "version": VERSIONS["features"]}
+    parts = {
+        **encoder_key(profile, method, seed),
+        "places": places,
+        "maps": map_fingerprint(profile),
+        "version": VERSION,
+    }
     parts |= further_maps(profile, rows.zooms_of(method))
-    file = address("features", f"{profile.name}-{method}-s{seed}-{label}", parts).with_suffix(".safetensors")
-    if not file.exists():
+
+    def make() -> torch.Tensor:
         network = encoder(profile, method, seed)
         images = (point_images(profile, table, zoom) for zoom in network.config.zooms)
-        out = torch.cat([encode(network, image, palette(profile)) for image in images], dim=1)
-        checkpoints.save_tensors(file, {"features": out})
-    return checkpoints.load_tensors(file)[0]["features"].numpy()
+        return torch.cat([encode(network, image, palette(profile)) for image in images], dim=1)
+
+    return cached_array("features", f"{profile.name}-{method}-s{seed}-{label}", parts, make)

@@ -8,10 +8,12 @@ from typing import Any
 import pandas as pd
 
 from reproduction.computed.drawn_maps import atlases, map_fingerprint
-from reproduction.computed.store import VERSIONS, address, cached_table
+from reproduction.computed.store import cached_table, key
 from reproduction.places import splits
 from reproduction.settings import Profile
 from selm.errors import InputError
+
+VERSION = 2
 
 
 def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
         "labels": splits.label_fingerprint(profile),
         "regions": [dataclasses.asdict(region) for region in profile.regions],
         "settings": dataclasses.asdict(profile.maps),
-        "version": VERSIONS["locations"],
+        "version": VERSION,
     }
 
 
@@ -41,14 +43,14 @@ def _points_parts(profile: Profile) -> dict[str, Any]:
 
 
 def points(profile: Profile) -> pd.DataFrame:
-    """The labelled places that probes learn from and are tested on (`locations.probe_points`), computed once."""
+    """The labelled places that probes learn from and are tested on (`reproduction.places.labelled`), computed once."""
     from reproduction.places.labelled import probe_points
 
     return cached_table("points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile)))
 
 
 def interpolated(profile: Profile) -> pd.DataFrame:
-    """Places of the test region with prices from points nearby (`locations.interpolated_points`), computed once."""
+    """Places of the test region with prices from points nearby (`reproduction.places.interpolated`), computed once."""
     from reproduction.places.interpolated import interpolated_points
 
     def make() -> pd.DataFrame:
@@ -62,7 +64,7 @@ def interpolated(profile: Profile) -> pd.DataFrame:
 
 def points_key(profile: Profile) -> str:
     """Hash of all that the probe's places and labels depend on."""
-    return address("points", "", _points_parts(profile)).name.lstrip("-")
+    return key(_points_parts(profile))
 
 
 def pretraining_places(profile: Profile) -> pd.DataFrame:

@@ -25,17 +25,16 @@ from tqdm import tqdm
 from reproduction import titles
 from reproduction.computed import encoders, frozen_features, place_tables, store
 from reproduction.places import splits
+from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import Profile
 from selm import distributed, methods
 from selm.encoder import new_encoder
 from selm.errors import InputError, unknown
-from selm.files import write_text
 from selm.maps.sphere import pairs_within
 from selm.methods.base import Method
 from selm.pretrain import Trainer, step_generator
 from selm.probes.folds import BufferedFolds, OutOfFold
 from selm.probes.frozen import ridge
-from selm.provenance import provenance
 from selm.views import Batch
 
 VERSION = 1  # raise it when the numbers change
@@ -145,7 +144,7 @@ def file_of(profile: Profile, variant: Variant, method: str, seed: int, *, tuned
     }  # fmt: skip
     parts |= {"target_set": _test_set(profile), "share": 1.0} if tuned else {}
     label = f"{profile.name}-{method}-s{seed}{'-tuned' if tuned else ''}"
-    return store.address("ablations", label, parts).with_suffix(".csv")
+    return store.address("ablations", label, parts, ".csv")
 
 
 def _test_set(profile: Profile) -> str:
@@ -158,27 +157,26 @@ def run(
 ) -> pd.DataFrame:  # fmt: skip
     """One try, trained and scored where it is not there yet: a row a trial. `tuned`: with all of the profile's images,
     and in the test region."""
-    file = file_of(profile, variant, method, seed, tuned=tuned)
-    if not file.exists():
+
+    def make() -> pd.DataFrame:
         changed = variant.of(profile, 1.0 if tuned else None)
         folder = encoders.pretrained(changed, method, seed, progress=progress)
         last = pd.read_csv(folder / "metrics.csv").iloc[-1]
         target_set = _test_set(profile) if tuned else "validation"
         done = scored(profile, changed, method, seed, target_set=target_set)
-        made = provenance(distributed.device())
+        made = origin(profile, place_tables.points_key(profile), run_id=store.id_of(folder))
         rows = [
             {
                 "experiment": "tuned" if tuned else "ablations", "method": method, "variant": variant.name,
                 "seed": seed, "trial": trial, "metric": "mse", "value": float(value), "n": int(done.n_test[trial]),
                 "images": changed.pretraining.images, "feature_spread": last["feature_spread"],
-                "collapse": last["collapse"] if isinstance(last["collapse"], str) else "", "profile": profile.name,
-                "run_id": folder.name.rsplit("-", 1)[1], "stand_in": profile.stand_ins,
-                "data": place_tables.points_key(profile)[:12], **made,
+                "collapse": last["collapse"] if isinstance(last["collapse"], str) else "", **made,
             }
             for trial, value in enumerate(done.values("mse")[0])
         ]  # fmt: skip
-        write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file)
+        return pd.DataFrame(rows)
+
+    return computed_once(file_of(profile, variant, method, seed, tuned=tuned), make)
 
 
 def chosen(rows: pd.DataFrame) -> dict[str, Variant]:
@@ -231,7 +229,7 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
         "ablations.csv": [file_of(profile, variant, method, seed) for method, variant, seed in planned(profile)],
         "tuned.csv": [file_of(profile, v, method, 0, tuned=True) for method in SWEPT for v in tries(method)],
     }
-    there = {name: [pd.read_csv(file) for file in of if file.exists()] for name, of in files.items()}
+    there = {name: [read_csv(file) for file in of if file.exists()] for name, of in files.items()}
     return {name: pd.concat(tables, ignore_index=True) for name, tables in there.items() if tables}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,12 @@ from tqdm import tqdm
 from reproduction.computed import drawn_maps, store
 from reproduction.experiments import held_out_sample, representations
 from reproduction.experiments.neighbour_purity import groups_of_equal_number, neighbour_purity, tsne
+from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import Profile
-from selm import checkpoints, distributed
-from selm.files import write_text
 from selm.maps.atlas import encode_png
 from selm.maps.sphere import pairs_within
 from selm.maps.style import LAND_COVER_CLASSES
 from selm.probes.claims import paired_bootstrap
-from selm.provenance import provenance
 from selm.views import colour
 
 VERSIONS = {"tsne": 1, "purity": 1}  # raise one when its numbers change
@@ -51,34 +50,31 @@ def images(profile: Profile) -> Iterable[torch.Tensor]:
 def vectors(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
     """(N, d) vectors of the held-out places by one representation, computed once."""
     parts = held_out_sample.address_parts(profile) | representations.source(profile, method, seed)
-    label = f"{profile.name}-{method}-s{seed}-held-out"
-    file = store.address("features", label, parts | {"maps": drawn_maps.map_fingerprint(profile, "test")})
-    file = file.with_suffix(".safetensors")
-    if not file.exists():
-        found = representations.vectors(profile, method, seed, images(profile))
-        checkpoints.save_tensors(file, {"features": torch.from_numpy(found)})
-    return checkpoints.load_tensors(file)[0]["features"].numpy()
+    return store.cached_array(
+        "features", f"{profile.name}-{method}-s{seed}-held-out",
+        parts | {"maps": drawn_maps.map_fingerprint(profile, "test")},
+        lambda: representations.vectors(profile, method, seed, images(profile)),
+    )  # fmt: skip
 
 
-def files(profile: Profile, method: str, seed: int) -> tuple[Path, Path]:
-    """(CSV of purities, safetensors of coordinates) of one representation, whether or not they are there."""
-    label = f"{profile.name}-{method}-s{seed}"
+def _picture_parts(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     parts = held_out_sample.address_parts(profile) | representations.source(profile, method, seed)
-    picture = parts | held_out_sample.settings(profile, "perplexity", "seed") | {"version": VERSIONS["tsne"]}
-    purity = picture | held_out_sample.settings(profile, "neighbours", "bins")
-    purity |= {"buffer": profile.maps.buffer_m, "purity": VERSIONS["purity"]}
-    rows, points = store.address("figure2", label, purity), store.address("figure2", f"{label}-tsne", picture)
-    return rows.with_suffix(".csv"), points.with_suffix(".safetensors")
+    return parts | held_out_sample.settings(profile, "perplexity", "seed") | {"version": VERSIONS["tsne"]}
+
+
+def _purity_file(profile: Profile, method: str, seed: int) -> Path:
+    parts = _picture_parts(profile, method, seed) | held_out_sample.settings(profile, "neighbours", "bins")
+    parts |= {"buffer": profile.maps.buffer_m, "purity": VERSIONS["purity"]}
+    return store.address("figure2", f"{profile.name}-{method}-s{seed}", parts, ".csv")
 
 
 def points(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
     """(N, 3) t-SNE of the held-out places by one representation, computed once."""
-    file = files(profile, method, seed)[1]
-    if not file.exists():
-        figures = profile.figures
-        found = tsne(vectors(profile, method, seed), perplexity=figures.perplexity, seed=figures.seed)
-        checkpoints.save_tensors(file, {"points": torch.from_numpy(found)})
-    return checkpoints.load_tensors(file)[0]["points"].numpy()
+    figures = profile.figures
+    return store.cached_array(
+        "tsne", f"{profile.name}-{method}-s{seed}", _picture_parts(profile, method, seed),
+        lambda: tsne(vectors(profile, method, seed), perplexity=figures.perplexity, seed=figures.seed),
+    )  # fmt: skip
 
 
 def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
@@ -88,18 +84,15 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
     `excess` (their difference) with its interval `low` … `high`: bootstrap over the spatial cells. Places within the
     buffer of each other are never neighbours. The baselines have no picture.
     """
-    rows_file = files(profile, method, seed)[0]
-    if not _is_there(profile, method, seed):
+
+    def make() -> pd.DataFrame:
         figures, table = profile.figures, held_out_sample.places(profile)
         x = vectors(profile, method, seed)
         spaces = {"embedding": x}
         if method not in representations.BASELINES:
             spaces["tsne"] = points(profile, method, seed)
         apart = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
-        facts = {
-            "profile": profile.name, "run_id": representations.run_id(profile, method, seed),
-            "data": held_out_sample.key(profile), **provenance(distributed.device()),
-        }  # fmt: skip
+        facts = origin(profile, held_out_sample.key(profile), run_id=representations.run_id(profile, method, seed))
         rows = []
         for label, codes in labels(profile).items():
             for space, where in spaces.items():
@@ -113,11 +106,12 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
                         "k": figures.neighbours, "classes": len(np.unique(codes[codes >= 0])),
                         "purity": np.nanmean(found.own), "chance": np.nanmean(found.chance), "excess": gain.gain,
                         "low": gain.low, "high": gain.high, "n": gain.n_points, "n_blocks": gain.n_blocks,
-                        "stand_in": profile.stand_ins and label != "land_cover", **facts,
+                        **facts, "stand_in": profile.stand_ins and label != "land_cover",
                     }
                 )  # fmt: skip
-        write_text(rows_file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(rows_file)
+        return pd.DataFrame(rows)
+
+    return computed_once(_purity_file(profile, method, seed), make)
 
 
 def figure2(profile: Profile, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
@@ -193,13 +187,8 @@ def sheet(indices: NDArray[np.uint8], palette: NDArray[np.uint8], columns: int =
     return encode_png(canvas, palette, level=9)
 
 
-def _is_there(profile: Profile, method: str, seed: int) -> bool:
-    rows, picture = files(profile, method, seed)
-    return rows.exists() and (method in representations.BASELINES or picture.exists())
-
-
 def _there(profile: Profile) -> list[tuple[str, int]]:
-    return [run for run in representations.complete_ones(profile) if _is_there(profile, *run)]
+    return [run for run in representations.complete_ones(profile) if _purity_file(profile, *run).exists()]
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
@@ -207,7 +196,7 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
     there = _there(profile)
     if not there:
         return {}
-    rows = pd.concat([pd.read_csv(files(profile, *run)[0]) for run in there], ignore_index=True)
+    rows = pd.concat([read_csv(_purity_file(profile, *run)) for run in there], ignore_index=True)
     table = coordinates(profile)
     out: dict[str, pd.DataFrame | bytes] = {"figure2.csv": rows, "figure2-places.csv": table}
     chosen = table[table["thumbnail"] >= 0].sort_values("thumbnail").index

@@ -16,13 +16,11 @@ from tqdm import tqdm
 from reproduction.computed import drawn_maps, store
 from reproduction.experiments import figure2_tsne, held_out_sample, representations
 from reproduction.experiments.ways import along, interpolate
+from reproduction.results import origin, read_csv, write_csv
 from reproduction.settings import Profile
-from selm import distributed
 from selm.embedding.search import Nearest
 from selm.errors import InputError
-from selm.files import write_text
 from selm.maps.sphere import pairs_within
-from selm.provenance import provenance
 
 VERSION = 1  # raise it when the numbers change
 DRAWN = ("gps_selm", "dino")  # whose pairs are shown as images
@@ -34,7 +32,7 @@ def classes_share(table: pd.DataFrame, classes: Iterable[str]) -> NDArray[np.flo
 
 
 def endpoints(profile: Profile) -> NDArray[np.int64]:
-    """(pairs, 2) rows of `held_out.places`: a field and a city each, by a rule and a seed, not by hand.
+    """(pairs, 2) rows of `held_out_sample.places`: a field and a city each, by a rule and a seed, not by hand.
 
     The `extreme` places with the largest share of `field_classes` in their image are the fields, those with the largest
     share of `city_classes` the cities (ties: the first in the table); each pair is drawn from the two at random.
@@ -82,8 +80,8 @@ def files(profile: Profile, method: str, seed: int, kind: str) -> tuple[Path, Pa
         )
         | {"kind": kind, "near": profile.maps.buffer_m, "version": VERSION}
     )
-    base = store.address("figure3", f"{profile.name}-{method}-s{seed}-{kind}", parts)
-    return base.with_suffix(".csv"), base.with_name(base.name + "-ways.csv")
+    label = f"{profile.name}-{method}-s{seed}-{kind}"
+    return store.address("figure3", label, parts, ".csv"), store.address("figure3", label, parts, "-ways.csv")
 
 
 def compute(profile: Profile, method: str, seed: int, kind: str = "linear") -> pd.DataFrame:
@@ -103,16 +101,15 @@ def compute(profile: Profile, method: str, seed: int, kind: str = "linear") -> p
         found = [way(x, table, pair, figures.steps, figures.shown, kind) for pair in pairs]
         measured = {
             "progression": [along(built[one.rows].mean(axis=1)) for one in found],
-            "contiguous": [_contiguous(one.rows, near) for one in found],
+            "contiguous": [contiguous(one.rows, near) for one in found],
             "distinct": [len(np.unique(one.rows)) / one.rows.size for one in found],
         }
         n = len(table)
         base = {
             "experiment": "figure3", "kind": kind, "method": method, "seed": seed, "pairs": len(pairs), "gallery": n,
-            "steps": figures.steps, "shown": figures.shown, "profile": profile.name,
-            "run_id": representations.run_id(profile, method, seed), "stand_in": False,
-            "data": held_out_sample.key(profile),
-            **provenance(distributed.device()),
+            "steps": figures.steps, "shown": figures.shown,
+            **origin(profile, held_out_sample.key(profile), stand_in=False,
+                     run_id=representations.run_id(profile, method, seed)),
         }  # fmt: skip
         rows: list[dict[str, Any]] = []
         for metric, values in measured.items():
@@ -122,12 +119,12 @@ def compute(profile: Profile, method: str, seed: int, kind: str = "linear") -> p
         random = (near.sum() - near.diagonal().sum()) / (n * (n - 1))
         rows.append({**base, "metric": "contiguous, at random", "value": random, "low": np.nan, "high": np.nan})
         drawn = _ways(table, pairs[: figures.pairs_drawn], found, built)
-        write_text(ways, drawn.assign(method=method, seed=seed, kind=kind).to_csv(index=False))
-        write_text(numbers, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(numbers)
+        write_csv(ways, drawn.assign(method=method, seed=seed, kind=kind))
+        write_csv(numbers, pd.DataFrame(rows))
+    return read_csv(numbers)
 
 
-def _contiguous(rows: NDArray[np.int64], near: Any) -> float:
+def contiguous(rows: NDArray[np.int64], near: Any) -> float:
     """Of the pairs of a place found at a step and another found there or at the step before: share of `near`."""
     hits = total = 0
     for step in range(1, len(rows)):
@@ -198,7 +195,7 @@ def colours(profile: Profile) -> NDArray[np.uint8]:
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
     """What is there to publish, by file name; computes nothing but the sheet of images."""
     there = [files(profile, *run, "linear") for run in representations.complete_ones(profile)]
-    rows = [pd.read_csv(numbers) for numbers, drawn in there if numbers.exists() and drawn.exists()]
+    rows = [read_csv(numbers) for numbers, drawn in there if numbers.exists() and drawn.exists()]
     if not rows:
         return {}
     out: dict[str, pd.DataFrame | bytes] = {"figure3.csv": pd.concat(rows, ignore_index=True)}

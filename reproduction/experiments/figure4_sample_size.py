@@ -1,7 +1,7 @@
 """Figure 4: performance against the size of the training set, on frozen features.
 
 A trial draws a test set and an order of the rest; a training set of n is the first n of that order, so that larger ones
-hold the smaller ones. Features are computed once; all sizes and trials of a method are one cell.
+hold the smaller ones. Features are computed once; all sizes and trials of a method are one entry.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reproduction.experiments import image_sets
-from reproduction.experiments.cells import cell_base, cell_rows, is_finished
+from reproduction.experiments.entries import Grid, Rows
 from reproduction.imagery.images import Imagery
 from reproduction.imagery.sustainbench import official_split
 from reproduction.rows import ONE_IMAGE
@@ -36,7 +35,7 @@ _TEST, _TRAIN = 0, 1
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One line of the figure."""
 
     imagery: str
@@ -49,14 +48,14 @@ class Cell:
         return f"{EXPERIMENT}-{self.imagery}-{self.method}-{self.setting}-s{self.seed}"
 
 
-def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Cell]:
+def entries(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Entry]:
     """The lines of the figure. `which` keeps some methods; `photographs` names another data set than the profile's."""
     name = photographs or profile.sample_size.imagery
-    out = [Cell(name, "random_init", "frozen-closed")]
+    out = [Entry(name, "random_init", "frozen-closed")]
     for method in ONE_IMAGE:
-        out += [Cell(name, method, "frozen-closed", seed) for seed in range(profile.seeds_of(method))]
-    out.append(Cell(name, "histogram", "practitioner"))
-    return [cell for cell in out if which is None or cell.method in set(which)]
+        out += [Entry(name, method, "frozen-closed", seed) for seed in range(profile.seeds_of(method))]
+    out.append(Entry(name, "histogram", "practitioner"))
+    return [entry for entry in out if which is None or entry.method in set(which)]
 
 
 def split(images: Imagery, n_test: int, trial: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -83,7 +82,7 @@ def folds(images: Imagery, size: int, n_test: int, n_trials: int) -> NDArray[np.
     return out
 
 
-def _squared_correlation(done: OutOfFold, values: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared_correlation(done: OutOfFold, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """r² of each trial: the squared Pearson correlation of predictions and values over the tested images."""
     out = []
     for predicted in done.predictions[0].astype(np.float64):
@@ -94,60 +93,51 @@ def _squared_correlation(done: OutOfFold, values: NDArray[np.float64]) -> NDArra
     return np.array(out)
 
 
-def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> list[dict[str, Any]]:
-    """The rows of a cell: top-1 on the classes and, where images have values (SustainBench), r²."""
-    settings, images = profile.sample_size, image_sets.read(profile, cell.imagery)
-    if cell.setting == "practitioner":
-        x = image_sets.histograms(profile, cell.imagery)
+def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, torch.Tensor]]:
+    """The rows of an entry and their values: top-1 on the classes and, where images have values (SustainBench), r²."""
+    settings, images = profile.sample_size, image_sets.read(profile, entry.imagery)
+    if entry.setting == "practitioner":
+        x = image_sets.histograms(profile, entry.imagery)
     else:
-        x = image_sets.features(profile, cell.method, cell.seed, cell.imagery)
-    rows: list[dict[str, Any]] = []
-    for size in tqdm(settings.sizes, desc=cell.label, unit="size", disable=not progress, leave=False):
+        x = image_sets.features(profile, entry.method, entry.seed, entry.imagery)
+    rows: Rows = []
+    for size in tqdm(settings.sizes, desc=entry.label, unit="size", disable=not progress, leave=False):
         drawn = folds(images, size, settings.n_test, settings.n_trials)
         used = np.flatnonzero((drawn >= 0).any(axis=0))
         columns = {
-            "experiment": EXPERIMENT, "target": f"{cell.imagery}/{size}", "split": "random", "setting": cell.setting
+            "experiment": EXPERIMENT, "target": f"{entry.imagery}/{size}", "split": "random", "setting": entry.setting
         }  # fmt: skip
         if images.labels is not None:
             codes = images.labels[used]
-            if cell.setting == "practitioner":
+            if entry.setting == "practitioner":
                 done = practitioner.forest(x[used], codes, drawn[:, used], task="classification", test_folds=(_TEST,))
             else:
                 done = logistic(x[used], codes, drawn[:, used], test_folds=(_TEST,))
             rows += [row for row in done.rows(**columns) if row["metric"] == "top1"]
         if images.values is not None:
             values = images.values[used]
-            if cell.setting == "practitioner":
+            if entry.setting == "practitioner":
                 done = practitioner.boosting(x[used], values, drawn[:, used], task="regression", test_folds=(_TEST,))
             else:
                 done = ridge(x[used], values, drawn[:, used], test_folds=(_TEST,))
-            for trial, value in enumerate(_squared_correlation(done, values)):
+            for trial, value in enumerate(squared_correlation(done, values)):
                 rows.append({**columns, "epochs": 0, "metric": "r2", "trial": trial, "value": float(value),
                              "n_train": int(done.n_train[trial]), "n_test": int(done.n_test[trial])})  # fmt: skip
-    return rows
+    return rows, {"value": torch.tensor([row["value"] for row in rows], dtype=torch.float64)}
 
 
-def cell_at(profile: Profile, cell: Cell) -> Path:
-    """Where a cell is kept (without suffix), whether or not it has been computed."""
-    settings = dataclasses.asdict(profile.sample_size) | {"imagery": cell.imagery}
-    parts = {
-        "cell": dataclasses.asdict(cell), "data": image_sets.read(profile, cell.imagery).fingerprint,
-        "settings": settings, "version": VERSION,
-    }  # fmt: skip
-    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
+    settings = dataclasses.asdict(profile.sample_size) | {"imagery": entry.imagery}
+    return {"data": _data(profile, entry), "settings": settings, "version": VERSION}
 
 
-def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
-    """The rows of a cell in the results table, computed where they are not there yet."""
+def _data(profile: Profile, entry: Entry) -> str:
+    return image_sets.read(profile, entry.imagery).fingerprint
 
-    def make() -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-        rows = compute(profile, cell, progress=progress)
-        return rows, {"value": torch.tensor([row["value"] for row in rows], dtype=torch.float64)}
 
-    return cell_rows(
-        profile, cell_at(profile, cell), cell.method, cell.seed, make,
-        data=image_sets.read(profile, cell.imagery).fingerprint, stand_in=image_sets.is_stand_in(cell.imagery),
-    )  # fmt: skip
+GRID = Grid[Entry](
+    _parts, compute, data=_data, stand_in=lambda profile, entry: image_sets.is_stand_in(entry.imagery)
+)  # fmt: skip
 
 
 def figure4(
@@ -155,21 +145,14 @@ def figure4(
 ) -> pd.DataFrame:
     """Performance against training-set size (Figure 4): tidy results, one row a trial.
 
-    `target` is ``IMAGERY/n``, n the size of the training set; computes the cells that are missing.
+    `target` is ``IMAGERY/n``, n the size of the training set; computes the entries that are missing.
     """
-    parts = []
-    with tqdm(cells(profile, which, photographs), desc=f"{EXPERIMENT} ({profile.name})", unit="cell",
-              disable=not progress) as bar:  # fmt: skip
-        for cell in bar:
-            bar.set_postfix_str(cell.label)
-            parts.append(run_cell(profile, cell, progress=progress))
-    return pd.concat(parts, ignore_index=True)
+    return GRID.table(profile, EXPERIMENT, entries(profile, which, photographs), progress=progress)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
-    """The rows of the cells that are there already, by the name of their file; computes nothing."""
+    """The rows of the entries that are there already, by the name of their file; computes nothing."""
     if not image_sets.is_there(profile, profile.sample_size.imagery):
         return {}
-    done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
-    parts = [run_cell(profile, cell) for cell in done]
-    return {f"{EXPERIMENT}.csv": pd.concat(parts, ignore_index=True)} if parts else {}
+    rows = GRID.finished(profile, entries(profile))
+    return {f"{EXPERIMENT}.csv": rows} if len(rows) else {}

@@ -20,14 +20,12 @@ from reproduction.experiments import retrieval as recall
 from reproduction.experiments.retrieval import bootstrap, gallery_images, query_images
 from reproduction.places.regions import source_of
 from reproduction.places.sampling import sample_locations
+from reproduction.results import Kept, origin
 from reproduction.settings import Area, Profile, Query, Region
-from selm import checkpoints, distributed
 from selm.errors import InputError
-from selm.files import replace_atomically, write_text
 from selm.maps.atlas import Atlas
 from selm.maps.mercator import to_tile
 from selm.maps.sphere import nearest
-from selm.provenance import provenance
 from selm.views import DeviceAtlas
 
 VERSION = 1  # raise it when the numbers change
@@ -82,8 +80,8 @@ def area_key(profile: Profile, area: Area) -> dict[str, Any]:
 def gallery(profile: Profile, area: Area) -> pd.DataFrame:
     """The places of an area, uniform on its map among those whose image passes the entropy filter: columns `lat lon`
     and `block`, the zoom-16 tile that holds each."""
-    file = store.address("galleries", f"{profile.name}-{area.name}", area_key(profile, area)).with_suffix(".parquet")
-    if not file.exists():
+
+    def make() -> pd.DataFrame:
         west, south, east, north = area.bbox
 
         def inside(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -95,11 +93,9 @@ def gallery(profile: Profile, area: Area) -> pd.DataFrame:
         )[["lat", "lon"]]  # fmt: skip
         x, y = (np.floor(v).astype(int) for v in to_tile(table["lat"], table["lon"], BLOCK_ZOOM))
         table["block"] = [f"{a}_{b}" for a, b in zip(x, y, strict=True)]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.part")
-        table.to_parquet(temporary, index=False)
-        replace_atomically(temporary, file)
-    return pd.read_parquet(file)
+        return table
+
+    return store.cached_table("galleries", f"{profile.name}-{area.name}", area_key(profile, area), make)
 
 
 def spacing_m(table: pd.DataFrame) -> float:
@@ -126,16 +122,15 @@ def pictures(profile: Profile, area: Area, query: Query | None) -> Iterator[torc
             )
 
 
-def files(profile: Profile, area: Area, method: str, seed: int) -> tuple[Path, Path]:
-    """(CSV of curves, safetensors of ranks) of one representation in one area, whether or not they are there."""
+def kept(profile: Profile, area: Area, method: str, seed: int) -> Kept:
+    """The curves of one representation in one area and the ranks they come from, whether or not they are there."""
     retrieval = dataclasses.asdict(profile.retrieval)
     parts = (
         area_key(profile, area)
         | representations.source(profile, method, seed)
         | {"queries": retrieval["queries"], "shares": retrieval["shares"], "cuts": VERSION}
     )
-    base = store.address("figure5", f"{profile.name}-{area.name}-{method}-s{seed}", parts)
-    return base.with_suffix(".csv"), base.with_suffix(".safetensors")
+    return Kept(store.address("figure5", f"{profile.name}-{area.name}-{method}-s{seed}", parts))
 
 
 def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, progress: bool = False) -> pd.DataFrame:
@@ -145,7 +140,7 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
     area's zoom-16 tiles). The pictures of a query are made once for all representations.
     """
     runs = list(which)
-    missing = [run for run in runs if not all(file.exists() for file in files(profile, area, *run))]
+    missing = [run for run in runs if not kept(profile, area, *run).is_there()]
     if missing:
         table, queries = gallery(profile, area), profile.retrieval.queries
         found: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = {run: {} for run in missing}
@@ -155,8 +150,9 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
             for run in missing:
                 found[run][query.name] = recall.ranks(own[run], asked[run])
         for run in missing:
-            _keep(profile, area, run, table, found[run])
-    return pd.concat([pd.read_csv(files(profile, area, *run)[0]) for run in runs], ignore_index=True)
+            ranks = {name: torch.from_numpy(rank) for name, rank in found[run].items()}
+            kept(profile, area, *run).keep(_curves(profile, area, run, table, found[run]), ranks)
+    return pd.concat([kept(profile, area, *run).rows() for run in runs], ignore_index=True)
 
 
 def _all_vectors(
@@ -166,15 +162,15 @@ def _all_vectors(
     return {run: representations.vectors(profile, *run, seen) for run in runs}
 
 
-def _keep(
+def _curves(
     profile: Profile, area: Area, run: tuple[str, int], table: pd.DataFrame, found: dict[str, NDArray[np.int64]]
-) -> None:
+) -> pd.DataFrame:
     method, seed = run
     n, shares = len(table), profile.retrieval.shares
     common = {
         "gallery": n, "n_blocks": table["block"].nunique(), "spacing_m": round(spacing_m(table), 1),
-        "profile": profile.name, "run_id": representations.run_id(profile, method, seed), "stand_in": False,
-        "data": area_atlas(profile, area).fingerprint[:12], **provenance(distributed.device()),
+        **origin(profile, area_atlas(profile, area).fingerprint, stand_in=False,
+                 run_id=representations.run_id(profile, method, seed)),
     }  # fmt: skip
     rows = []
     for query in profile.retrieval.queries:
@@ -188,9 +184,7 @@ def _keep(
             }
             for share, value, a, b in zip(shares, values, low, high, strict=True)
         ]  # fmt: skip
-    numbers, ranks = files(profile, area, method, seed)
-    checkpoints.save_tensors(ranks, {name: torch.from_numpy(rank) for name, rank in found.items()})
-    write_text(numbers, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
+    return pd.DataFrame(rows)
 
 
 def figure5(profile: Profile, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
@@ -215,10 +209,10 @@ def examples(profile: Profile, area: Area, n: int = 4) -> dict[str, NDArray[np.u
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
     """What is there to publish, by file name; computes nothing."""
     there = [
-        pd.read_csv(file)
+        of.rows()
         for area in profile.retrieval.areas
         if is_drawn(profile, area)
         for run in representations.complete_ones(profile)
-        if (file := files(profile, area, *run)[0]).exists()
+        if (of := kept(profile, area, *run)).is_there()
     ]
     return {"figure5.csv": pd.concat(there, ignore_index=True)} if there else {}

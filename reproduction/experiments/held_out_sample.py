@@ -17,7 +17,6 @@ from reproduction.labels.land_price import RADIUS_M, interpolate
 from reproduction.places import sampling, splits
 from reproduction.places.regions import POPULATION, data_file, open_region, source_of
 from reproduction.settings import Profile
-from selm import files
 from selm.maps import sphere
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
@@ -50,7 +49,7 @@ def address_parts(profile: Profile) -> dict[str, Any]:
 
 def key(profile: Profile) -> str:
     """Hash of all that the places and their labels depend on: 12 hex digits."""
-    return store.address("held-out", "", address_parts(profile)).name.lstrip("-")
+    return store.key(address_parts(profile))
 
 
 def places(profile: Profile) -> pd.DataFrame:
@@ -62,14 +61,7 @@ def places(profile: Profile) -> pd.DataFrame:
     int64, that of the nearest official point within `label_radius_m`, else -1; `land_cover` int64, the class that
     covers most of the image; and the share of each class in the image, `share_none` … `share_transport`.
     """
-    file = store.address("held-out", profile.name, address_parts(profile)).with_suffix(".parquet")
-    if not file.exists():
-        table = _make(profile)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.part")
-        table.to_parquet(temporary, index=False)
-        files.replace_atomically(temporary, file)
-    return pd.read_parquet(file)
+    return store.cached_table("held-out", profile.name, address_parts(profile), lambda: _make(profile))
 
 
 def _make(profile: Profile) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from reproduction import paths
-from reproduction.computed import encoders, store
+from reproduction.computed import encoders
+from reproduction.computed.store import cached_array, remembered
 from reproduction.experiments import map_land_cover
-from reproduction.experiments.cells import encoder_key
 from reproduction.imagery.aerial_cars import read_aerial_cars
 from reproduction.imagery.eurosat import read_eurosat
 from reproduction.imagery.images import Imagery, resized, statistics, to_bytes
@@ -32,7 +31,7 @@ from reproduction.imagery.uc_merced import read_uc_merced
 from reproduction.imagery.xview import read_xview
 from reproduction.places.regions import data_file, open_region
 from reproduction.settings import Profile
-from selm import checkpoints, distributed
+from selm import distributed
 from selm.errors import unknown
 from selm.maps.sources import OSM_ATTRIBUTION
 from selm.maps.style import LAND_COVER_CLASSES
@@ -95,13 +94,9 @@ def get_source(name: str) -> Source:
     raise unknown("imagery", name, SOURCES)
 
 
+@remembered(maxsize=4)
 def read(profile: Profile, name: str) -> Imagery:
     """A data set's images; raises InputError naming the file that is missing or at fault."""
-    return _read(paths.sources(), paths.runs(), profile, name)
-
-
-@lru_cache(maxsize=4)
-def _read(data: Path, runs: Path, profile: Profile, name: str) -> Imagery:
     source = get_source(name)
     if source.read is not None:
         return source.read(data_file(source.path))
@@ -161,45 +156,37 @@ def _map_buildings(profile: Profile) -> Imagery:
     )  # fmt: skip
 
 
-@lru_cache(maxsize=2)
-def _pictures(data: Path, runs: Path, profile: Profile, name: str) -> Tensor:
+@remembered(maxsize=2)
+def pictures(profile: Profile, name: str) -> Tensor:
+    """The RGB images at the encoder's size, (N, 3, px, px) in the data set's unit; the last two are kept in memory."""
     return resized(read(profile, name), profile.views.global_px)
 
 
-def pictures(profile: Profile, name: str) -> Tensor:
-    """The RGB images at the encoder's size, (N, 3, px, px) in the data set's unit; the last two are kept in memory."""
-    return _pictures(paths.sources(), paths.runs(), profile, name)
+def _parts(profile: Profile, name: str) -> dict[str, Any]:
+    return {"imagery": read(profile, name).fingerprint, "px": profile.views.global_px, "version": VERSION}
 
 
-def _file(kind: str, label: str, profile: Profile, name: str, parts: dict[str, Any]) -> Path:
-    key = {
-        "imagery": read(profile, name).fingerprint, "px": profile.views.global_px, "version": VERSION, **parts
-    }  # fmt: skip
-    return store.address(kind, f"{profile.name}-{label}-{name}", key).with_suffix(".safetensors")
-
-
-@torch.no_grad()
-def features(profile: Profile, method: str, seed: int, name: str, *, batch: int = 256) -> NDArray[np.float32]:
+def features(profile: Profile, method: str, seed: int, name: str) -> NDArray[np.float32]:
     """(N, dim) frozen features of a data set's images, computed once; what is not pretrained yet is pretrained."""
-    encoders.encoder(profile, method, seed)
-    file = _file("features", f"{method}-s{seed}", profile, name, encoder_key(profile, method, seed))
-    if not file.exists():
-        on = distributed.device()
-        network = encoders.encoder(profile, method, seed).to(on).eval()
-        images = pictures(profile, name)
+    network = encoders.encoder(profile, method, seed)
+
+    @torch.no_grad()
+    def make() -> Tensor:
+        on, images = distributed.device(), pictures(profile, name)
         mean, std = (v.float().to(on)[:, None, None] for v in statistics(images))
-        parts = [network((part.to(on).float() - mean) / std).cpu() for part in images.split(batch)]
-        checkpoints.save_tensors(file, {"features": torch.cat(parts)})
-    return checkpoints.load_tensors(file)[0]["features"].numpy()
+        placed = network.to(on).eval()
+        return torch.cat([placed((part.to(on).float() - mean) / std).cpu() for part in images.split(256)])
+
+    parts = _parts(profile, name) | encoders.encoder_key(profile, method, seed)
+    return cached_array("features", f"{profile.name}-{method}-s{seed}-{name}", parts, make)
 
 
 def histograms(profile: Profile, name: str) -> NDArray[np.float32]:
     """(N, 64) colour histograms of a data set's images, computed once."""
-    file = _file("histograms", "rgb", profile, name, {})
-    if not file.exists():
-        out = colour_histogram(to_bytes(pictures(profile, name)))
-        checkpoints.save_tensors(file, {"histograms": torch.from_numpy(out)})
-    return checkpoints.load_tensors(file)[0]["histograms"].numpy()
+    return cached_array(
+        "histograms", f"{profile.name}-rgb-{name}", _parts(profile, name),
+        lambda: colour_histogram(to_bytes(pictures(profile, name))),
+    )  # fmt: skip
 
 
 def is_there(profile: Profile, name: str) -> bool:

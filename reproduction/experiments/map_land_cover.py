@@ -8,7 +8,6 @@ image lies whole in its block.
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,11 @@ def atlas(profile: Profile, style: str) -> Atlas:
     """`blocks` drawn in a style, at zoom 17; drawn where it is missing."""
     if style == profile.maps.style:
         return drawn_maps.atlases(profile, "test")[region(profile).name]
-    return _drawn(paths.runs(), profile, style)
+    return _drawn(profile, style)
 
 
-@lru_cache(maxsize=4)
-def _drawn(root: Path, profile: Profile, style: str) -> Atlas:
+@store.remembered(maxsize=4)
+def _drawn(profile: Profile, style: str) -> Atlas:
     from reproduction.places.regions import open_region
     from selm.maps.draw import draw_atlas  # drawing needs mapnik
     from selm.maps.style import Style
@@ -84,7 +83,7 @@ def key(profile: Profile) -> str:
         "n": [profile.land_cover.n_places, profile.land_cover.n_blocks],
         "version": VERSION,
     }
-    return store.address("land-cover", "", parts).name.lstrip("-")
+    return store.key(parts)
 
 
 def _file(profile: Profile) -> Path:

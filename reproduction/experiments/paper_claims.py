@@ -7,7 +7,6 @@ are compared under spatial blocks, by each place's score averaged over trials an
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,8 @@ from numpy.typing import NDArray
 
 from reproduction import paths
 from reproduction.computed import place_tables
+from reproduction.computed.store import remembered
 from reproduction.experiments import (
-    cells,
     figure5_recall,
     map_land_cover,
     representations,
@@ -27,12 +26,11 @@ from reproduction.experiments import (
 )
 from reproduction.experiments.retrieval import found_within
 from reproduction.report import HIGHER_IS_BETTER, records
+from reproduction.results import origin
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Area, Profile, Query
-from selm import checkpoints, distributed
 from selm.errors import InputError
 from selm.probes.claims import N_BOOT, Draws, draw, judge
-from selm.provenance import provenance
 
 COLUMNS = ("id", "where", "section", "a", "b", "metric", "target", "epochs", "setting", "text")
 PAPER_EPOCHS = (1, 25, 50)  # of Tables 1 and 2; those of a shorter profile are told by their place in the order
@@ -71,10 +69,7 @@ def claim_verdicts(profile: Profile, *, n_boot: int = N_BOOT) -> pd.DataFrame:
         verdicts["seeds_a"], verdicts["seeds_b"], verdicts["reason"] = zip(*(rest for _, *rest in tested), strict=True)
         parts.append(pd.concat([family.reset_index(drop=True), verdicts], axis=1))
     out = pd.concat(parts, ignore_index=True)
-    return out.assign(
-        profile=profile.name, stand_in=profile.stand_ins, data=place_tables.points_key(profile)[:12],
-        **provenance(distributed.device()),
-    )  # fmt: skip
+    return out.assign(**origin(profile, place_tables.points_key(profile)))
 
 
 def _tested(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, int, int, str]:
@@ -82,13 +77,13 @@ def _tested(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, in
     if claim.target in WITHOUT_DATA:
         return None, 0, 0, WITHOUT_DATA[claim.target]
     if claim.where == "figure5":
-        return _between_areas(profile, claim, n_boot)
-    a, b = (_values(profile, claim, method) for method in (claim.a, claim.b))
+        return between_areas(profile, claim, n_boot)
+    a, b = (scores_of(profile, claim, method) for method in (claim.a, claim.b))
     seeds = (0 if a is None else a[1], 0 if b is None else b[1])
     if a is None or b is None:
         lacking = [name for name, values in ((claim.a, a), (claim.b, b)) if values is None]
         return None, *seeds, f"no finished row of {' and '.join(lacking)}"
-    blocks = _blocks(paths.runs(), profile, claim.where, claim.target)
+    blocks = blocks_of(profile, claim.where, claim.target)
     better = HIGHER_IS_BETTER[claim.metric]
     return draw(a[0], b[0], blocks, higher_is_better=better, n_boot=n_boot), *seeds, ""
 
@@ -96,32 +91,32 @@ def _tested(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, in
 # -- Tables 1, 2 and 3 -------------------------------------------------------------------------------------------------
 
 
-def _values(profile: Profile, claim: Any, method: str) -> _Values | None:
+def scores_of(profile: Profile, claim: Any, method: str) -> _Values | None:
     """A row's score at each place, averaged over those of its pretraining runs that are finished."""
     found = []
     for seed in range(profile.seeds_of(method) if method in PRETRAINED else 1):
-        scores = _cell_scores(paths.runs(), profile, claim.where, claim.target, claim.setting, method, seed)
+        scores = entry_scores(profile, claim.where, claim.target, claim.setting, method, seed)
         epochs = profile.probing.epochs[-1 if pd.isna(claim.epochs) else PAPER_EPOCHS.index(claim.epochs)]
         if (claim.metric, epochs) in scores:
             found.append(scores[claim.metric, epochs])
     return (np.mean(found, axis=0), len(found)) if found else None
 
 
-def _blocks(root: Path, profile: Profile, where: str, target: str) -> NDArray[np.str_]:
+def blocks_of(profile: Profile, where: str, target: str) -> NDArray[np.str_]:
     """(N,) the spatial cell of each place of a table."""
     if where == "table3":
         return map_land_cover.places(profile)["cell"].to_numpy(str)
-    return _task(root, profile, where, target).places["cell"].to_numpy(str)
+    return _task(profile, where, target).places["cell"].to_numpy(str)
 
 
-@lru_cache(maxsize=4)
-def _task(root: Path, profile: Profile, where: str, target: str) -> table1_table2.Task:
+@remembered(maxsize=4)
+def _task(profile: Profile, where: str, target: str) -> table1_table2.Task:
     return table1_table2.task(profile, where, target, "blocks")
 
 
-@lru_cache(maxsize=1024)
-def _cell_scores(
-    root: Path, profile: Profile, where: str, target: str, setting: str, method: str, seed: int
+@remembered(maxsize=1024)
+def entry_scores(
+    profile: Profile, where: str, target: str, setting: str, method: str, seed: int
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
     """(metric, epochs) → score at each place (N,), NaN where it was not tested; empty where nothing is finished."""
     rows: slice | NDArray[np.int64] = slice(None)
@@ -130,24 +125,23 @@ def _cell_scores(
             return {}
         # the fills of the map show its land cover: only images without them support a claim
         learned = "finetune" if method == "raw_gps" else "frozen"
-        base = table3_land_cover.cell_at(
-            profile, table3_land_cover.Cell("osm_no_fills", "blocks", method, learned, seed)
+        kept = table3_land_cover.GRID.kept(
+            profile, table3_land_cover.Entry("osm_no_fills", "blocks", method, learned, seed)
         )
         n = -1
-        if not cells.is_finished(base):
+        if not kept.is_there():
             return {}
     else:
-        cell = table1_table2.Cell(where, target, "blocks", method, setting, seed)
-        base = table1_table2.cell_at(profile, cell)
-        if not cells.is_finished(base):
+        kept = table1_table2.GRID.kept(profile, table1_table2.Entry(where, target, "blocks", method, setting, seed))
+        if not kept.is_there():
             return {}
-        todo = _task(root, profile, where, target)
+        todo = _task(profile, where, target)
         n = len(todo.places)
         if setting == "finetune" and method != "raw_gps":  # fine-tuned on some of the places
             rows = todo.rows_of(profile.probing.max_finetune)
-    evaluations = list(dict.fromkeys(pd.read_csv(base.with_suffix(".csv"))["epochs"]))
+    evaluations = list(dict.fromkeys(kept.rows()["epochs"]))
     out = {}
-    for metric, values in checkpoints.load_tensors(base.with_suffix(".safetensors"))[0].items():
+    for metric, values in kept.tensors().items():
         if metric == "predictions":
             continue
         for epochs, by_trial in zip(evaluations, values.double(), strict=True):
@@ -161,7 +155,7 @@ def _cell_scores(
 # -- Figure 5 ----------------------------------------------------------------------------------------------------------
 
 
-def _between_areas(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, int, int, str]:
+def between_areas(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, int, int, str]:
     """Top-1 % recall of the full method in area a less that in area b: other places, so two bootstraps, not a pair."""
     areas = {area.name: area for area in profile.retrieval.areas}
     if not {claim.a, claim.b} <= set(areas):
@@ -185,9 +179,9 @@ def _found(profile: Profile, area: Area, query: Query) -> tuple[NDArray[np.float
     """Whether each place is among the top 1 % (mean over the full method's runs), its block, and the number of runs."""
     hits = []
     for method, seed in representations.complete_ones(profile) if figure5_recall.is_drawn(profile, area) else ():
-        file = figure5_recall.files(profile, area, method, seed)[1]
-        if method == "gps_selm" and file.exists():
-            rank = checkpoints.load_tensors(file)[0][query.name].numpy()
+        kept = figure5_recall.kept(profile, area, method, seed)
+        if method == "gps_selm" and kept.is_there():
+            rank = kept.tensors()[query.name].numpy()
             hits.append(rank <= found_within([1.0], len(rank))[0])
     if not hits:
         return None

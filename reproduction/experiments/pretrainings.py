@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from reproduction.computed import encoders
+from reproduction.computed import encoders, store
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
 from selm import files
@@ -31,7 +31,7 @@ def runs(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, pr
         last = pd.read_csv(folder / "metrics.csv").iloc[-1]
         rows.append(
             {
-                "profile": profile.name, "method": method, "seed": seed, "run_id": folder.name.rsplit("-", 1)[1],
+                "profile": profile.name, "method": method, "seed": seed, "run_id": store.id_of(folder),
                 **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
                 "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
                 "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",

@@ -60,7 +60,7 @@ def raw_gps(
         x3 = ((x - mean[:, None]) / deviation[:, None]).float()  # (P, N, 2)
     else:
         x3 = x.float().expand(n_problems, -1, -1)
-    weights, biases = _layers((2, hidden, hidden, n_outputs), n_problems, seed, where)
+    weights, biases = layers((2, hidden, hidden, n_outputs), n_problems, seed, where)
     optimizer = torch.optim.AdamW(
         [{"params": weights, "weight_decay": weight_decay}, {"params": biases, "weight_decay": 0.0}], lr=lr
     )
@@ -103,7 +103,7 @@ def raw_gps(
     return collected.result(inputs=inputs)
 
 
-def _layers(
+def layers(
     widths: tuple[int, ...], n_problems: int, seed: int, where: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Weights (P, in, out) and biases (P, 1, out), uniform in ± 1/sqrt(in) as torch's linear layers are."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -52,16 +51,14 @@ def source(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What a representation depends on besides the images: part of the address of whatever is made from it."""
     if method in BASELINES:
         return {"method": method}
-    if method == "random_init":
-        return {"random": dataclasses.asdict(encoders.encoder_config(profile)), "seed": seed}
-    return {"run": encoders.pretraining_folder(profile, method, seed).name}
+    return encoders.encoder_key(profile, method, seed)
 
 
 def run_id(profile: Profile, method: str, seed: int) -> str:
     """The pretraining run's id, or the name of what was not pretrained."""
     if method in BASELINES or method == "random_init":
         return method
-    return encoders.pretraining_folder(profile, method, seed).name.rsplit("-", 1)[1]
+    return encoders.run_id(profile, method, seed)
 
 
 @lru_cache(maxsize=2)

@@ -89,7 +89,7 @@ def train(
                 mirrored = torch.rand(len(rows), 2, generator=generator) < 0.5
                 inputs, targets = [], []
                 for row, (across, down) in zip(rows.tolist(), mirrored.tolist(), strict=True):
-                    image, boxes = _mirror(images[row], torch.from_numpy(truth[row].boxes), across, down)
+                    image, boxes = mirror(images[row], torch.from_numpy(truth[row].boxes), across, down)
                     inputs.append(image.to(device).float() / 255)
                     targets.append({"boxes": boxes.to(device), "labels": torch.as_tensor(truth[row].labels).to(device)})
                 for group in optimizer.param_groups:
@@ -106,7 +106,7 @@ def train(
     return losses
 
 
-def _mirror(image: Tensor, boxes: Tensor, across: bool, down: bool) -> tuple[Tensor, Tensor]:
+def mirror(image: Tensor, boxes: Tensor, across: bool, down: bool) -> tuple[Tensor, Tensor]:
     """An image (3, h, w) and its boxes (n, 4), mirrored left to right (`across`) and top to bottom (`down`)."""
     height, width = image.shape[-2:]
     if across:

@@ -1,17 +1,10 @@
-"""What each table needs: a grid of cells, each computed once, and the tables they make.
-
-A cell is one method, setting, target and way to split. It is kept under `SELM_RUNS`/cells as the rows of the results
-table (CSV) and the scores of every point and trial (safetensors), at an address made of all it depends on; so a table
-is computed by any mixture of notebooks, the command line and Snakemake, and whatever is there is reused.
-"""
+"""Tables 1 and 2, land price and area type: their entries, how each is computed, and the claims read off them."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,12 +14,13 @@ from numpy.typing import NDArray
 
 from reproduction.computed import drawn_maps, encoders, place_tables
 from reproduction.computed.frozen_features import features
-from reproduction.experiments.cells import cell_base, cell_rows, is_finished, table_rows
+from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
+from reproduction.results import origin
 from reproduction.rows import IN_TABLES, ROWS
 from reproduction.settings import Profile
-from selm import checkpoints, distributed, encoder
+from selm import distributed, encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.sphere import pairs_within
@@ -35,7 +29,6 @@ from selm.probes.claims import compare_claims
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.provenance import provenance
 from selm.views import colour
 
 VERSION = 1  # of the probes: raise it when their numbers change
@@ -56,7 +49,7 @@ _FROM_SCRATCH = ("random_init", "raw_gps", "raw_gps_standardised")
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One entry of the grid.
 
     `target`: table 1: ``l01``, ``interpolated`` or ``interpolated-leaking``; table 2: ``area_type`` or ``zone``.
@@ -77,7 +70,7 @@ class Cell:
         return f"{self.table}-{self.target}-{self.split}-{self.method}-{self.setting}-s{self.seed}"
 
 
-def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Cell]:
+def entries(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Entry]:
     """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
     if table not in TABLES:
         raise InputError(f"unknown table '{table}' (there are: {', '.join(TABLES)})")
@@ -89,29 +82,29 @@ def cells(profile: Profile, table: str, which: Iterable[str] | None = None) -> l
         else (("area_type", _LINEAR, PRACTITIONER, True), ("zone", _LINEAR[1:], _PLAIN, False))
     ):
         for split in SPLITS:
-            out += [Cell(table, target, split, "random_init", setting) for setting in settings]
+            out += [Entry(table, target, split, "random_init", setting) for setting in settings]
             if tuned:
-                out += [Cell(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
-                out.append(Cell(table, target, split, "random_init", "with-coordinates"))
+                out += [Entry(table, target, split, name, "finetune") for name in _FROM_SCRATCH]
+                out.append(Entry(table, target, split, "random_init", "with-coordinates"))
             for method in IN_TABLES:
                 for seed in range(profile.seeds_of(method)):
-                    out += [Cell(table, target, split, method, setting, seed) for setting in settings]
+                    out += [Entry(table, target, split, method, setting, seed) for setting in settings]
                 if tuned:
-                    out.append(Cell(table, target, split, method, "with-coordinates"))
+                    out.append(Entry(table, target, split, method, "with-coordinates"))
                 if tuned and ROWS[method].in_paper:
-                    out.append(Cell(table, target, split, method, "finetune"))
-            out += [Cell(table, target, split, method, "practitioner") for method in rows]
+                    out.append(Entry(table, target, split, method, "finetune"))
+            out += [Entry(table, target, split, method, "practitioner") for method in rows]
     if table == "table1":
         out += [
-            Cell(table, "interpolated-leaking", "random", method, setting)
+            Entry(table, "interpolated-leaking", "random", method, setting)
             for method, setting in (("knn_coordinates", "practitioner"), ("gps_selm", "frozen-closed"))
         ]
-    return [cell for cell in out if which is None or cell.method in set(which)]
+    return [entry for entry in out if which is None or entry.method in set(which)]
 
 
 @dataclass(frozen=True)
 class Task:
-    """The places, targets and folds of a cell; folds (T, N), targets (N,) or (T, N)."""
+    """The places, targets and folds of an entry; folds (T, N), targets (N,) or (T, N)."""
 
     kind: str
     places: pd.DataFrame
@@ -174,31 +167,37 @@ def task(profile: Profile, table: str, target: str, split: str) -> Task:
     return Task("regression", places, prices, buffered(of_points[:, places["nearest"].to_numpy()], places))
 
 
-def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold:
-    """Run one cell: features, fine-tuning or a practitioner's model, scored out of fold."""
+def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, torch.Tensor]]:
+    """The rows and scores of an entry."""
+    done = _probed(profile, entry, progress=progress)
+    return rows_and_scores(done, experiment=entry.table, target=entry.target, split=entry.split, setting=entry.setting)
+
+
+def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
+    """Features, fine-tuning or a practitioner's model, scored out of fold."""
     probing = profile.probing
-    todo = task(profile, cell.table, cell.target, cell.split)
+    todo = task(profile, entry.table, entry.target, entry.split)
     lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
-    if cell.setting == "practitioner":
-        return _practitioner(profile, cell, todo)
-    if cell.method.startswith("raw_gps"):
-        inputs = "standardised" if cell.method.endswith("standardised") else "raw"
+    if entry.setting == "practitioner":
+        return _practitioner(profile, entry, todo)
+    if entry.method.startswith("raw_gps"):
+        inputs = "standardised" if entry.method.endswith("standardised") else "raw"
         return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
                        batch=probing.batch, progress=progress)  # fmt: skip
-    if cell.setting in ("frozen", "frozen-closed"):
-        x, on = frozen_features(profile, cell, todo.places), distributed.device()
-        if cell.setting == "frozen":
+    if entry.setting in ("frozen", "frozen-closed"):
+        x, on = frozen_features(profile, entry, todo.places), distributed.device()
+        if entry.setting == "frozen":
             return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
                           lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
         if todo.kind == "regression":
             return ridge(x, todo.targets, todo.folds, device=on)
         return logistic(x, todo.targets, todo.folds, device=on)
-    if cell.setting == "with-coordinates":
-        x = frozen_features(profile, cell, todo.places)
+    if entry.setting == "with-coordinates":
+        x = frozen_features(profile, entry, todo.places)
         return _trees(profile, np.column_stack([x, lat, lon]), todo)
-    if cell.setting == "finetune":
+    if entry.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
-        network = None if cell.method == "random_init" else encoders.encoder(profile, cell.method, cell.seed)
+        network = None if entry.method == "random_init" else encoders.encoder(profile, entry.method, entry.seed)
         config = encoders.encoder_config(profile)
 
         def fresh(seed: int) -> MapEncoder:
@@ -212,13 +211,13 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> OutOfFold
             task=todo.kind, epochs=probing.epochs, batch=probing.batch, lr=probing.finetune_lr,
             device=distributed.device(), progress=progress,
         )  # fmt: skip
-    raise InputError(f"unknown setting '{cell.setting}'")
+    raise InputError(f"unknown setting '{entry.setting}'")
 
 
-def frozen_features(profile: Profile, cell: Cell, places: pd.DataFrame) -> NDArray[np.float32]:
-    """(N, dim) features of the cell's encoder at its task's places, computed once for all cells of the same places."""
-    label = f"{cell.table}-{cell.target.split('-')[0]}" if cell.table == "table1" else cell.table
-    return features(profile, cell.method, cell.seed, places, label)
+def frozen_features(profile: Profile, entry: Entry, places: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, dim) features of the entry's encoder at its task's places, computed once for all entries on them."""
+    label = f"{entry.table}-{entry.target.split('-')[0]}" if entry.table == "table1" else entry.table
+    return features(profile, entry.method, entry.seed, places, label)
 
 
 def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -227,16 +226,16 @@ def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> C
     return lambda rows: like.standardise(colour(indices[rows.to(on)], palette))
 
 
-def _practitioner(profile: Profile, cell: Cell, todo: Task) -> OutOfFold:
+def _practitioner(profile: Profile, entry: Entry, todo: Task) -> OutOfFold:
     lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
-    if cell.method == "prior":
+    if entry.method == "prior":
         if todo.kind == "classification":
             return practitioner.class_prior(todo.targets, todo.folds)
         return practitioner.target_mean(todo.targets, todo.folds)
-    if cell.method == "knn_coordinates":
+    if entry.method == "knn_coordinates":
         return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind)
     coordinates = np.column_stack([lat, lon])
-    name, _, also = cell.method.partition("+")
+    name, _, also = entry.method.partition("+")
     if name == "trees_coordinates":
         x = coordinates
     else:
@@ -253,59 +252,37 @@ def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
     return practitioner.forest(x, todo.targets, folds, task=todo.kind, trees=probing.trees)
 
 
-def cell_at(profile: Profile, cell: Cell) -> Path:
-    """Where a cell is kept (without suffix), whether or not it has been computed."""
-    parts = {
-        "cell": dataclasses.asdict(cell),
+def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
+    return {
         "points": place_tables.points_key(profile),
         "probing": dataclasses.asdict(profile.probing),
         "version": VERSION,
     }
-    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
 
 
-def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
-    """The rows of a cell in the results table, computed where they are not there yet."""
-
-    def make() -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-        done = compute(profile, cell, progress=progress)
-        rows = done.rows(experiment=cell.table, target=cell.target, split=cell.split, setting=cell.setting)
-        scores = {metric: torch.from_numpy(values) for metric, values in done.scores.items()}
-        return rows, {**scores, "predictions": torch.from_numpy(done.predictions)}
-
-    return cell_rows(
-        profile, cell_at(profile, cell), cell.method, cell.seed, make,
-        data=place_tables.points_key(profile), stand_in=profile.stand_ins,
-    )  # fmt: skip
+GRID = Grid[Entry](_parts, compute, data=lambda profile, entry: place_tables.points_key(profile))
 
 
 def point_scores(
-    profile: Profile, cell: Cell, metric: str, epochs: int
+    profile: Profile, entry: Entry, metric: str, epochs: int
 ) -> tuple[NDArray[np.float64], NDArray[np.str_]]:
     """Each point's score (N,), averaged over the trials that tested it, NaN where none did, and its cell's name.
 
-    N are all points of the target, also where a cell was computed on some of them.
+    N are all points of the target, also where an entry was computed on some of them.
     """
-    run_cell(profile, cell)
-    base = cell_at(profile, cell)
-    evaluations = list(dict.fromkeys(pd.read_csv(base.with_suffix(".csv"))["epochs"]))
-    values = (
-        checkpoints.load_tensors(base.with_suffix(".safetensors"))[0][metric][evaluations.index(epochs)]
-        .double()
-        .nanmean(dim=0)
-        .numpy()
-    )
-    todo = task(profile, cell.table, cell.target, cell.split)
+    rows, kept = GRID.rows(profile, entry), GRID.kept(profile, entry)
+    evaluations = list(dict.fromkeys(rows["epochs"]))
+    values = kept.tensors()[metric][evaluations.index(epochs)].double().nanmean(dim=0).numpy()
+    todo = task(profile, entry.table, entry.target, entry.split)
     out = np.full(len(todo.places), np.nan)
-    some = cell.setting == "finetune" and not cell.method.startswith("raw_gps")
+    some = entry.setting == "finetune" and not entry.method.startswith("raw_gps")
     out[todo.rows_of(profile.probing.max_finetune) if some else slice(None)] = values
     return out, todo.places["cell"].to_numpy(str)
 
 
 def table(profile: Profile, name: str, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
-    """All rows of a table's results, computing the cells that are missing."""
-    run = partial(run_cell, profile, progress=progress)
-    return table_rows(f"{name} ({profile.name})", cells(profile, name, which), run, progress)
+    """All rows of a table's results, computing the entries that are missing."""
+    return GRID.table(profile, name, entries(profile, name, which), progress=progress)
 
 
 def table1(profile: Profile, **options: Any) -> pd.DataFrame:
@@ -319,10 +296,8 @@ def table2(profile: Profile, **options: Any) -> pd.DataFrame:
 
 
 def finished(profile: Profile, name: str) -> pd.DataFrame:
-    """The rows of a table's cells that are there already; computes nothing."""
-    bases = (cell_at(profile, cell) for cell in cells(profile, name))
-    parts = [pd.read_csv(base.with_suffix(".csv")) for base in bases if is_finished(base)]
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+    """The rows of a table's entries that are there already; computes nothing."""
+    return GRID.finished(profile, entries(profile, name))
 
 
 def class_counts(profile: Profile) -> pd.DataFrame:
@@ -346,7 +321,7 @@ def class_counts(profile: Profile) -> pd.DataFrame:
 
 # Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks; a row
 # "+coordinates" is trees on both. The paper's own claims are in data/paper/claims.csv
-# (`reproduction.experiments.claims`).
+# (`reproduction.experiments.paper_claims`).
 CLAIMS = (
     ("gps_selm", "dino"),
     ("gps_selm_geo", "dino"),
@@ -373,22 +348,20 @@ def claims(profile: Profile, name: str, *, target: str | None = None, split: str
     target = target or ("l01" if name == "table1" else "area_type")
     metric = "mse" if name == "table1" else "top1"
     grid = [
-        cell for cell in cells(profile, name)
-        if cell.target == target and cell.split == split
-        and cell.setting in ("frozen-closed", "with-coordinates", "practitioner")
-        and is_finished(cell_at(profile, cell))
+        entry for entry in entries(profile, name)
+        if entry.target == target and entry.split == split
+        and entry.setting in ("frozen-closed", "with-coordinates", "practitioner")
+        and GRID.kept(profile, entry).is_there()
     ]  # fmt: skip
     by_method: dict[str, list[NDArray[np.float64]]] = {}
     names = np.empty(0, np.str_)
-    for cell in grid:
-        scores, names = point_scores(profile, cell, metric, 0)
-        name_of = cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
+    for entry in grid:
+        scores, names = point_scores(profile, entry, metric, 0)
+        name_of = entry.method + ("+coordinates" if entry.setting == "with-coordinates" else "")
         by_method.setdefault(name_of, []).append(scores)
     means = {method: np.mean(values, axis=0) for method, values in by_method.items()}
     verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
     verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]
     verdicts["seeds_b"] = [len(by_method.get(b, [])) for b in verdicts["b"]]
-    return verdicts.assign(
-        experiment=name, target=target, split=split, metric=metric, profile=profile.name,
-        data=place_tables.points_key(profile)[:12], **provenance(distributed.device()),
-    )  # fmt: skip
+    verdicts = verdicts.assign(experiment=name, target=target, split=split, metric=metric)
+    return verdicts.assign(**origin(profile, place_tables.points_key(profile))).drop(columns="stand_in")

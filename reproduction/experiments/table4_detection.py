@@ -1,6 +1,6 @@
 """Table 4: object detection with the pretrained encoders, on chips of large scenes.
 
-A cell is one method and trial. Whole groups of scenes (flights; in xView each scene is one) are trained or tested on,
+An entry is one method and trial. Whole groups of scenes (flights; in xView each scene is one) are trained or tested on,
 never chips of one scene on both sides. With two groups, trial t trains on group t mod 2 and tests on the other.
 """
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from reproduction import paths
 from reproduction.computed import encoders
+from reproduction.computed.store import remembered
 from reproduction.experiments import image_sets
-from reproduction.experiments.cells import cell_base, cell_rows, is_finished, table_rows
+from reproduction.experiments.entries import Grid, Rows
 from reproduction.experiments.retinanet import Objects, average_precision, detect, detector, train
 from reproduction.imagery.chips import random_chips
 from reproduction.imagery.images import Imagery, statistics
 from reproduction.rows import ONE_IMAGE
 from reproduction.settings import Profile
-from selm import checkpoints, distributed, encoder
+from selm import distributed, encoder
 from selm.errors import InputError
 
 VERSION = 1  # raise it when the numbers change for the same settings and data
@@ -37,7 +35,7 @@ SEED = 0  # of the chips, which all methods and trials share
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """One method's training in one trial."""
 
     imagery: str
@@ -50,12 +48,12 @@ class Cell:
         return f"{EXPERIMENT}-{self.imagery}-{self.method}-s{self.seed}-t{self.trial}"
 
 
-def cells(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Cell]:
+def entries(profile: Profile, which: Iterable[str] | None = None, photographs: str | None = None) -> list[Entry]:
     """The grid, method by method; `photographs` names another data set than the profile's."""
     name = photographs or profile.detection.imagery
     rows = ("random_init", *ONE_IMAGE)
-    out = [Cell(name, method, trial) for method in rows for trial in range(profile.detection.n_trials)]
-    return [cell for cell in out if which is None or cell.method in set(which)]
+    out = [Entry(name, method, trial) for method in rows for trial in range(profile.detection.n_trials)]
+    return [entry for entry in out if which is None or entry.method in set(which)]
 
 
 def split(groups: NDArray[np.str_], trial: int, train_share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -72,13 +70,9 @@ def split(groups: NDArray[np.str_], trial: int, train_share: float) -> tuple[NDA
     return np.flatnonzero(inside), np.flatnonzero(~inside)
 
 
+@remembered(maxsize=2)
 def chips(profile: Profile, name: str, trial: int) -> tuple[Imagery, Imagery]:
     """The chips to train on and those to test on."""
-    return _chips(paths.sources(), paths.runs(), profile, name, trial)
-
-
-@lru_cache(maxsize=2)
-def _chips(data: Path, runs: Path, profile: Profile, name: str, trial: int) -> tuple[Imagery, Imagery]:
     settings, scenes = profile.detection, image_sets.read(profile, name)
     if scenes.groups is None:
         raise InputError(f"imagery '{name}' has no groups of scenes to split by, so it cannot be used for Table 4")
@@ -97,32 +91,32 @@ def _objects(chips: Imagery) -> list[Objects]:
     return [Objects(boxes, labels) for boxes, labels in zip(chips.boxes, chips.box_labels, strict=True)]
 
 
-def _encoder(profile: Profile, cell: Cell) -> Any:
+def _encoder(profile: Profile, entry: Entry) -> Any:
     """The row's encoder; random weights differ from trial to trial."""
-    if cell.method == "random_init":
-        return encoder.new_encoder(encoders.encoder_config(profile), cell.trial)
-    return encoders.encoder(profile, cell.method, cell.seed)
+    if entry.method == "random_init":
+        return encoder.new_encoder(encoders.encoder_config(profile), entry.trial)
+    return encoders.encoder(profile, entry.method, entry.seed)
 
 
-def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, Tensor]]:
     """Train and test one detector: its row, and what it found in the test chips (`found`)."""
     settings, on = profile.detection, distributed.device()
-    training, testing = chips(profile, cell.imagery, cell.trial)
+    training, testing = chips(profile, entry.imagery, entry.trial)
     pixels = _pixels(training)
     mean, std = statistics(pixels)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cell.trial)  # for the heads
+        torch.manual_seed(entry.trial)  # for the heads
         model = detector(
-            _encoder(profile, cell), len(training.class_names), px=settings.chip_px, mean=(mean / 255).tolist(),
+            _encoder(profile, entry), len(training.class_names), px=settings.chip_px, mean=(mean / 255).tolist(),
             std=(std / 255).tolist(), fpn_channels=settings.fpn_channels,
         )  # fmt: skip
     losses = train(model, pixels, _objects(training), epochs=settings.epochs, batch=settings.batch, lr=settings.lr,
-                   seed=cell.trial, device=on, progress=progress)  # fmt: skip
+                   seed=entry.trial, device=on, progress=progress)  # fmt: skip
     found = detect(model, _pixels(testing), batch=settings.batch, device=on)
     precision = average_precision(found, _objects(testing), len(training.class_names))
     row = {
-        "experiment": EXPERIMENT, "target": cell.imagery, "split": "scenes", "setting": "finetune",
-        "epochs": settings.epochs, "metric": "ap50", "trial": cell.trial, "value": float(np.nanmean(precision)),
+        "experiment": EXPERIMENT, "target": entry.imagery, "split": "scenes", "setting": "finetune",
+        "epochs": settings.epochs, "metric": "ap50", "trial": entry.trial, "value": float(np.nanmean(precision)),
         "n_train": len(training), "n_test": len(testing),
     }  # fmt: skip
     tensors = {
@@ -136,30 +130,26 @@ def compute(profile: Profile, cell: Cell, *, progress: bool = True) -> tuple[lis
     return [row], tensors
 
 
-def cell_at(profile: Profile, cell: Cell) -> Path:
-    """Where a cell is kept (without suffix), whether or not it has been computed."""
+def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.detection)
     for name in ("imagery", "n_trials"):  # the first trials are the same, however many there are
         del settings[name]
-    parts = {
-        "cell": dataclasses.asdict(cell), "settings": settings, "version": VERSION,
-        "data": image_sets.read(profile, cell.imagery).fingerprint,
-    }  # fmt: skip
-    return cell_base(profile, cell.label, cell.method, cell.seed, parts)
+    return {"data": _data(profile, entry), "settings": settings, "version": VERSION}
 
 
-def run_cell(profile: Profile, cell: Cell, *, progress: bool = True) -> pd.DataFrame:
-    """The row of a cell in the results table, computed where it is not there yet."""
-    return cell_rows(
-        profile, cell_at(profile, cell), cell.method, cell.seed, lambda: compute(profile, cell, progress=progress),
-        data=image_sets.read(profile, cell.imagery).fingerprint, stand_in=image_sets.is_stand_in(cell.imagery),
-    )  # fmt: skip
+def _data(profile: Profile, entry: Entry) -> str:
+    return image_sets.read(profile, entry.imagery).fingerprint
 
 
-def found(profile: Profile, cell: Cell) -> list[Objects]:
-    """What a cell's detector found in each test chip, best first."""
-    run_cell(profile, cell)
-    tensors, _ = checkpoints.load_tensors(cell_at(profile, cell).with_suffix(".safetensors"))
+GRID = Grid[Entry](
+    _parts, compute, data=_data, stand_in=lambda profile, entry: image_sets.is_stand_in(entry.imagery)
+)  # fmt: skip
+
+
+def found(profile: Profile, entry: Entry) -> list[Objects]:
+    """What an entry's detector found in each test chip, best first."""
+    GRID.rows(profile, entry)
+    tensors = GRID.kept(profile, entry).tensors()
     ends = np.cumsum(tensors["count"].numpy())[:-1]
     parts = (np.split(tensors[name].numpy(), ends) for name in ("boxes", "labels", "scores"))
     return [Objects(*part) for part in zip(*parts, strict=True)]
@@ -168,17 +158,13 @@ def found(profile: Profile, cell: Cell) -> list[Objects]:
 def table4(
     profile: Profile, which: Iterable[str] | None = None, *, photographs: str | None = None, progress: bool = True
 ) -> pd.DataFrame:
-    """Object detection (Table 4): tidy results, one row a trial; computes the cells that are missing."""
-    return table_rows(
-        f"{EXPERIMENT} ({profile.name})", cells(profile, which, photographs),
-        lambda cell: run_cell(profile, cell, progress=progress), progress,
-    )  # fmt: skip
+    """Object detection (Table 4): tidy results, one row a trial; computes the entries that are missing."""
+    return GRID.table(profile, EXPERIMENT, entries(profile, which, photographs), progress=progress)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
-    """The rows of the cells that are there already, by the name of their file; computes nothing."""
+    """The rows of the entries that are there already, by the name of their file; computes nothing."""
     if not image_sets.is_there(profile, profile.detection.imagery):
         return {}
-    done = [cell for cell in cells(profile) if is_finished(cell_at(profile, cell))]
-    parts = [run_cell(profile, cell) for cell in done]
-    return {f"{EXPERIMENT}.csv": pd.concat(parts, ignore_index=True)} if parts else {}
+    rows = GRID.finished(profile, entries(profile))
+    return {f"{EXPERIMENT}.csv": rows} if len(rows) else {}

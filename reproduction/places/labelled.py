@@ -20,9 +20,10 @@ from reproduction.labels.land_cover import land_cover
 from reproduction.labels.land_price import PriceScale, interpolate, read_l01
 from reproduction.places import splits
 from reproduction.places.regions import LAND_PRICES, POPULATION, data_file, official_points, source_of
-from reproduction.places.sampling import Allowed, image_entropy, sample_locations
+from reproduction.places.sampling import Allowed, sample_locations
 from reproduction.settings import Profile, Region
 from selm.maps.atlas import Atlas
+from selm.maps.entropy import entropy_at
 
 
 def build_locations(
@@ -200,7 +201,7 @@ def _official_probes(
     table["entropy"] = np.float32(0)
     for name, rows in table.groupby("region").groups.items():
         lat, lon = table.loc[rows, "lat"], table.loc[rows, "lon"]
-        table.loc[rows, "entropy"] = image_entropy(atlases[str(name)], lat, lon, zoom=profile.maps.zooms[0])
+        table.loc[rows, "entropy"] = entropy_at(atlases[str(name)], lat, lon, zoom=profile.maps.zooms[0])
     areas = population.read_areas(data_file(POPULATION))
     table["density"] = population.density_at(table["lat"], table["lon"], areas)
     table["density_class"] = -1  # classes are those of the pretraining sample: population.assign(density, centres)

@@ -6,14 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from selm.errors import InputError
 from selm.maps import entropy, mercator
 from selm.maps.atlas import BLOCK_ZOOM, Atlas
 
 Allowed = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]]
-_CHUNK = 2048  # images whose entropy is computed together
 _MAX_LOOKED, _MAX_DRAWN = 50, 500  # images and coordinates, for each location, after which a search is given up
 
 
@@ -47,7 +46,7 @@ def sample_locations(
         if allowed is not None:
             inside = allowed(lat, lon)
             lat, lon = lat[inside], lon[inside]
-        bits = image_entropy(atlas, lat, lon, zoom=zoom, size=size)
+        bits = entropy.entropy_at(atlas, lat, lon, zoom=zoom, size=size)
         passed = entropy.keep(bits, entropy_threshold)
         kept.append(pd.DataFrame({"lat": lat[passed], "lon": lon[passed], "region": region, "entropy": bits[passed]}))
         found, looked = found + int(passed.sum()), looked + len(lat)
@@ -64,18 +63,3 @@ def _uniform(atlas: Atlas, n: int, rng: np.random.Generator) -> tuple[NDArray[np
     corner = atlas.keys[rng.integers(len(atlas.keys), size=n)]
     offset = rng.random((n, 2))
     return mercator.from_tile(corner[:, 0] + offset[:, 0], corner[:, 1] + offset[:, 1], BLOCK_ZOOM)
-
-
-def image_entropy(
-    atlas: Atlas, lat: ArrayLike, lon: ArrayLike, *, zoom: int = 17, size: int | None = None
-) -> NDArray[np.float32]:
-    """Entropy in bits, float32 (N,), of the images centred on N coordinates; `size` pixels, by default one tile."""
-    lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
-    x, y = mercator.to_tile(lat, lon, BLOCK_ZOOM)
-    order = np.lexsort((np.floor(y), np.floor(x)))  # block by block, so that each is read about once
-    out = np.empty(len(lat), np.float32)
-    for start in range(0, len(order), _CHUNK):
-        rows = order[start : start + _CHUNK]
-        images = atlas.indices(lat[rows], lon[rows], zoom, size or atlas.tile_px)
-        out[rows] = entropy.image_entropy(images, atlas.palette)
-    return out

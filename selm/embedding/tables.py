@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
 
 ENDINGS = (".parquet", ".csv")
-_PIECE_BYTES = 2**26  # of embeddings written or read together
+PIECE_BYTES = 2**26  # of embeddings written or read together
 
 
 def embed_file(coordinates: str | Path, embedder: Embedder, out: str | Path, *, progress: bool = True) -> int:
@@ -88,7 +88,7 @@ def _write(
     origin: dict[str, str],
 ) -> None:  # fmt: skip
     names = [f"e{i}" for i in range(embeddings.shape[1])]
-    step = max(1, _PIECE_BYTES // (4 * len(names)))
+    step = max(1, PIECE_BYTES // (4 * len(names)))
     pieces = [slice(start, start + step) for start in range(0, len(table), step)]
     if ending == ".csv":
         with path.open("w", encoding="utf-8", newline="") as text:
@@ -128,7 +128,7 @@ def read_embeddings(path: str | Path) -> tuple[pd.DataFrame, NDArray[np.float32]
             names = _embedding_columns(path, columns)
             out = np.empty((file.metadata.num_rows, len(names)), np.float32)
             start = 0
-            for batch in file.iter_batches(max(1, _PIECE_BYTES // (4 * len(names))), columns=names):
+            for batch in file.iter_batches(max(1, PIECE_BYTES // (4 * len(names))), columns=names):
                 for i, column in enumerate(batch.columns):
                     out[start : start + len(batch), i] = column.to_numpy(zero_copy_only=False)
                 start += len(batch)
@@ -158,7 +158,7 @@ def embedding_pieces(path: str | Path) -> Iterator[tuple[int, pd.DataFrame, NDAr
             return
         with pq.ParquetFile(path) as file:
             names = _embedding_columns(path, file.schema_arrow.names)
-            for batch in file.iter_batches(max(1, _PIECE_BYTES // (4 * len(names))), columns=["lat", "lon", *names]):
+            for batch in file.iter_batches(max(1, PIECE_BYTES // (4 * len(names))), columns=["lat", "lon", *names]):
                 columns = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
                 yield start, batch.select(["lat", "lon"]).to_pandas(), np.stack(columns, axis=1).astype(np.float32)
                 start += len(batch)

@@ -30,7 +30,7 @@ from selm.maps.sources import MapSource, open_source
 from selm.maps.style import Style, lookup, to_indices
 
 _SQUARE_PX = 1024  # side of what is drawn at once where blocks are smaller than a map tile
-_HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
+HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
 
 
 class Pen:
@@ -51,9 +51,9 @@ class Pen:
         if size not in self._maps:
             self._maps[size] = self.style.map_for(self.source, size), mapnik.Image(size, size)
         canvas, image = self._maps[size]
-        tile = 2 * _HALF_M / 2**zoom
+        tile = 2 * HALF_M / 2**zoom
         side = tile * size / self.tile_px
-        west, north = -_HALF_M + x * tile, _HALF_M - y * tile
+        west, north = -HALF_M + x * tile, HALF_M - y * tile
         canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
         image.clear()
         # Widths and scale denominators are those of a 256-px tile at this zoom. Further out than where a source's tiles
@@ -205,7 +205,7 @@ def _draw(
             for zoom in zooms
             if not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
         ]
-        jobs = _jobs(missing, tile_px)
+        jobs = group_jobs(missing, tile_px)
         count = max(1, min(workers or os.cpu_count() or 1, (len(jobs) + 7) // 8))
         done = _draw_here if count == 1 else _draw_in_processes
         bar = tqdm(total=len(missing), desc=f"draw {source.name}", unit="block", disable=not progress)
@@ -317,7 +317,7 @@ def _across(zoom: int, tile_px: int) -> int:
     return max(1, _SQUARE_PX // block_px(zoom, tile_px)) if zoom <= BLOCK_ZOOM else 1
 
 
-def _jobs(missing: list[tuple[int, int, int]], tile_px: int) -> list[Job]:
+def group_jobs(missing: list[tuple[int, int, int]], tile_px: int) -> list[Job]:
     """Blocks (x, y, zoom), in their order, as jobs: those of one square together, where the first of them stands."""
     jobs: dict[tuple[int, int, int], Job] = {}
     for x, y, zoom in missing:
@@ -326,7 +326,7 @@ def _jobs(missing: list[tuple[int, int, int]], tile_px: int) -> list[Job]:
     return list(jobs.values())
 
 
-def _draw_blocks(pen: Pen, folder: Path, job: Job) -> None:
+def draw_blocks(pen: Pen, folder: Path, job: Job) -> None:
     n, side = _across(job.zoom, pen.tile_px), block_px(job.zoom, pen.tile_px)
     x0, y0 = (value // n * n for value in job.blocks[0])
     square = pen.block(x0, y0, job.zoom, n)
@@ -342,7 +342,7 @@ def _draw_here(
 ) -> Iterator[Job]:
     pen = Pen(source, style, tile_px)
     for job in jobs:
-        _draw_blocks(pen, folder, job)
+        draw_blocks(pen, folder, job)
         yield job
 
 
@@ -448,7 +448,7 @@ def _worker() -> None:
         for job in json.loads(line):
             answer: dict[str, Any] = {}
             try:
-                _draw_blocks(pen, Path(setup["folder"]), Job(*job))
+                draw_blocks(pen, Path(setup["folder"]), Job(*job))
             except OSError as error:
                 answer = {"errno": error.errno or errno.EIO}
             except InputError as error:

@@ -107,7 +107,7 @@ def check_pbf(file: Path) -> mercator.BBox | None:
                 (length,) = struct.unpack(">I", stream.read(4))
                 if length > 64 * 1024:  # the format's own limit
                     raise ValueError
-                header = _protobuf(stream.read(length))
+                header = message_fields(stream.read(length))
                 kind, content = header[1], header[3]
                 if place == 0 and kind != b"OSMHeader":
                     raise ValueError
@@ -119,7 +119,7 @@ def check_pbf(file: Path) -> mercator.BBox | None:
             if data + content > size:
                 raise InputError(f"{file}: cut short ({size} bytes, {data + content} or more expected)")
             if place == 0:
-                bounds = _header_bounds(stream.read(content))
+                bounds = header_bounds(stream.read(content))
             place = data + content
             stream.seek(place)
     if not size:
@@ -127,7 +127,7 @@ def check_pbf(file: Path) -> mercator.BBox | None:
     return bounds
 
 
-def _protobuf(data: bytes) -> dict[int, int | bytes]:
+def message_fields(data: bytes) -> dict[int, int | bytes]:
     """The fields of one protocol buffer message: varints and bytes; of repeated fields the last."""
     fields: dict[int, int | bytes] = {}
     place = 0
@@ -166,11 +166,11 @@ def _part(fields: dict[int, int | bytes], number: int) -> bytes:
     return value
 
 
-def _header_bounds(blob: bytes) -> mercator.BBox | None:
+def header_bounds(blob: bytes) -> mercator.BBox | None:
     try:
-        packed = _protobuf(blob)
+        packed = message_fields(blob)
         block = _part(packed, 1) if 1 in packed else zlib.decompress(_part(packed, 3))
-        box = _protobuf(_part(_protobuf(block), 1))
+        box = message_fields(_part(message_fields(block), 1))
         west, east, north, south = ((int(box[i]) >> 1) ^ -(int(box[i]) & 1) for i in (1, 2, 3, 4))  # zigzag
     except (KeyError, ValueError, IndexError, zlib.error):
         return None  # bounds are optional
@@ -211,7 +211,7 @@ def _read_pbf(file: Path) -> gpd.GeoDataFrame:
             frame = pd.concat([frame, coast])
     if frame is None or not len(frame):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
-    return _with_columns(frame)
+    return with_tag_columns(frame)
 
 
 def _read_xml(file: Path) -> gpd.GeoDataFrame:
@@ -243,14 +243,14 @@ def _read_xml(file: Path) -> gpd.GeoDataFrame:
         raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
     if not len(frame):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
-    return _with_columns(frame)
+    return with_tag_columns(frame)
 
 
 def _one_line(error: Exception) -> str:
     return (re.sub(r"\s+", " ", str(error)) or type(error).__name__)[:160]
 
 
-def _with_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+def with_tag_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     frame = frame.reindex(columns=[*_KEYS, *_EXTRA, "geometry"])
     frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty].copy()
     for key in (*_KEYS, *_EXTRA):  # a tag that never occurs would come as a column of numbers, all NaN

@@ -264,7 +264,7 @@ def logistic(
         # unseen classes are left out of the fit: their intercepts would run to −infinity
         seen, codes = np.unique(layout.targets[layout.draw[p], layout.train[p]], return_inverse=True)
         labels = torch.as_tensor(codes, device=x.device)
-        weight, bias, n_iterations = _logistic(
+        weight, bias, n_iterations = fit_logistic(
             standardised[train].float(), labels, len(seen), penalty, tolerance, max_iterations,
             starts.get(seen.tobytes()),
         )  # fmt: skip
@@ -276,7 +276,7 @@ def logistic(
     return outputs.result(penalty=penalty, iterations_max=max(iterations))
 
 
-def _logistic(
+def fit_logistic(
     a: Tensor, labels: Tensor, n_classes: int, penalty: float, tolerance: float, max_iterations: int,
     start: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, int]:  # fmt: skip

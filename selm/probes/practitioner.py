@@ -34,7 +34,7 @@ COLOURS = 64
 _SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
 # Numbers (models × points × features) from which trees go to several processes: seconds of work. To start them takes
 # some seconds, once in a run.
-_WORTH_PROCESSES = 500_000
+WORTH_PROCESSES = 500_000
 
 
 def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
@@ -188,7 +188,7 @@ def _prior(layout: Problems, p: int) -> NDArray[np.float64]:
     return counts / counts.sum()
 
 
-def _outputs(layout: Problems, p: int, x: NDArray[Any], fit: Callable[[Any, Any], Any]) -> NDArray[np.float64]:
+def outputs_of(layout: Problems, p: int, x: NDArray[Any], fit: Callable[[Any, Any], Any]) -> NDArray[np.float64]:
     """Fit problem p's model and apply it to its test points: (n_test, 1) or (n_test, C)."""
     train, test = layout.train[p], layout.test[p]
     y = layout.targets[layout.draw[p], train]
@@ -217,10 +217,10 @@ def _each(
     collected = Collector(layout, (0,))
     models = len(layout.draw)
     if n_jobs is None:
-        n_jobs = min(torch.get_num_threads(), models) if models * x.size >= _WORTH_PROCESSES else 1
+        n_jobs = min(torch.get_num_threads(), models) if models * x.size >= WORTH_PROCESSES else 1
     numbers = tqdm(range(models), desc=name, disable=not progress, leave=False)
     run = Parallel(n_jobs=n_jobs, backend="sequential" if n_jobs == 1 else "loky")
     with threadpool_limits(1, "openmp"):  # on so few places, threads of a tree wait for each other: up to ten times
-        for p, outputs in enumerate(run(delayed(_outputs)(layout, p, x, fit) for p in numbers)):
+        for p, outputs in enumerate(run(delayed(outputs_of)(layout, p, x, fit) for p in numbers)):
             collected.add(0, p, outputs)
     return collected.result()

@@ -12,7 +12,6 @@ import pytest
 from benchmarks import gpu, lane
 from reproduction.computed import encoders
 from reproduction.experiments import table1_table2
-from reproduction.experiments.cells import is_finished
 from reproduction.profiles import get_profile
 
 SMOKE = get_profile("smoke")
@@ -25,18 +24,18 @@ def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, t
     ]  # fmt: skip
     assert gpu.main(words) == 0
     for method in ("random_init", "moco_v2", "multi_zoom"):
-        for cell in lane.cells(SMOKE, method, 0):
-            assert is_finished(table1_table2.cell_at(SMOKE, cell)), cell.label
+        for entry in lane.entries(SMOKE, method, 0):
+            assert table1_table2.GRID.kept(SMOKE, entry).is_there(), entry.label
     said = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
     for name in ("random_init-s0", "moco_v2-s0", "multi_zoom-s0"):
         for phase in ("trained", "probed"):
             assert (tmp_path / phase / f"{name}.json").exists() and said.count(f"{name}: to be {phase}") == 1
-    # the table at the end is that of the cells
+    # the table at the end is that of the entries
     scores = pd.read_csv(tmp_path / "scores.csv")
-    cell = table1_table2.Cell("table1", "l01", "blocks", "moco_v2", "frozen-closed")
+    entry = table1_table2.Entry("table1", "l01", "blocks", "moco_v2", "frozen-closed")
     shown = scores[(scores["experiment"] == "table1") & (scores["target"] == "l01") & (scores["split"] == "blocks")
                    & (scores["setting"] == "frozen-closed") & (scores["method"] == "moco_v2")]  # fmt: skip
-    expected = pd.read_csv(table1_table2.cell_at(SMOKE, cell).with_suffix(".csv"))["value"].mean()
+    expected = table1_table2.GRID.kept(SMOKE, entry).rows()["value"].mean()
     np.testing.assert_allclose(shown["mean"], [expected])
     # called again it goes on: nothing is left to do
     run = encoders.pretraining_folder(SMOKE, "moco_v2") / "run.json"

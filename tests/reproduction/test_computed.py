@@ -1,4 +1,4 @@
-"""Which run counts where several kinds of device have made one."""
+"""Which run counts where several kinds of device have made one; what is remembered, and what is kept."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reproduction import paths
-from reproduction.computed import encoders
+from reproduction.computed import encoders, store
 from reproduction.profiles import get_profile
 from selm import files
 
@@ -55,3 +55,29 @@ def test_an_encoder_that_comes_with_the_code_may_be_of_another_kind_of_device(
     assert encoders.pretrained(SMOKE, "dino", 8) == there and (there / "config.json").exists()
     assert encoders.pretraining_folder(SMOKE, "dino", 8) == there
     shutil.rmtree(there)
+
+
+def test_what_is_remembered_belongs_to_the_folders_and_device_of_the_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    @store.remembered(maxsize=2)
+    def total(a: int, b: int = 0) -> int:
+        asked.append((a, b))
+        return a + b
+
+    assert total(1) == total(1) == 1 and total(1, b=2) == total(1, b=2) == 3 and asked == [(1, 0), (1, 2)]
+    for number, name in enumerate(("SELM_RUNS", "SELM_DATA", "SELM_DEVICE"), start=3):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, str(tmp_path))
+            assert total(1) == total(1) == 1 and len(asked) == number
+    assert total.__name__ == "total"
+    assert total(1) == 1 and len(asked) == 6  # no more than two are kept
+
+
+def test_a_label_may_have_dots_and_the_address_ends_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELM_RUNS", str(tmp_path))
+    file = store.address("kind", "share-0.5", {"a": 1}, ".csv")
+    assert file == tmp_path / "kind" / f"share-0.5-{store.key({'a': 1})}.csv"
+    assert store.id_of(store.address("kind", "share-0.5", {"a": 1})) == store.key({"a": 1})

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
-from reproduction.merging import CELLS, CLAIMS, merged
+from reproduction.merging import CLAIMS, ENTRIES, merged
 from reproduction.profiles import get_profile
 from selm.errors import InputError
 
@@ -79,12 +79,12 @@ def test_columns_of_the_same_places_are_kept() -> None:
     assert "mugs_x" not in merged("figure2-places.csv", new.assign(lat=[1.5, 2.0]), old)
 
 
-@pytest.mark.parametrize("name", [*CELLS, *CLAIMS])
+@pytest.mark.parametrize("name", [*ENTRIES, *CLAIMS])
 def test_what_is_published_merges_with_itself(name: str) -> None:
     """On the committed files: the keys are columns of theirs, and nothing is lost or doubled."""
     for file in sorted((paths.repository() / "data" / "results").glob(f"*/{name}")):
         old = pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}, low_memory=False)
-        key = list((CELLS | CLAIMS)[name])
+        key = list((ENTRIES | CLAIMS)[name])
         same = (old[key].fillna("") == old[key].iloc[0].fillna("")).all(axis=1)
         first = old[same]
         out = merged(name, old if name in CLAIMS else first.reset_index(drop=True), old)

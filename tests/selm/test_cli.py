@@ -141,7 +141,7 @@ def test_pieces_make_the_same_file(here: Path, run: Run, monkeypatch: pytest.Mon
 
     run(*embedding(here, out="whole.parquet"))
     run(*embedding(here, out="whole.csv"))
-    monkeypatch.setattr(tables, "_PIECE_BYTES", 4 * made_up.encoder().dim * 2)  # two rows
+    monkeypatch.setattr(tables, "PIECE_BYTES", 4 * made_up.encoder().dim * 2)  # two rows
     run(*embedding(here, out="pieces.parquet"))
     run(*embedding(here, out="pieces.csv"))
     pd.testing.assert_frame_equal(pd.read_parquet(here / "pieces.parquet"), pd.read_parquet(here / "whole.parquet"))

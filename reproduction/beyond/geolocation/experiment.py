@@ -21,10 +21,9 @@ from reproduction.beyond.geolocation.geocells import Geocells
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.location_encoders.experiment import Run
 from reproduction.computed import store
+from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import Profile
-from selm import distributed, files
 from selm.maps.mercator import haversine_m
-from selm.provenance import provenance
 
 VERSION = 1  # raise it when the numbers change
 WAYS = {
@@ -36,7 +35,7 @@ SHARES = tuple(float(share) for share in np.geomspace(1e-4, 1.0, 41))  # of the 
 _GEOCELL_START = 8  # zoom of the largest geocell: some 110 km at 43° N
 
 
-def _cells(profile: Profile) -> Geocells:
+def _geocells(profile: Profile) -> Geocells:
     s, table = profile.location_encoders, location_encoders.places(profile, "test")
     return Geocells.split(table["lat"], table["lon"], most=s.cell_most, least=s.cell_least, start=_GEOCELL_START)
 
@@ -51,11 +50,11 @@ def gallery_scores(profile: Profile, run: Run, *, progress: bool = True) -> NDAr
     return (F.normalize(images, dim=-1) @ locations.T).numpy()
 
 
-def best_of_cells(scores: NDArray[Any], cell: NDArray[np.int64], n_cells: int) -> NDArray[np.float64]:
-    """(Q, C): the best score of the places in each cell; cell −1 belongs to none. −∞ for a cell without places."""
-    out = np.full((len(scores), n_cells), -np.inf)
-    for number in range(n_cells):
-        inside = cell == number
+def best_of_geocells(scores: NDArray[Any], geocell: NDArray[np.int64], n: int) -> NDArray[np.float64]:
+    """(Q, n): the best score of the places in each geocell, −∞ where there are none; geocell −1 is no geocell."""
+    out = np.full((len(scores), n), -np.inf)
+    for number in range(n):
+        inside = geocell == number
         if inside.any():
             out[:, number] = scores[:, inside].max(axis=1)
     return out
@@ -112,7 +111,7 @@ def _file(profile: Profile) -> Path:
         "shares": SHARES,
         "version": VERSION,
     }
-    return store.address("image-to-location", profile.name, parts).with_suffix(".csv")
+    return store.address("image-to-location", profile.name, parts, ".csv")
 
 
 def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
@@ -120,9 +119,9 @@ def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFr
 
     Columns: way, quantity (recall, accuracy, median_km), at (km² or km), value, n, cells and provenance.
     """
-    file = _file(profile)
-    if not file.exists():
-        s, cells = profile.location_encoders, _cells(profile)
+
+    def make() -> pd.DataFrame:
+        s, cells = profile.location_encoders, _geocells(profile)
         table = location_encoders.places(profile, "test")
         own = cells.assign(table["lat"], table["lon"])
         known = own >= 0
@@ -139,8 +138,8 @@ def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFr
             scores[way] = (queries @ weight + bias).astype(np.float64)
         rows = []
         for way, score in scores.items():
-            # a large cell may be likely and still a poor place to begin: searched by probability a km²
-            ranked = score if way == "prior" else _log_density(score, cells.area_km2)
+            # a large geocell may be likely and still a poor place to begin: searched by probability a km²
+            ranked = score if way == "prior" else log_density(score, cells.area_km2)
             best = cells.count.argmax() * np.ones(len(queries), int) if way == "prior" else score.argmax(axis=1)
             error = distances_km(profile, cells.lat[best], cells.lon[best])
             rows += [{"way": way, **row} for row in _outcome(profile, cells, ranked, error)]
@@ -148,24 +147,22 @@ def recall_against_area(profile: Profile, *, progress: bool = True) -> pd.DataFr
             similar = gallery_scores(profile, run, progress=progress)
             found = table.iloc[similar.argmax(axis=1)]
             error = distances_km(profile, found["lat"].to_numpy(), found["lon"].to_numpy())
-            by_cell = best_of_cells(similar, own, len(cells))
+            by_cell = best_of_geocells(similar, own, len(cells))
             rows += [{"way": run.position, **row} for row in _outcome(profile, cells, by_cell, error)]
-        out = pd.DataFrame(rows).assign(
-            n=len(queries), cells=len(cells), profile=profile.name, stand_in=profile.stand_ins,
-            run_id=file.stem.rsplit("-", 1)[1], data=store.table_fingerprint(table)[:12],
-            **provenance(distributed.device()),
-        )  # fmt: skip
-        files.write_text(file, out.to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+        run_id = store.id_of(_file(profile).with_suffix(""))
+        about = origin(profile, store.table_fingerprint(table), run_id=run_id)
+        return pd.DataFrame(rows).assign(n=len(queries), cells=len(cells), **about)
+
+    return computed_once(_file(profile), make)
 
 
-def _log_density(logits: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_density(logits: NDArray[np.float64], area: NDArray[np.float64]) -> NDArray[np.float64]:
     """Class logits (Q, C) → the order of probability a km²."""
     return logits - np.log(area)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
-    if not location_encoders._started(profile) or not _file(profile).exists():
+    if not location_encoders.is_started(profile) or not _file(profile).exists():
         return {}
-    return {"location-recall.csv": pd.read_csv(_file(profile), dtype={"run_id": str})}
+    return {"location-recall.csv": read_csv(_file(profile))}

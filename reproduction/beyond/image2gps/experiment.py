@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,15 @@ from reproduction.beyond.image2gps.training import (
     shape_features,
 )
 from reproduction.computed import store
+from reproduction.results import Kept, origin, read_csv, write_csv
 from reproduction.settings import Profile, Region
-from selm import checkpoints, distributed, files
+from selm import checkpoints, distributed
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
-from selm.provenance import provenance
 from selm.views import DeviceAtlas, Windows, cut
 
 VERSION = 1  # raise it when the numbers change
-_TILE_PX = 128
+TILE_PX = 128
 SPLITS = ("training", "validation", "test")
 RECIPES = {
     "vit": "frozen ViT",
@@ -77,7 +76,7 @@ def campus_atlas(profile: Profile) -> Atlas:
     s, maps = profile.image_to_gps, profile.maps
     parts = {
         "source": s.area.source, "bbox": s.area.bbox, "zoom": s.zoom, "style": Style.named(maps.style).hash,
-        "px": _TILE_PX,
+        "px": TILE_PX,
     }  # fmt: skip
     folder = store.address("atlases", f"campus-{s.area.name}-z{s.zoom}", parts)
     if (folder / "atlas.json").exists():
@@ -85,14 +84,14 @@ def campus_atlas(profile: Profile) -> Atlas:
     west, south, east, north = s.area.bbox
     box = (west - 0.002, south - 0.0015, east + 0.002, north + 0.0015)  # some 165 m
     source = open_source(source_of(Region(s.area.name, s.area.source, "test")))
-    return draw_atlas(source, folder, zooms=(s.zoom,), tile_px=_TILE_PX, bbox=box, style=maps.style)
+    return draw_atlas(source, folder, zooms=(s.zoom,), tile_px=TILE_PX, bbox=box, style=maps.style)
 
 
 def _map_images(profile: Profile, lat: NDArray[np.float64], lon: NDArray[np.float64], px: int) -> torch.Tensor:
     """uint8 (N · headings, 3, px, px): each place turned to each heading, place by place."""
     s = profile.image_to_gps
     atlas = DeviceAtlas([campus_atlas(profile)], (s.zoom,), "cpu")
-    size = 2 * (math.ceil(_TILE_PX / math.sqrt(2)) + 1)  # holds the tile at any angle
+    size = 2 * (math.ceil(TILE_PX / math.sqrt(2)) + 1)  # holds the tile at any angle
     indices, offset = atlas.patches(atlas.locate(lat, lon, s.zoom), s.zoom, size)
     angles = 2 * math.pi * torch.arange(s.headings) / s.headings
     out = []
@@ -101,20 +100,16 @@ def _map_images(profile: Profile, lat: NDArray[np.float64], lon: NDArray[np.floa
         n = len(indices[part])
         colours = torch.nn.functional.embedding(indices[part].int(), atlas.palette).permute(0, 3, 1, 2)
         windows = Windows(
-            torch.zeros(n, s.headings, 2), torch.full((n, s.headings), float(_TILE_PX)), angles.expand(n, -1)
+            torch.zeros(n, s.headings, 2), torch.full((n, s.headings), float(TILE_PX)), angles.expand(n, -1)
         )
         views = cut(colours, offset[part], windows, px).view(s.headings, n, 3, px, px)
         out.append((views.transpose(0, 1).flatten(0, 1) * 255).round().to(torch.uint8))
     return torch.cat(out)
 
 
+@store.remembered(maxsize=2)
 def images(profile: Profile) -> Images:
     """The profile's images: photographs where it names them, else map images of its area."""
-    return _images(profile, str(paths.runs()))
-
-
-@lru_cache(maxsize=2)
-def _images(profile: Profile, runs_folder: str) -> Images:
     return _photographs(profile) if profile.image_to_gps.photos else _stand_in(profile)
 
 
@@ -133,7 +128,7 @@ def _stand_in(profile: Profile) -> Images:
         "atlas": campus_atlas(profile).fingerprint, "n": [s.n_places, s.headings, s.n_test], "px": s.px,
         "bbox": s.area.bbox, "version": VERSION,
     }  # fmt: skip
-    key = store.address("campus", "", parts).name.lstrip("-")
+    key = store.key(parts)
     return Images(whole.some(train), whole.some(validation), whole.some(test), key, True)
 
 
@@ -163,7 +158,7 @@ def _photographs(profile: Profile) -> Images:
     parts = {
         "photos": store.table_fingerprint(table), "bbox": s.bbox, "n": s.n_test, "px": s.px, "version": VERSION
     }  # fmt: skip
-    key = store.address("campus", "", parts).name.lstrip("-")
+    key = store.key(parts)
     return Images(whole.some(rest[train]), whole.some(rest[validation]), whole.some(held_out), key, False)
 
 
@@ -199,7 +194,7 @@ def _vit(profile: Profile, seed: int) -> tuple[torch.nn.Module, str]:
         return networks.vit(s.px, dim=s.vit_dim, layers=s.vit_layers, heads=s.vit_heads).eval(), "random"
 
 
-# -- cells -------------------------------------------------------------------------------------------------------------
+# -- results -----------------------------------------------------------------------------------------------------------
 
 
 def _names(profile: Profile, *names: str) -> dict[str, Any]:
@@ -207,29 +202,28 @@ def _names(profile: Profile, *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _base(profile: Profile, label: str, more: dict[str, Any]) -> Path:
+def _kept(profile: Profile, label: str, more: dict[str, Any]) -> Kept:
     settings = _names(profile, "epochs", "shaping_epochs", "batch", "lr", "tau_m", "vit_layers", "vit_dim", "vit_heads")
     start = {name: initialisation(profile, name) for name in (*profile.image_to_gps.backbones, "dino_deitsmall8")}
     parts = {"label": label, "images": images(profile).key, "settings": settings, "start": start, "version": VERSION}
-    return store.address("images-to-gps", f"{profile.name}-{label}", {**parts, **more})
+    return Kept(store.address("images-to-gps", f"{profile.name}-{label}", {**parts, **more}))
 
 
-def _common(profile: Profile, base: Path) -> dict[str, Any]:
+def _origin(profile: Profile, kept: Kept) -> dict[str, Any]:
     data = images(profile)
-    return {
-        "profile": profile.name, "stand_in": data.stand_in, "run_id": base.name.rsplit("-", 1)[1],
-        "data": data.key[:12], **provenance(distributed.device()),
-    }  # fmt: skip
+    return origin(profile, data.key, stand_in=data.stand_in, run_id=store.id_of(kept.base))
+
+
+def _trained(profile: Profile, backbone: str, pooling: str, loss: str, share: float, seed: int) -> Kept:
+    return _kept(profile, f"{backbone}-{pooling}-{loss}-{share:g}-s{seed}", {"seed": seed})
 
 
 def _regression(
     profile: Profile, backbone: str, pooling: str, share: float, seed: int, loss: str = "mse", *, progress: bool
-) -> tuple[Path, pd.DataFrame]:
-    """(base of files, one row of results) of a trained regression: computed once, with its weights and its curve."""
-    label = f"{backbone}-{pooling}-{loss}-{share:g}-s{seed}"
-    base = _base(profile, label, {"seed": seed})
-    file = base.with_suffix(".csv")
-    if not file.exists():
+) -> tuple[Kept, pd.DataFrame]:
+    """A trained regression, computed once with its weights and its curve: where it is kept, and its row of results."""
+    kept = _trained(profile, backbone, pooling, loss, share, seed)
+    if not kept.is_there():
         s, data = profile.image_to_gps, images(profile)
         rows = np.sort(np.random.default_rng(42).permutation(len(data.training))[: round(share * len(data.training))])
         chosen = data.training.some(rows)
@@ -246,27 +240,27 @@ def _regression(
             "val_loss": best["val_loss"], "val_ahd_m": best["val_ahd_m"],
             "test_ahd_m": average_distance_m(predicted, data.test.coordinates),
             "best_epoch": done.best_epoch, "epochs": s.epochs, "start": initialisation(profile, backbone),
-            **_common(profile, base),
+            **_origin(profile, kept),
         }  # fmt: skip
-        _save(base, done, predicted)
-        files.write_text(file, pd.DataFrame([row]).to_csv(index=False, lineterminator="\n"))
-    return base, pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+        write_csv(_curve_file(kept), pd.DataFrame(done.curve))
+        kept.keep(pd.DataFrame([row]), {**_weights(done), "predicted": predicted})
+    return kept, kept.rows()
 
 
-def _save(base: Path, done: Trained, predicted: torch.Tensor | None = None) -> None:
-    tensors = {f"network.{name}": value for name, value in done.network.state_dict().items()}
-    tensors |= {"mean": done.scale.mean, "std": done.scale.std}
-    if predicted is not None:
-        tensors["predicted"] = predicted
-    checkpoints.save_tensors(base.with_suffix(".safetensors"), tensors)
-    curve = pd.DataFrame(done.curve).to_csv(index=False, lineterminator="\n")
-    files.write_text(base.with_name(f"{base.name}-curve.csv"), curve)
+def _curve_file(kept: Kept) -> Path:
+    return kept.base.with_name(f"{kept.base.name}-curve.csv")
 
 
-def _saved(base: Path, network: Img2GPS) -> Img2GPS:
-    tensors, _ = checkpoints.load_tensors(base.with_suffix(".safetensors"))
-    own = {name.removeprefix("network."): value for name, value in tensors.items() if name.startswith("network.")}
-    checkpoints.load_into(network, own, base.with_suffix(".safetensors"))
+def _weights(done: Trained) -> dict[str, torch.Tensor]:
+    own = {f"network.{name}": value for name, value in done.network.state_dict().items()}
+    return {**own, "mean": done.scale.mean, "std": done.scale.std}
+
+
+def _saved(kept: Kept, network: Img2GPS) -> Img2GPS:
+    own = {
+        name.removeprefix("network."): value for name, value in kept.tensors().items() if name.startswith("network.")
+    }
+    checkpoints.load_into(network, own, kept.safetensors)
     return network.eval()
 
 
@@ -276,14 +270,19 @@ def _seeds(profile: Profile) -> range:
 
 def table2(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """Backbones with a linear head, the smallest with attention pooling, and with the distance itself as its loss."""
-    s = profile.image_to_gps
-    rows = []
-    for seed in _seeds(profile):
-        kinds = [(name, "average", "mse") for name in s.backbones]
-        kinds += [(s.pooled, "attention", "mse"), (s.pooled, "average", "haversine")]
-        for backbone, pooling, loss in kinds:
-            rows.append(_regression(profile, backbone, pooling, 1.0, seed, loss, progress=progress)[1])
+    rows = [
+        _regression(profile, backbone, pooling, 1.0, seed, loss, progress=progress)[1]
+        for seed in _seeds(profile)
+        for backbone, pooling, loss in _kinds(profile)
+    ]
     return pd.concat(rows, ignore_index=True)
+
+
+def _kinds(profile: Profile) -> list[tuple[str, str, str]]:
+    """(backbone, pooling, loss) of the rows of Table 2."""
+    s = profile.image_to_gps
+    averages = [(name, "average", "mse") for name in s.backbones]
+    return [*averages, (s.pooled, "attention", "mse"), (s.pooled, "average", "haversine")]
 
 
 def table4(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
@@ -301,7 +300,7 @@ def table3(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """k-NN retrieval on each recipe's features, beside the mean coordinate (recipe ``mean``, k 0)."""
     s = profile.image_to_gps
     parts = [_retrieval(profile, recipe, seed, progress=progress) for recipe in RECIPES for seed in _seeds(profile)]
-    base = _base(profile, "mean", {})
+    kept = _kept(profile, "mean", {})
     data = images(profile)
     guess = [average_distance_m(mean_predictor(data.training, len(part)), part.coordinates)
              for part in (data.validation, data.test)]  # fmt: skip
@@ -310,33 +309,38 @@ def table3(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
         "n_training": len(data.training), "n_validation": len(data.validation), "n_test": len(data.test), "start": "",
     }  # fmt: skip
     known = [part[part["k"].isin(s.k)] for part in parts]
-    return pd.concat([*known, pd.DataFrame([{**mean, **_common(profile, base)}])], ignore_index=True)
+    return pd.concat([*known, pd.DataFrame([{**mean, **_origin(profile, kept)}])], ignore_index=True)
+
+
+def _retrieved(profile: Profile, recipe: str, seed: int) -> Kept:
+    s = profile.image_to_gps
+    return _kept(profile, f"knn-{recipe}-s{seed}", {"k": s.k, "backbone": s.pooled})
 
 
 def _retrieval(profile: Profile, recipe: str, seed: int, *, progress: bool) -> pd.DataFrame:
     s, data = profile.image_to_gps, images(profile)
-    base = _base(profile, f"knn-{recipe}-s{seed}", {"k": s.k, "backbone": s.pooled})
-    file = base.with_suffix(".csv")
-    if not file.exists():
+    kept = _retrieved(profile, recipe, seed)
+
+    def make() -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
         network, start = _features(profile, recipe, seed, progress=progress)
         x, val, test = (embed(network, part.images) for part in (data.training, data.validation, data.test))
         at = data.training.coordinates.numpy()
-        rows, kept = [], {}
+        rows, predicted = [], {}
         for k in s.k:
             found = [knn(x, at, query, k) for query in (val, test)]
-            kept[f"predicted_{k}"] = torch.as_tensor(found[1])
+            predicted[f"predicted_{k}"] = torch.as_tensor(found[1])
             rows.append(
                 {
                     "recipe": recipe, "k": k, "seed": seed,
                     "val_ahd_m": average_distance_m(found[0], data.validation.coordinates),
                     "test_ahd_m": average_distance_m(found[1], data.test.coordinates),
                     "n_training": len(data.training), "n_validation": len(data.validation), "n_test": len(data.test),
-                    "start": start, **_common(profile, base),
+                    "start": start, **_origin(profile, kept),
                 }
             )  # fmt: skip
-        checkpoints.save_tensors(base.with_suffix(".safetensors"), kept)
-        files.write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+        return pd.DataFrame(rows), predicted
+
+    return kept.once(make)
 
 
 def _features(profile: Profile, recipe: str, seed: int, *, progress: bool) -> tuple[torch.nn.Module, str]:
@@ -349,15 +353,15 @@ def _features(profile: Profile, recipe: str, seed: int, *, progress: bool) -> tu
     start = initialisation(profile, s.pooled)
     if recipe == "regression":
         return network, start
-    base = _base(profile, f"shaped-s{seed}", {"seed": seed, "backbone": s.pooled})
-    if not base.with_suffix(".safetensors").exists():
+    shaped = _kept(profile, f"shaped-s{seed}", {"seed": seed, "backbone": s.pooled})
+    if not shaped.is_there():
         data = images(profile)
         done = shape_features(
             network, data.training, data.validation, tau_m=s.tau_m, epochs=s.shaping_epochs, batch=s.batch, lr=s.lr,
             seed=seed, device=distributed.device(), progress=progress,
         )  # fmt: skip
-        _save(base, done)
-    return _saved(base, _network(profile, s.pooled, "average", seed)), start
+        shaped.keep(pd.DataFrame(done.curve), _weights(done))
+    return _saved(shaped, _network(profile, s.pooled, "average", seed)), start
 
 
 def curves(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
@@ -365,8 +369,8 @@ def curves(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     s, seed = profile.image_to_gps, _seeds(profile)[0]
     parts = []
     for backbone, pooling in [*((name, "average") for name in s.backbones), (s.pooled, "attention")]:
-        base, _ = _regression(profile, backbone, pooling, 1.0, seed, progress=progress)
-        curve = pd.read_csv(base.with_name(f"{base.name}-curve.csv"))
+        kept, _ = _regression(profile, backbone, pooling, 1.0, seed, progress=progress)
+        curve = read_csv(_curve_file(kept))
         parts.append(curve.assign(backbone=backbone, pooling=pooling))
     return pd.concat(parts, ignore_index=True)
 
@@ -380,13 +384,12 @@ def predictions(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     test = images(profile).test.coordinates.numpy()
     found: dict[str, NDArray[np.float64]] = {}
     for backbone in s.backbones:
-        base, _ = _regression(profile, backbone, "average", 1.0, seed, progress=progress)
-        found[backbone] = checkpoints.load_tensors(base.with_suffix(".safetensors"))[0]["predicted"].numpy()
+        kept, _ = _regression(profile, backbone, "average", 1.0, seed, progress=progress)
+        found[backbone] = kept.tensors()["predicted"].numpy()
     k = s.k[len(s.k) // 2]
     for recipe in ("regression", "contrast"):
         _retrieval(profile, recipe, seed, progress=progress)
-        base = _base(profile, f"knn-{recipe}-s{seed}", {"k": s.k, "backbone": s.pooled})
-        tensors, _ = checkpoints.load_tensors(base.with_suffix(".safetensors"))
+        tensors = _retrieved(profile, recipe, seed).tensors()
         found[f"{k}-NN, {RECIPES[recipe]}"] = tensors[f"predicted_{k}"].numpy()
     parts = []
     for way, at in found.items():
@@ -409,16 +412,12 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
         return {}
     out: dict[str, pd.DataFrame] = {}
     s, seeds = profile.image_to_gps, _seeds(profile)
-    wanted = [_base(profile, f"{name}-average-mse-1-s{seed}", {"seed": seed}) for name in s.backbones for seed in seeds]
-    wanted += [_base(profile, f"{s.pooled}-attention-mse-1-s{seed}", {"seed": seed}) for seed in seeds]
-    wanted += [_base(profile, f"{s.pooled}-average-haversine-1-s{seed}", {"seed": seed}) for seed in seeds]
-    if all(base.with_suffix(".csv").exists() for base in wanted):
+    if all(_trained(profile, *kind, 1.0, seed).is_there() for kind in _kinds(profile) for seed in seeds):
         out["img2gps-table2.csv"] = table2(profile, progress=False)
-    shares = [f"{s.pooled}-average-mse-{share:g}-s{seed}" for share in s.sizes for seed in seeds]
-    bases = [(name, int(name.rsplit("-s", 1)[1])) for name in shares]
-    if all(_base(profile, name, {"seed": seed}).with_suffix(".csv").exists() for name, seed in bases):
+    if all(
+        _trained(profile, s.pooled, "average", "mse", share, seed).is_there() for share in s.sizes for seed in seeds
+    ):
         out["img2gps-table4.csv"] = table4(profile, progress=False)
-    found = [_base(profile, f"knn-{r}-s{seed}", {"k": s.k, "backbone": s.pooled}) for r in RECIPES for seed in seeds]
-    if all(base.with_suffix(".csv").exists() for base in found):
+    if all(_retrieved(profile, recipe, seed).is_there() for recipe in RECIPES for seed in seeds):
         out["img2gps-table3.csv"] = table3(profile, progress=False)
     return out

@@ -129,11 +129,11 @@ def load_dino_vit(network: vision_transformer.VisionTransformer, file: Path) -> 
     _strict(network, state, file)
 
 
-_OUTSIDE = {
+DINO_OUTSIDE = {
     "cls_token": "class_token", "pos_embed": "encoder.pos_embedding", "patch_embed.proj.weight": "conv_proj.weight",
     "patch_embed.proj.bias": "conv_proj.bias", "norm.weight": "encoder.ln.weight", "norm.bias": "encoder.ln.bias",
 }  # fmt: skip
-_INSIDE = {
+DINO_INSIDE = {
     "norm1.": "ln_1.", "norm2.": "ln_2.", "attn.qkv.": "self_attention.in_proj_", "mlp.fc1.": "mlp.0.",
     "attn.proj.": "self_attention.out_proj.", "mlp.fc2.": "mlp.3.",
 }  # fmt: skip
@@ -143,15 +143,15 @@ def dino_to_torchvision(state: dict[str, Tensor], file: Path) -> dict[str, Tenso
     """A ViT's parameters by torchvision's names, from DINO's; raises InputError for a name that is neither."""
     out = {}
     for name, value in state.items():
-        if name in _OUTSIDE:
-            out[_OUTSIDE[name]] = value
+        if name in DINO_OUTSIDE:
+            out[DINO_OUTSIDE[name]] = value
             continue
         _, _, rest = name.partition(".")
         number, _, inner = rest.partition(".")
-        prefix = next((part for part in _INSIDE if inner.startswith(part)), None)
+        prefix = next((part for part in DINO_INSIDE if inner.startswith(part)), None)
         if not name.startswith("blocks.") or prefix is None:
             raise InputError(f"{file}: has '{name}', which is no part of DINO's ViT")
-        out[f"encoder.layers.encoder_layer_{number}.{_INSIDE[prefix]}{inner.removeprefix(prefix)}"] = value
+        out[f"encoder.layers.encoder_layer_{number}.{DINO_INSIDE[prefix]}{inner.removeprefix(prefix)}"] = value
     return out
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +28,19 @@ from reproduction.beyond.location_encoders.method import LocationMethod, PairedP
 from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
 from reproduction.experiments import table1_table2
-from reproduction.experiments.cells import is_finished
-from reproduction.experiments.table1_table2 import Cell
+from reproduction.experiments.entries import rows_and_scores
+from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
 from reproduction.places.sampling import sample_locations
+from reproduction.results import Kept, computed_once, origin, read_csv
 from reproduction.settings import Profile
 from selm import checkpoints, distributed
 from selm.errors import InputError
-from selm.files import read_json, replace_atomically, write_text
+from selm.files import read_json
 from selm.maps.sphere import nearest
 from selm.pretrain import Trainer, pretrain
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
-from selm.provenance import provenance
 from selm.settings import Pretraining
 
 VERSION = 1  # raise it when the numbers change
@@ -91,10 +91,7 @@ def runs(profile: Profile) -> list[Run]:
     s = profile.location_encoders
     untrained = [Run(position, network, "", UNTRAINED) for position, network in s.encoders]
     means = [Run(NEIGHBOURS, "", "", coverage) for coverage in COVERAGES if coverage != UNTRAINED]
-    return [
-        *untrained,
-        *means,
-    ] + [
+    return [*untrained, *means] + [
         Run(position, network, objective, coverage)
         for coverage in COVERAGES
         if coverage != UNTRAINED
@@ -156,14 +153,10 @@ def places(profile: Profile, kind: str) -> pd.DataFrame:
         "kind": kind, "n": n, "maps": drawn_maps.map_fingerprint(profile), "settings": dataclasses.asdict(profile.maps),
         "folds": splits.label_fingerprint(profile), "seed": seed, "version": VERSION,
     }  # fmt: skip
-    file = store.address("location-places", f"{profile.name}-{kind}", parts).with_suffix(".parquet")
-    if not file.exists():
-        table = _sampled(profile, "test" if kind == "queries" else kind, n, seed)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{file.name}.part")
-        table.to_parquet(temporary, index=False)
-        replace_atomically(temporary, file)
-    return pd.read_parquet(file)
+    return store.cached_table(
+        "location-places", f"{profile.name}-{kind}", parts,
+        lambda: _sampled(profile, "test" if kind == "queries" else kind, n, seed),
+    )  # fmt: skip
 
 
 def covered(coverage: str) -> tuple[str, ...]:
@@ -177,25 +170,17 @@ def image_features(profile: Profile, kind: str) -> NDArray[np.float32]:
     return frozen_features.features(profile, s.teacher, 0, places(profile, kind), f"location-{kind}")
 
 
+@store.remembered(maxsize=4)
 def paired(profile: Profile, coverage: str) -> PairedPlaces:
     """The training set of a coverage (of no coverage: that of all); the last ones are kept in memory."""
-    return _paired(profile, coverage, str(paths.runs()))
-
-
-@lru_cache(maxsize=4)
-def _paired(profile: Profile, coverage: str, runs_folder: str) -> PairedPlaces:
     tables = [places(profile, kind) for kind in covered(coverage)]
     lat, lon = (np.concatenate([table[name].to_numpy() for table in tables]) for name in ("lat", "lon"))
     return PairedPlaces.of(lat, lon, np.concatenate([image_features(profile, kind) for kind in covered(coverage)]))
 
 
+@store.remembered(maxsize=4)
 def frame(profile: Profile) -> Frame:
     """The square around every place of the profile, the same for all its encoders: known from the map, not a label."""
-    return _frame(profile, str(paths.runs()))
-
-
-@lru_cache(maxsize=4)
-def _frame(profile: Profile, runs_folder: str) -> Frame:
     tables = [places(profile, kind) for kind in covered("everywhere")]
     return Frame.around(
         np.concatenate([table["lat"] for table in tables]), np.concatenate([table["lon"] for table in tables])
@@ -210,14 +195,14 @@ def new_encoder(profile: Profile, run: Run, dim: int) -> LocationEncoder:
     s = profile.location_encoders
     config = LocationConfig(
         run.position, run.network, frame(profile), dim, hidden=s.hidden, layers=s.layers, degrees=s.degrees,
-        shortest_m=8 * _tile_m(profile) if run.position == "sinusoidal" else 500.0, seed=run.seed,
+        shortest_m=8 * image_width_m(profile) if run.position == "sinusoidal" else 500.0, seed=run.seed,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         return LocationEncoder(config)
 
 
-def _tile_m(profile: Profile) -> float:
+def image_width_m(profile: Profile) -> float:
     """Ground width of one map image, metres: the shortest wavelength is eight of them."""
     from selm.maps.mercator import metres_per_pixel
 
@@ -226,20 +211,20 @@ def _tile_m(profile: Profile) -> float:
     return float(metres_per_pixel(square.lat, profile.maps.zooms[0], profile.maps.tile_px)) * px
 
 
-@lru_cache(maxsize=4)
-def _teacher(profile: Profile, runs_folder: str) -> str:
+@store.remembered(maxsize=4)
+def _teacher(profile: Profile) -> str:
     return encoders.pretraining_folder(profile, profile.location_encoders.teacher).name
 
 
-@lru_cache(maxsize=8)
-def _task(profile: Profile, table: str, split: str, runs_folder: str) -> table1_table2.Task:
+@store.remembered(maxsize=8)
+def _task(profile: Profile, table: str, split: str) -> table1_table2.Task:
     return table1_table2.task(profile, table, TARGETS[table], split).first(
         dict(profile.location_encoders.n_trials)[table]
     )
 
 
-@lru_cache(maxsize=4)
-def _points_key(profile: Profile, runs_folder: str) -> str:
+@store.remembered(maxsize=4)
+def _points_key(profile: Profile) -> str:
     return place_tables.points_key(profile)
 
 
@@ -254,7 +239,7 @@ def _config(profile: Profile, run: Run, pairs: PairedPlaces) -> dict[str, Any]:
         names = ("neighbours",)
     return {
         "run": dataclasses.asdict(run), "settings": {name: values[name] for name in names},
-        "teacher": _teacher(profile, str(paths.runs())), "places": store.table_fingerprint(state),
+        "teacher": _teacher(profile), "places": store.table_fingerprint(state),
         "frame": dataclasses.asdict(frame(profile)), "profile": profile.name, "version": VERSION,
         "device": distributed.device().type,
     }  # fmt: skip
@@ -322,7 +307,7 @@ def embeddings(profile: Profile, run: Run, table: pd.DataFrame, *, progress: boo
 # -- the probes of Tables 1 and 2 --------------------------------------------------------------------------------------
 
 
-def cells(profile: Profile) -> list[tuple[str, str, str, Run]]:
+def entries(profile: Profile) -> list[tuple[str, str, str, Run]]:
     """(table, split, setting, run) of all that is probed, in reading order; nothing for a table with no trials."""
     s = profile.location_encoders
     return [
@@ -335,31 +320,37 @@ def cells(profile: Profile) -> list[tuple[str, str, str, Run]]:
     ]
 
 
-def _cell_file(profile: Profile, table: str, split: str, setting: str, run: Run) -> Path:
+def kept(profile: Profile, table: str, split: str, setting: str, run: Run) -> Kept:
+    """Where a probe is kept, whether or not it has been computed."""
     s = profile.location_encoders
     parts = {
         "run": trained_name(profile, run), "table": table, "split": split, "setting": setting,
-        "trials": dict(s.n_trials)[table], "points": _points_key(profile, str(paths.runs())),
+        "trials": dict(s.n_trials)[table], "points": _points_key(profile),
         "probing": dataclasses.asdict(profile.probing), "version": [VERSION, table1_table2.VERSION],
     }  # fmt: skip
     label = f"{profile.name}-location-{table}-{split}-{run.label}-{setting}"
-    return store.address("cells", label, parts).with_suffix(".csv")
+    return Kept(store.address("entries", label, parts))
 
 
 def trained_name(profile: Profile, run: Run) -> str:
     """The name of a run's directory, whether or not it has been trained."""
+    return trained_folder(profile, run).name
+
+
+def trained_folder(profile: Profile, run: Run) -> Path:
+    """A run's directory, whether or not it has been trained."""
     config = _config(profile, run, paired(profile, run.coverage))
-    return store.address("location-encoders", f"{profile.name}-{run.label}", config).name
+    return store.address("location-encoders", f"{profile.name}-{run.label}", config)
 
 
-def run_cell(
+def run_entry(
     profile: Profile, table: str, split: str, setting: str, run: Run, *, progress: bool = True
 ) -> pd.DataFrame:
     """The rows of one probe, computed where they are not there yet."""
-    file = _cell_file(profile, table, split, setting, run)
-    if not _there(file):
+
+    def make() -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
         probing = profile.probing
-        todo = _task(profile, table, split, str(paths.runs()))
+        todo = _task(profile, table, split)
         x = embeddings(profile, run, todo.places, progress=progress)
         if setting == "frozen":
             out = frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
@@ -368,45 +359,40 @@ def run_cell(
             out = (ridge if todo.kind == "regression" else logistic)(x, todo.targets, todo.folds)
         else:
             raise InputError(f"unknown setting '{setting}'")
-        rows = out.rows(
-            table=table, target=TARGETS[table], split=split, position=run.position, network=run.network,
+        rows, scores = rows_and_scores(
+            out, table=table, target=TARGETS[table], split=split, position=run.position, network=run.network,
             objective=run.objective, coverage=run.coverage, setting=setting, dim=x.shape[1], seed=run.seed,
-            profile=profile.name, run_id=trained_name(profile, run).rsplit("-", 1)[1], stand_in=profile.stand_ins,
-            data=_points_key(profile, str(paths.runs()))[:12], **provenance(distributed.device()),
+            **origin(profile, _points_key(profile), run_id=store.id_of(trained_folder(profile, run))),
         )  # fmt: skip
-        scores = {metric: torch.from_numpy(values) for metric, values in out.scores.items()}
-        checkpoints.save_tensors(file.with_suffix(".safetensors"), scores)
-        write_text(file, pd.DataFrame(rows).to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+        return pd.DataFrame(rows), scores
 
-
-def _there(file: Path) -> bool:
-    return file.exists() and file.with_suffix(".safetensors").exists()
+    return kept(profile, table, split, setting, run).once(make)
 
 
 def probes(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """All rows of the probes, computing what is missing: one row a trial, metric and evaluation."""
     parts = []
-    with tqdm(cells(profile), desc=f"location encoders ({profile.name})", unit="cell", disable=not progress) as bar:
-        for cell in bar:
-            bar.set_postfix_str(f"{cell[0]} {cell[1]} {cell[3].label}")
-            parts.append(run_cell(profile, *cell, progress=progress))
+    todo = entries(profile)
+    with tqdm(todo, desc=f"location encoders ({profile.name})", unit="entry", disable=not progress) as bar:
+        for table, split, setting, run in bar:
+            bar.set_postfix_str(f"{table} {split} {run.label}")
+            parts.append(run_entry(profile, table, split, setting, run, progress=progress))
     return pd.concat(parts, ignore_index=True)
 
 
 def beside(profile: Profile, *, compute: bool = True) -> pd.DataFrame:
     """The rows of Tables 1 and 2 shown beside: the teacher's map embedding, and coordinates without any embedding.
 
-    Those of the tables' own cells; with `compute` off only those that are there.
+    Those of the tables' own entries; with `compute` off only those that are there.
     """
     parts = []
     for table, trials in profile.location_encoders.n_trials:
         for split in table1_table2.SPLITS if trials else ():
             for name in (*BESIDE, profile.location_encoders.teacher):
                 setting = "practitioner" if name in table1_table2.PRACTITIONER else "frozen-closed"
-                cell = Cell(table, TARGETS[table], split, name, setting)
-                if compute or is_finished(table1_table2.cell_at(profile, cell)):
-                    parts.append(table1_table2.run_cell(profile, cell, progress=False))
+                entry = Entry(table, TARGETS[table], split, name, setting)
+                if compute or table1_table2.GRID.kept(profile, entry).is_there():
+                    parts.append(table1_table2.GRID.rows(profile, entry, progress=False))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -439,21 +425,17 @@ def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd
             elif name != NEIGHBOURS:
                 others = (f"{name} (random weights)", NEIGHBOURS, "trees_coordinates")
                 pairs += [(s.teacher, name), *((name, other) for other in others)]
-            run_cell(profile, table, "blocks", "frozen-closed", run, progress=False)
-            file = _cell_file(profile, table, "blocks", "frozen-closed", run)
-            values = checkpoints.load_tensors(file.with_suffix(".safetensors"))[0][metric][0]
+            run_entry(profile, table, "blocks", "frozen-closed", run, progress=False)
+            values = kept(profile, table, "blocks", "frozen-closed", run).tensors()[metric][0]
             scores[name] = values.double().nanmean(dim=0).numpy()
         for name, setting in ((s.teacher, "frozen-closed"), ("trees_coordinates", "practitioner")):
-            cell = Cell(table, TARGETS[table], "blocks", name, setting)
-            scores[name], names = table1_table2.point_scores(profile, cell, metric, 0)
+            entry = Entry(table, TARGETS[table], "blocks", name, setting)
+            scores[name], names = table1_table2.point_scores(profile, entry, metric, 0)
         tested = np.isfinite(np.stack(list(scores.values()))).all(axis=0)  # fewer draws may leave points untested
-        kept = {name: np.where(tested, values, np.nan) for name, values in scores.items()}
-        found = compare_claims(kept, pairs, names, higher_is_better=metric != "mse")
+        everywhere = {name: np.where(tested, values, np.nan) for name, values in scores.items()}
+        found = compare_claims(everywhere, pairs, names, higher_is_better=metric != "mse")
         parts.append(found.assign(table=table, metric=metric, split="blocks"))
-    return pd.concat(parts, ignore_index=True).assign(
-        profile=profile.name, stand_in=profile.stand_ins, data=_points_key(profile, str(paths.runs()))[:12],
-        **provenance(distributed.device()),
-    )  # fmt: skip
+    return pd.concat(parts, ignore_index=True).assign(**origin(profile, _points_key(profile)))
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------
@@ -465,7 +447,7 @@ def _speed_file(profile: Profile) -> Path:
         "runs": [trained_name(profile, run) for run in _timed(profile)], "n": [s.n_timed, s.n_timed_images],
         "version": VERSION,
     }  # fmt: skip
-    return store.address("location-speed", profile.name, parts).with_suffix(".csv")
+    return store.address("location-speed", profile.name, parts, ".csv")
 
 
 def _timed(profile: Profile) -> list[Run]:
@@ -478,8 +460,8 @@ def speed(profile: Profile) -> pd.DataFrame:
     Columns: way, coordinates_per_s (the best of three), n and provenance. On a CPU these are seconds of processor time,
     all threads together, which other work on the machine hardly changes. Measured once.
     """
-    file = _speed_file(profile)
-    if not file.exists():
+
+    def make() -> pd.DataFrame:
         s = profile.location_encoders
         table = places(profile, "pretraining")
         more = table.sample(s.n_timed, replace=True, random_state=0)[["lat", "lon"]].to_numpy(np.float64)
@@ -497,12 +479,10 @@ def speed(profile: Profile) -> pd.DataFrame:
             for _ in range(3)
         )
         rows.append({"way": "map", "coordinates_per_s": len(some) / seconds, "n": len(some)})
-        out = pd.DataFrame(rows).assign(
-            profile=profile.name, stand_in=profile.stand_ins, data=_points_key(profile, str(paths.runs()))[:12],
-            run_id=file.stem.rsplit("-", 1)[1], **provenance(distributed.device()),
-        )  # fmt: skip
-        write_text(file, out.to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str})
+        run_id = store.id_of(_speed_file(profile).with_suffix(""))
+        return pd.DataFrame(rows).assign(**origin(profile, _points_key(profile), run_id=run_id))
+
+    return computed_once(_speed_file(profile), make)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -524,26 +504,26 @@ def chapter(profile: Profile) -> pd.DataFrame:
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
     out: dict[str, pd.DataFrame] = {}
-    if not _started(profile):
+    if not is_started(profile):
         return out
-    files = [_cell_file(profile, *cell) for cell in cells(profile)]
-    rows = [pd.read_csv(file, dtype={"run_id": str}) for file in files if _there(file)]
+    there = {entry: kept(profile, *entry) for entry in entries(profile)}
+    rows = [of.rows() for of in there.values() if of.is_there()]
     if rows:
         out["location-encoders.csv"] = pd.concat(rows, ignore_index=True)
-    # a table's verdicts, once the cells that they compare are there
+    # a table's verdicts, once the entries that they compare are there
     todo = {
-        table for (table, split, setting, run), file in zip(cells(profile), files, strict=True)
-        if split == "blocks" and setting == "frozen-closed" and _compared(run) and not _there(file)
+        table for (table, split, setting, run), of in there.items()
+        if split == "blocks" and setting == "frozen-closed" and _compared(run) and not of.is_there()
     }  # fmt: skip
     done = [table for table, trials in profile.location_encoders.n_trials if trials and table not in todo]
     if done and "frozen-closed" in profile.location_encoders.settings:
         out["location-claims.csv"] = claims(profile, done)
     if _speed_file(profile).exists():
-        out["location-speed.csv"] = pd.read_csv(_speed_file(profile), dtype={"run_id": str})
+        out["location-speed.csv"] = read_csv(_speed_file(profile))
     return out
 
 
-def _started(profile: Profile) -> bool:
+def is_started(profile: Profile) -> bool:
     """Whether any encoder of the profile has been trained: without that nothing is sampled to look for results."""
     folder = paths.runs() / "location-encoders"
     return folder.is_dir() and any(folder.glob(f"{profile.name}-*/location.json"))

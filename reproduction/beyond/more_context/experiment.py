@@ -15,7 +15,6 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,13 +23,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reproduction import paths
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
+from reproduction.computed.store import remembered
 from reproduction.experiments import table1_table2
-from reproduction.experiments.cells import cell_base, cell_rows, is_finished
-from reproduction.experiments.pretrainings import complete
+from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
-from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
 from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
 from selm.encoder import STAGES
@@ -54,7 +51,7 @@ LAST = (STAGES[-1:],)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
     coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from, and
     whether the images' colour histograms stand beside the features.
@@ -92,33 +89,33 @@ def setting(zooms: tuple[int, ...], coordinates: bool, aside: str = "") -> str:
     return f"zooms {'-'.join(map(str, zooms))}{aside}" + (", coordinates" if coordinates else "")
 
 
-def cells(profile: Profile) -> list[Cell]:
+def entries(profile: Profile) -> list[Entry]:
     """The grid, in reading order."""
     s = profile.surroundings
     out = []
     for split, method, coordinates in itertools.product(table1_table2.SPLITS, ROWS, (False, True)):
         times = s.longer if method == LONGER else 1
         for n in range(1, len(WIDE) + 1) if method in STEP_BY_STEP else SOME:
-            cell = Cell(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages)
-            out.append(cell)
+            entry = Entry(method, 0, WIDE[:n], coordinates, split, times, s.orientations, s.stages)
+            out.append(entry)
             if method in WITH_COLOURS and n in SOME:
-                out.append(dataclasses.replace(cell, colours=True))
+                out.append(dataclasses.replace(entry, colours=True))
         if s.orientations != 1:
-            out.append(Cell(method, 0, WIDE, coordinates, split, times, 1, s.stages))
+            out.append(Entry(method, 0, WIDE, coordinates, split, times, 1, s.stages))
         if s.stages != LAST:
-            out.append(Cell(method, 0, WIDE, coordinates, split, times, s.orientations, LAST))
+            out.append(Entry(method, 0, WIDE, coordinates, split, times, s.orientations, LAST))
     for split, coordinates in itertools.product(table1_table2.SPLITS, (False, True)):
-        out += [Cell(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
-        out.append(Cell(TREES, 0, WIDE, coordinates, split))
+        out += [Entry(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
+        out.append(Entry(TREES, 0, WIDE, coordinates, split))
     return out
 
 
-def _aside(profile: Profile, cell: Cell) -> str:
-    """What sets an encoder's cell apart from its row."""
-    if cell.method in (COLOURS, TREES):
+def aside(profile: Profile, entry: Entry) -> str:
+    """What sets an encoder's entry apart from its row."""
+    if entry.method in (COLOURS, TREES):
         return ""
     s = profile.surroundings
-    return ONE_ORIENTATION if cell.orientations != s.orientations else LAST_STAGE if cell.stages != s.stages else ""
+    return ONE_ORIENTATION if entry.orientations != s.orientations else LAST_STAGE if entry.stages != s.stages else ""
 
 
 def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
@@ -129,7 +126,7 @@ def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
     return [KernelRidge(penalty, width, share, km) for penalty, width, (share, km) in chosen]
 
 
-def _test(profile: Profile, split: str) -> table1_table2.Task:
+def tested(profile: Profile, split: str) -> table1_table2.Task:
     return table1_table2.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
 
 
@@ -137,7 +134,7 @@ def validation(profile: Profile) -> table1_table2.Task:
     """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
     tests."""
     if not profile.regions_for("validation"):
-        return _test(profile, "blocks").first(1)
+        return tested(profile, "blocks").first(1)
     points = place_tables.points(profile)
     chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
     table = splits.read_folds(profile)
@@ -147,12 +144,12 @@ def validation(profile: Profile) -> table1_table2.Task:
     return table1_table2.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
 
 
-@lru_cache(maxsize=12)
-def _features(
-    root: str, profile: Profile, method: str, seed: int, orientations: int, of: str
+@remembered(maxsize=12)
+def features(
+    profile: Profile, method: str, seed: int, orientations: int, of: str
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
     """(zoom, stage) → features (N, d) of the places `of` "validation" or "test"; colours have one stage, 0."""
-    places = (validation(profile) if of == "validation" else _test(profile, "blocks")).places
+    places = (validation(profile) if of == "validation" else tested(profile, "blocks")).places
     if method == COLOURS:
         return {(zoom, 0): drawn_maps.histograms(profile, places, zoom) for zoom in WIDE}
     network, colours = encoders.encoder(profile, method, seed), drawn_maps.palette(profile)
@@ -166,87 +163,85 @@ def _features(
 
 
 def _scores(
-    profile: Profile, cell: Cell, todo: table1_table2.Task, of: str, some: Sequence[int], probes: Sequence[KernelRidge]
+    profile: Profile,
+    entry: Entry,
+    todo: table1_table2.Task,
+    of: str,
+    some: Sequence[int],
+    probes: Sequence[KernelRidge],
 ) -> list[OutOfFold]:
     """The outcome of `probes` on the features of `some` stages."""
-    longer = profile.times(cell.times)
-    known = _features(str(paths.runs()), longer, cell.method, cell.seed, cell.orientations, of)
-    x = np.hstack([known[zoom, stage] for zoom in cell.zooms for stage in some])
-    if cell.colours:
-        own = _features(str(paths.runs()), profile, COLOURS, 0, 1, of)
-        x = np.hstack([x, *(own[zoom, 0] for zoom in cell.zooms)])
+    longer = profile.times(entry.times)
+    known = features(longer, entry.method, entry.seed, entry.orientations, of)
+    x = np.hstack([known[zoom, stage] for zoom in entry.zooms for stage in some])
+    if entry.colours:
+        own = features(profile, COLOURS, 0, 1, of)
+        x = np.hstack([x, *(own[zoom, 0] for zoom in entry.zooms)])
     return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
 
 
-@lru_cache(maxsize=64)
-def _validated(root: str, profile: Profile, cell: Cell) -> tuple[list[float], tuple[int, ...], KernelRidge]:
+@remembered(maxsize=64)
+def _validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, ...], KernelRidge]:
     """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
     split."""
-    probes, todo = tries(profile, cell.coordinates), validation(profile)
+    probes, todo = tries(profile, entry.coordinates), validation(profile)
     of = "validation" if profile.regions_for("validation") else "test"
     errors, tried = [], []
-    for some in cell.stages or ((0,),):
-        known = _scores(profile, cell, todo, of, some, probes)
+    for some in entry.stages or ((0,),):
+        known = _scores(profile, entry, todo, of, some, probes)
         errors += [float(one.values("mse").mean()) for one in known]
         tried += [(some, probe) for probe in probes]
     return errors, *tried[int(np.argmin(errors))]
 
 
-def _trees(profile: Profile, cell: Cell) -> OutOfFold:
-    todo = _test(profile, cell.split).first(profile.probing.n_trees)
-    x = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in cell.zooms]
-    x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if cell.coordinates else []
+def _trees(profile: Profile, entry: Entry) -> OutOfFold:
+    todo = tested(profile, entry.split).first(profile.probing.n_trees)
+    x = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in entry.zooms]
+    x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if entry.coordinates else []
     rounds = profile.probing.rounds
     return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression", max_iter=rounds)
 
 
-def _compute(profile: Profile, cell: Cell) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
-    if cell.method == TREES:
-        done = _trees(profile, cell)
+def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, torch.Tensor]]:
+    """The rows and scores of an entry."""
+    if entry.method == TREES:
+        done = _trees(profile, entry)
         chosen: dict[str, Any] = {"tries": 0}
     else:
-        errors, some, best = _validated(str(paths.runs()), profile, dataclasses.replace(cell, split="blocks"))
-        (done,) = _scores(profile, cell, _test(profile, cell.split), "test", some, [best])
+        errors, some, best = _validated(profile, dataclasses.replace(entry, split="blocks"))
+        (done,) = _scores(profile, entry, tested(profile, entry.split), "test", some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
-        chosen["stages"] = "" if not cell.stages else "last" if (some,) == LAST else "-".join(map(str, some))
-    called = setting(cell.zooms, cell.coordinates, _aside(profile, cell))
-    rows = done.rows(experiment=EXPERIMENT, target="l01", split=cell.split, setting=called, **chosen)
-    return rows, {"mse": torch.from_numpy(done.scores["mse"]), "predictions": torch.from_numpy(done.predictions)}
+        chosen["stages"] = "" if not entry.stages else "last" if (some,) == LAST else "-".join(map(str, some))
+    called = setting(entry.zooms, entry.coordinates, aside(profile, entry))
+    return rows_and_scores(done, experiment=EXPERIMENT, target="l01", split=entry.split, setting=called, **chosen)
 
 
-def _base(profile: Profile, cell: Cell) -> Any:
+def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.surroundings)
     del settings["longer"]  # is part of the run's own address
-    parts = {"points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
-        "version": VERSION,
-             "settings": settings, **drawn_maps.further_maps(profile, cell.zooms)}  # fmt: skip
-    return cell_base(profile.times(cell.times), cell.label, cell.method, cell.seed, parts)
+    return {
+        "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
+        "version": VERSION, "settings": settings, **drawn_maps.further_maps(profile, entry.zooms),
+    }  # fmt: skip
 
 
-def run_cell(profile: Profile, cell: Cell) -> pd.DataFrame:
-    """The rows of a cell, computed where they are not there yet."""
-    rows = cell_rows(profile.times(cell.times), _base(profile, cell), cell.method, cell.seed,
-                     lambda: _compute(profile, cell), data=place_tables.points_key(profile),
-                     stand_in=profile.stand_ins)  # fmt: skip
-    return rows.assign(method=cell.row)
+GRID = Grid[Entry](
+    _parts, compute, data=lambda profile, entry: place_tables.points_key(profile),
+    trained=lambda profile, entry: profile.times(entry.times), named=lambda entry: {"method": entry.row},
+)  # fmt: skip
 
 
 def surroundings(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """All rows, computing what is missing (encoders too)."""
-    todo = cells(profile)
-    # all cells of an encoder one after the other, so that its features, which are kept in memory, are computed once
-    by_encoder = sorted(todo, key=lambda cell: (cell.method, cell.times))
-    bar = tqdm(by_encoder, desc=f"{EXPERIMENT} ({profile.name})", unit="cell", disable=not progress)
-    rows = {cell: run_cell(profile, cell) for cell in bar}
-    return pd.concat([rows[cell] for cell in todo], ignore_index=True)
+    todo = entries(profile)
+    # all entries of an encoder one after the other, so that its features, which are kept in memory, are computed once
+    by_encoder = sorted(todo, key=lambda entry: (entry.method, entry.times))
+    bar = tqdm(by_encoder, desc=f"{EXPERIMENT} ({profile.name})", unit="entry", disable=not progress)
+    rows = {entry: GRID.rows(profile, entry) for entry in bar}
+    return pd.concat([rows[entry] for entry in todo], ignore_index=True)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """The rows that are there already, under the name of their file; computes nothing."""
-    there = [
-        cell for cell in cells(profile)
-        if (cell.method not in PRETRAINED or complete(profile.times(cell.times), cell.method, cell.seed))
-        and is_finished(_base(profile, cell))
-    ]  # fmt: skip
-    rows = [run_cell(profile, cell) for cell in there]
-    return {f"{EXPERIMENT}.csv": pd.concat(rows, ignore_index=True)} if rows else {}
+    rows = GRID.finished(profile, entries(profile))
+    return {f"{EXPERIMENT}.csv": rows} if len(rows) else {}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +15,9 @@ from reproduction.beyond.location_encoders import experiment as location_encoder
 from reproduction.beyond.location_encoders.experiment import Run
 from reproduction.beyond.semivariogram.variogram import MODELS, Empirical, Fit, empirical, fit, kinds
 from reproduction.computed import encoders, store
+from reproduction.results import computed_once, origin, read_csv, write_csv
 from reproduction.settings import Profile
-from selm import distributed, files
 from selm.errors import InputError
-from selm.provenance import provenance
 
 VERSION = 1  # raise it when the numbers change
 _NAMES = ("variogram_places", "variogram_reach", "variogram_bins")
@@ -49,8 +48,8 @@ def _curve_files(profile: Profile) -> tuple[Path, Path]:
         "teacher": encoders.pretraining_folder(profile, s["teacher"]).name,
         "places": store.table_fingerprint(pd.DataFrame(pairs.coordinates.numpy())),
     }  # fmt: skip
-    base = store.address("semivariogram", profile.name, parts)
-    return base.with_name(f"{base.name}-bins.csv"), base.with_name(f"{base.name}-fits.csv")
+    bins, fits = (store.address("semivariogram", profile.name, parts, f"-{name}.csv") for name in ("bins", "fits"))
+    return bins, fits
 
 
 def variogram(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -72,15 +71,12 @@ def variogram(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
                 continue
             shares = kinds(fitted, at[rng], torch.as_tensor(features[rng]))
             rows.append({**dataclasses.asdict(fitted), "sill": fitted.sill, **shares})
-        common: dict[str, Any] = {
-            "profile": profile.name, "stand_in": profile.stand_ins, "run_id": fits_file.stem.rsplit("-", 2)[1],
-            "data": fits_file.stem.rsplit("-", 2)[1], **provenance(distributed.device()),
-        }  # fmt: skip
+        made_of = fits_file.stem.rsplit("-", 2)[1]
+        common = origin(profile, made_of, run_id=made_of)
         table = pd.DataFrame({"distance_km": found.distance_km, "gamma": found.gamma, "pairs": found.pairs})
-        files.write_text(bins_file, table.assign(**common).to_csv(index=False, lineterminator="\n"))
-        files.write_text(fits_file, pd.DataFrame(rows).assign(**common).to_csv(index=False, lineterminator="\n"))
-    words = {"run_id": str, "commit": str, "data": str}
-    return pd.read_csv(bins_file, dtype=words), pd.read_csv(fits_file, dtype=words)
+        write_csv(bins_file, table.assign(**common))
+        write_csv(fits_file, pd.DataFrame(rows).assign(**common))
+    return read_csv(bins_file), read_csv(fits_file)
 
 
 def chosen(profile: Profile) -> Fit:
@@ -110,37 +106,33 @@ def _file(profile: Profile, run: Run) -> Path:
         "run": location_encoders.trained_name(profile, run), "n": s["n_queries"], "at": s["accuracy_km"],
         "version": [VERSION, geolocation.VERSION],
     }  # fmt: skip
-    return store.address("semivariogram", f"{profile.name}-{run.label}", parts).with_suffix(".csv")
+    return store.address("semivariogram", f"{profile.name}-{run.label}", parts, ".csv")
 
 
 def accuracies(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """Accuracy within distances of images matched to coordinates, with and without weights, one row a seed."""
-    parts = []
-    for negatives, run in runs(profile):
-        file = _file(profile, run)
-        if not file.exists():
-            rows = geolocation.accuracy(profile, run, progress=progress)
-            common: dict[str, Any] = {
-                "negatives": negatives, "seed": run.seed, "n": profile.location_encoders.n_queries,
-                "profile": profile.name, "stand_in": profile.stand_ins,
-                "run_id": location_encoders.trained_name(profile, run).rsplit("-", 1)[1],
-                "data": store.table_fingerprint(location_encoders.places(profile, "queries"))[:12],
-                **provenance(distributed.device()),
-            }  # fmt: skip
-            table = pd.DataFrame([{**row, **common} for row in rows])
-            files.write_text(file, table.to_csv(index=False, lineterminator="\n"))
-        parts.append(pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}))
+
+    def made(negatives: str, run: Run) -> pd.DataFrame:
+        rows = geolocation.accuracy(profile, run, progress=progress)
+        data = store.table_fingerprint(location_encoders.places(profile, "queries"))
+        run_id = store.id_of(location_encoders.trained_folder(profile, run))
+        return pd.DataFrame(rows).assign(
+            negatives=negatives, seed=run.seed, n=profile.location_encoders.n_queries,
+            **origin(profile, data, run_id=run_id),
+        )  # fmt: skip
+
+    parts = [computed_once(_file(profile, run), partial(made, negatives, run)) for negatives, run in runs(profile)]
     return pd.concat(parts, ignore_index=True)
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     """What is there to publish; computes no result."""
-    if not location_encoders._started(profile) or not all(file.exists() for file in _curve_files(profile)):
+    if not location_encoders.is_started(profile) or not all(file.exists() for file in _curve_files(profile)):
         return {}
     bins, fits = variogram(profile)
     out: dict[str, pd.DataFrame] = {"semivariogram-bins.csv": bins, "semivariogram-fits.csv": fits}
     done = [file for _, run in runs(profile) if (file := _file(profile, run)).exists()]
     if done:
-        rows = [pd.read_csv(file, dtype={"run_id": str}) for file in done]
+        rows = [read_csv(file) for file in done]
         out["semivariogram-accuracy.csv"] = pd.concat(rows, ignore_index=True)
     return out

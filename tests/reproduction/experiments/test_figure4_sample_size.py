@@ -59,8 +59,8 @@ def water(monkeypatch: pytest.MonkeyPatch) -> Iterator[Imagery]:
 
 def test_a_value_is_scored_by_r2_and_its_levels_by_top1(water: Imagery) -> None:
     profile = dataclasses.replace(get_profile("smoke"), sample_size=SampleSize("sustainbench", (8, 160), 150, 3))
-    cell = figure4_sample_size.Cell("sustainbench", "dino", "frozen-closed")
-    rows = figure4_sample_size.compute(profile, cell, progress=False)
+    entry = figure4_sample_size.Entry("sustainbench", "dino", "frozen-closed")
+    rows, _ = figure4_sample_size.compute(profile, entry, progress=False)
     assert {row["metric"] for row in rows} == {"top1", "r2"} and len(rows) == 2 * 2 * 3
     assert {(row["target"], row["n_train"], row["n_test"]) for row in rows} == {
         ("sustainbench/8", 8, 150), ("sustainbench/160", 160, 150),
@@ -81,4 +81,4 @@ def test_r2_is_numpys() -> None:
     predicted[1, ::2] = np.nan
     done = figure4_sample_size.OutOfFold((0,), {}, predicted[None], np.zeros(2, int), np.zeros(2, int))
     expected = [np.corrcoef(value, predicted[0])[0, 1] ** 2, np.corrcoef(value[1::2], predicted[1, 1::2])[0, 1] ** 2]
-    np.testing.assert_allclose(figure4_sample_size._squared_correlation(done, value), expected)
+    np.testing.assert_allclose(figure4_sample_size.squared_correlation(done, value), expected)

@@ -102,8 +102,8 @@ def test_contiguous_by_hand() -> None:
     near = sparse.csr_array(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool))
     rows = np.array([[0, 2], [1, 2]])
     # step 1: 1 with 0 (near), with 2 of the step before, with 2 beside it; 2 with 0, with 1 beside it
-    assert figure3_interpolation._contiguous(rows, near) == pytest.approx(1 / 5)
-    assert figure3_interpolation._contiguous(np.array([[0], [0]]), near) == 0.0  # the same place is not another one
+    assert figure3_interpolation.contiguous(rows, near) == pytest.approx(1 / 5)
+    assert figure3_interpolation.contiguous(np.array([[0], [0]]), near) == 0.0  # the same place is not another one
 
 
 # -- What is compared --------------------------------------------------------------------------------------------------

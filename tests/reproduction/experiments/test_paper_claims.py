@@ -17,7 +17,7 @@ from reproduction.computed import place_tables
 from reproduction.experiments import figure5_recall, paper_claims, table1_table2
 from reproduction.pages import claim_tables
 from reproduction.profiles import get_profile
-from selm import checkpoints
+from reproduction.results import Kept
 from selm.errors import InputError
 
 SMOKE = get_profile("smoke")
@@ -81,9 +81,9 @@ def some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     def values(profile: object, claim: object, method: str) -> tuple[NDArray[np.float64], int] | None:
         return (errors[method], 2) if claim.where == "table1" and method in errors else None  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(paper_claims, "_values", values)
-    monkeypatch.setattr(paper_claims, "_blocks", lambda *_: blocks)
-    monkeypatch.setattr(paper_claims, "_between_areas", lambda *_: (None, 0, 0, "no finished recall in tokyo"))
+    monkeypatch.setattr(paper_claims, "scores_of", values)
+    monkeypatch.setattr(paper_claims, "blocks_of", lambda *_: blocks)
+    monkeypatch.setattr(paper_claims, "between_areas", lambda *_: (None, 0, 0, "no finished recall in tokyo"))
     monkeypatch.setattr(place_tables, "points_key", lambda profile: "0" * 12)
 
 
@@ -118,7 +118,7 @@ def test_claims_on_a_page() -> None:
 
 
 def test_fine_tuned_scores_come_back_to_the_places_they_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cell that was fine-tuned on some places gives scores at those rows of all places, in their order."""
+    """An entry that was fine-tuned on some places gives scores at those rows of all places, in their order."""
     places = pd.DataFrame({"cell": [f"c{i % 5}" for i in range(200)]})
     folds = SimpleNamespace(near=None)
     task = table1_table2.Task("regression", places, np.zeros(200), folds)  # type: ignore[arg-type]
@@ -127,12 +127,15 @@ def test_fine_tuned_scores_come_back_to_the_places_they_are_of(tmp_path: Path, m
     scores = np.full((3, 2, len(rows)), np.nan)  # evaluations, trials, places
     scores[:, 0, ::2] = np.arange(len(rows))[::2]
     scores[:, 1, ::2] = np.arange(len(rows))[::2] + 2.0
-    csv, tensors = tmp_path / "cell.csv", tmp_path / "cell.safetensors"
-    pd.DataFrame({"epochs": [1, 1, 2, 2, 3, 3]}).to_csv(csv, index=False)
-    checkpoints.save_tensors(tensors, {"mse": torch.from_numpy(scores), "predictions": torch.from_numpy(scores)})
-    monkeypatch.setattr(table1_table2, "cell_at", lambda profile, cell: tmp_path / "cell")
-    monkeypatch.setattr(paper_claims, "_task", lambda *_: task)
-    found = paper_claims._cell_scores(tmp_path, SMOKE, "table1", "l01", "finetune", "dino", 0)
+    kept = Kept(tmp_path / "entry")
+    kept.keep(
+        pd.DataFrame({"epochs": [1, 1, 2, 2, 3, 3]}),
+        {"mse": torch.from_numpy(scores), "predictions": torch.from_numpy(scores)},
+    )
+    monkeypatch.setenv("SELM_RUNS", str(tmp_path))  # where nothing is remembered
+    monkeypatch.setattr(table1_table2, "GRID", SimpleNamespace(kept=lambda profile, entry: kept))
+    monkeypatch.setattr(table1_table2, "task", lambda *_: task)
+    found = paper_claims.entry_scores(SMOKE, "table1", "l01", "finetune", "dino", 0)
     assert set(found) == {("mse", 1), ("mse", 2), ("mse", 3)}
     values = found["mse", 3]
     np.testing.assert_allclose(values[rows[::2]], np.arange(len(rows))[::2] + 1.0)
@@ -145,23 +148,23 @@ def test_areas_are_compared_by_two_bootstraps(tmp_path: Path, monkeypatch: pytes
     shares = {"tokyo": 0.8, "wall-street": 0.4}
     blocks = np.repeat([f"b{i}" for i in range(25)], 20)
 
-    def files(profile: object, area: SimpleNamespace, method: str, seed: int) -> tuple[Path, Path]:
-        return tmp_path / f"{area.name}.csv", tmp_path / f"{area.name}.safetensors"
+    def kept(profile: object, area: SimpleNamespace, method: str, seed: int) -> Kept:
+        return Kept(tmp_path / area.name)
 
     for name, share in shares.items():
         rank = torch.from_numpy(np.where(rng.permutation(500) < 500 * share, 5, 400))
-        checkpoints.save_tensors(tmp_path / f"{name}.safetensors", {"d0": rank})
-    monkeypatch.setattr(figure5_recall, "files", files)
+        Kept(tmp_path / name).keep(pd.DataFrame({"share": [1.0]}), {"d0": rank})
+    monkeypatch.setattr(figure5_recall, "kept", kept)
     monkeypatch.setattr(figure5_recall, "is_drawn", lambda profile, area: True)
     monkeypatch.setattr(figure5_recall, "gallery", lambda profile, area: pd.DataFrame({"block": blocks}))
     monkeypatch.setattr(paper_claims.representations, "complete_ones", lambda profile: [("gps_selm", 0)])
     claim = SimpleNamespace(where="figure5", a="tokyo", b="wall-street")
-    draws, seeds_a, seeds_b, reason = paper_claims._between_areas(JAPAN, claim, 2000)
+    draws, seeds_a, seeds_b, reason = paper_claims.between_areas(JAPAN, claim, 2000)
     assert draws is not None and (seeds_a, seeds_b, reason) == (1, 1, "")
     assert draws.gain == pytest.approx(0.4)
     low, high = draws.interval(0.05)
     expected = 1.96 * math.sqrt((0.8 * 0.2 + 0.4 * 0.6) / 500)
     assert 0.4 - 2 * expected < low < 0.4 - 0.5 * expected and 0.4 + 0.5 * expected < high < 0.4 + 2 * expected
     absent = SimpleNamespace(where="figure5", a="union-square", b="wall-street")
-    assert paper_claims._between_areas(JAPAN, absent, 2000)[3] == "no finished recall in union-square"
-    assert "no such area" in paper_claims._between_areas(SMOKE, claim, 2000)[3]
+    assert paper_claims.between_areas(JAPAN, absent, 2000)[3] == "no finished recall in union-square"
+    assert "no such area" in paper_claims.between_areas(SMOKE, claim, 2000)[3]

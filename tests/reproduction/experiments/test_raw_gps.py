@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from reproduction.experiments.raw_gps import _layers, raw_gps
+from reproduction.experiments.raw_gps import layers, raw_gps
 from selm.errors import InputError
 from selm.probes.folds import random_folds
 from selm.probes.frozen import minibatches
@@ -29,7 +29,7 @@ def test_equals_torch_layers_one_model_at_a_time(task: str, inputs: str) -> None
         lat, lon, targets, folds, task=task, inputs=inputs, hidden=16, epochs=(1, 4), batch=8, lr=0.01, seed=2
     )
     n_outputs = 1 if task == "regression" else 3
-    weights, biases = _layers((2, 16, 16, n_outputs), 6, 2, torch.device("cpu"))
+    weights, biases = layers((2, 16, 16, n_outputs), 6, 2, torch.device("cpu"))
     share = np.mean([(row != f).mean() for row in folds for f in range(3)])
     for p, (draw, fold) in enumerate((draw, fold) for draw in range(2) for fold in range(3)):
         train, test = folds[draw] != fold, folds[draw] == fold

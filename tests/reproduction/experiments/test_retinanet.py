@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from reproduction.experiments.retinanet import Objects, _mirror, average_precision, detect, detector, train
+from reproduction.experiments.retinanet import Objects, average_precision, detect, detector, mirror, train
 from selm.encoder import EncoderConfig, MapEncoder
 from selm.errors import InputError
 
@@ -56,7 +56,7 @@ def test_mirroring_moves_boxes_with_their_pixels() -> None:
     image = torch.zeros(3, 20, 30)
     image[:, 2:5, 7:13] = 1
     for across, down in ((False, False), (True, False), (False, True), (True, True)):
-        mirrored, boxes = _mirror(image, torch.tensor([[7.0, 2.0, 13.0, 5.0]]), across, down)
+        mirrored, boxes = mirror(image, torch.tensor([[7.0, 2.0, 13.0, 5.0]]), across, down)
         x0, y0, x1, y1 = (int(v) for v in boxes[0])
         assert mirrored[:, y0:y1, x0:x1].min() == 1 and mirrored.sum() == image.sum()
 

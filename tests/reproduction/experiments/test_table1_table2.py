@@ -1,4 +1,4 @@
-"""Tables 1 and 2's grid: its cells, each computed once, and the claims that are read off it."""
+"""Tables 1 and 2's grid: its entries, each computed once, and the claims that are read off it."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ JAPAN = get_profile("japan-cpu")
 
 @pytest.mark.parametrize(("table", "target"), [("table1", "l01"), ("table2", "area_type")])
 def test_every_row_is_there_on_both_kinds_of_folds(table: str, target: str) -> None:
-    cells = table1_table2.cells(JAPAN, table)
-    assert len(set(cells)) == len(cells) and len({cell.label for cell in cells}) == len(cells)
-    assert {cell.setting for cell in cells} == set(SETTINGS)
+    entries = table1_table2.entries(JAPAN, table)
+    assert len(set(entries)) == len(entries) and len({entry.label for entry in entries}) == len(entries)
+    assert {entry.setting for entry in entries} == set(SETTINGS)
     for split in table1_table2.SPLITS:
-        rows = [cell for cell in cells if cell.target == target and cell.split == split]
-        seeds = Counter(cell.method for cell in rows if cell.setting == "frozen-closed")
+        rows = [entry for entry in entries if entry.target == target and entry.split == split]
+        seeds = Counter(entry.method for entry in rows if entry.setting == "frozen-closed")
         assert seeds["dino"] == seeds["gps_selm"] == 3 and seeds["gps_selm_geo"] == seeds["random_init"] == 1
         assert set(seeds) == {"random_init", *IN_TABLES}
-        tuned = {cell.method for cell in rows if cell.setting == "finetune"}
+        tuned = {entry.method for entry in rows if entry.setting == "finetune"}
         assert tuned == {name for name, row in ROWS.items() if row.in_paper} | {"raw_gps_standardised"}
-        together = {cell.method for cell in rows if cell.setting == "with-coordinates"}
+        together = {entry.method for entry in rows if entry.setting == "with-coordinates"}
         assert together == {"random_init", *IN_TABLES}
-        assert {cell.method for cell in rows if cell.setting == "practitioner"} == set(table1_table2.PRACTITIONER)
-    for cell in cells:
-        assert title_of(cell.method)
+        assert {entry.method for entry in rows if entry.setting == "practitioner"} == set(table1_table2.PRACTITIONER)
+    for entry in entries:
+        assert title_of(entry.method)
 
 
 def test_an_unknown_table_is_named() -> None:
     with pytest.raises(InputError, match="unknown table 'table3'"):
-        table1_table2.cells(JAPAN, "table3")
+        table1_table2.entries(JAPAN, "table3")
 
 
 def test_the_rows_of_claims_are_rows_of_the_tables() -> None:
-    known = {cell.method + ("+coordinates" if cell.setting == "with-coordinates" else "")
-             for table in table1_table2.TABLES for cell in table1_table2.cells(JAPAN, table)}  # fmt: skip
+    known = {entry.method + ("+coordinates" if entry.setting == "with-coordinates" else "")
+             for table in table1_table2.TABLES for entry in table1_table2.entries(JAPAN, table)}  # fmt: skip
     assert {name for claim in table1_table2.CLAIMS for name in claim} <= known
     assert title_of("gps_selm+coordinates") == "GPS-SELM (geo+rec+int) and coordinates"
     with pytest.raises(InputError, match="did you mean 'gps_selm'"):
@@ -57,8 +57,8 @@ def test_the_rows_of_claims_are_rows_of_the_tables() -> None:
 @pytest.mark.parametrize("table", table1_table2.TABLES)
 def test_features_with_coordinates_are_trees_on_both(runs: Path, table: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target = "l01" if table == "table1" else "area_type"
-    cell = table1_table2.Cell(table, target, "blocks", "random_init", "with-coordinates")
-    rows = table1_table2.run_cell(SMOKE, cell, progress=False)
+    entry = table1_table2.Entry(table, target, "blocks", "random_init", "with-coordinates")
+    rows = table1_table2.GRID.rows(SMOKE, entry, progress=False)
     todo = table1_table2.task(SMOKE, table, target, "blocks")
     label = "table1-l01" if table == "table1" else "table2"
     features = frozen_features.features(SMOKE, "random_init", 0, todo.places, label)
@@ -77,8 +77,8 @@ def test_features_with_coordinates_are_trees_on_both(runs: Path, table: str, mon
         raise AssertionError("computed twice")
 
     monkeypatch.setattr(table1_table2, "compute", fail)
-    assert table1_table2.run_cell(SMOKE, cell, progress=False)["value"].tolist() == rows["value"].tolist()
-    scores, names = table1_table2.point_scores(SMOKE, cell, metric, 0)
+    assert table1_table2.GRID.rows(SMOKE, entry, progress=False)["value"].tolist() == rows["value"].tolist()
+    scores, names = table1_table2.point_scores(SMOKE, entry, metric, 0)
     assert scores.shape == names.shape == (len(todo.places),) and np.isfinite(scores).any()
     finished = table1_table2.finished(SMOKE, table)
     assert len(finished) == len(rows)

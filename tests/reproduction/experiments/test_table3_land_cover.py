@@ -11,7 +11,6 @@ import torch
 from reproduction import contents
 from reproduction.computed import drawn_maps
 from reproduction.experiments import image_sets, map_land_cover, table3_land_cover
-from reproduction.experiments.cells import is_finished
 from reproduction.labels.land_cover import STYLE, majority
 from reproduction.profiles import get_profile
 from selm.maps.mercator import to_tile
@@ -21,7 +20,7 @@ SMOKE = get_profile("smoke")
 
 
 def test_every_row_is_there_with_and_without_fills() -> None:
-    grid = table3_land_cover.cells(get_profile("japan-cpu"))
+    grid = table3_land_cover.entries(get_profile("japan-cpu"))
     assert len(set(grid)) == len(grid)
     rows = {t: {(c.split, c.method, c.setting, c.seed) for c in grid if c.target == t} for t in table3_land_cover.OSM}
     assert rows["osm"] == rows["osm_no_fills"]
@@ -30,8 +29,8 @@ def test_every_row_is_there_with_and_without_fills() -> None:
     photographs = [c for c in grid if c.target not in table3_land_cover.OSM]
     assert {c.target for c in photographs} == {"uc_merced", "eurosat"} and {c.split for c in photographs} == {"random"}
     assert not any(c.method.startswith("raw_gps") or "coordinates" in c.method for c in photographs)
-    assert {c.target for c in table3_land_cover.cells(SMOKE, photographs="naip")} == {"osm", "osm_no_fills", "naip"}
-    assert all(c.method == "dino" for c in table3_land_cover.cells(SMOKE, which=["dino"]))
+    assert {c.target for c in table3_land_cover.entries(SMOKE, photographs="naip")} == {"osm", "osm_no_fills", "naip"}
+    assert all(c.method == "dino" for c in table3_land_cover.entries(SMOKE, which=["dino"]))
 
 
 def test_every_photograph_has_a_source_that_says_what_it_stands_for() -> None:
@@ -71,17 +70,17 @@ def test_images_without_fills_are_other_images(runs: Path) -> None:
     assert torch.equal(some, full[[5, 2]])
 
 
-def test_cells_are_computed_once_and_those_without_images_are_shared(runs: Path) -> None:
+def test_entries_are_computed_once_and_those_without_images_are_shared(runs: Path) -> None:
     prior = [
         c
-        for c in table3_land_cover.cells(SMOKE, which=["prior"])
+        for c in table3_land_cover.entries(SMOKE, which=["prior"])
         if c.target in table3_land_cover.OSM and c.split == "random"
     ]
     assert [c.target for c in prior] == ["osm", "osm_no_fills"]
-    assert table3_land_cover.cell_at(SMOKE, prior[0]) == table3_land_cover.cell_at(SMOKE, prior[1])
-    first = table3_land_cover.run_cell(SMOKE, prior[0], progress=False)
-    assert is_finished(table3_land_cover.cell_at(SMOKE, prior[0]))
-    again = table3_land_cover.run_cell(SMOKE, prior[1], progress=False)
+    assert table3_land_cover.GRID.kept(SMOKE, prior[0]) == table3_land_cover.GRID.kept(SMOKE, prior[1])
+    first = table3_land_cover.GRID.rows(SMOKE, prior[0], progress=False)
+    assert table3_land_cover.GRID.kept(SMOKE, prior[0]).is_there()
+    again = table3_land_cover.GRID.rows(SMOKE, prior[1], progress=False)
     assert first["target"].unique().tolist() == ["osm"] and again["target"].unique().tolist() == ["osm_no_fills"]
     assert first["value"].tolist() == again["value"].tolist()
     counts = map_land_cover.class_counts(SMOKE)["places"]

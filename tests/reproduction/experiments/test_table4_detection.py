@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,15 +30,14 @@ def test_many_scenes_are_shared_out_as_the_paper_does() -> None:
         table4_detection.split(np.array(["a", "a"]), 0, 0.8)
 
 
-def test_chips_of_one_group_are_on_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chips_of_one_group_are_on_one_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (120, 150, 3)).astype(np.uint8)
     boxes = np.array([[10, 10, 60, 50]], np.float32)
     scenes = Imagery("made up", tuple("abcd"), lambda row: pixels, ("red", "green", "blue"), "0", ("car",),
                      groups=np.array(["x", "y", "x", "y"]), boxes=(boxes,) * 4,
                      box_labels=(np.zeros(1, np.int64),) * 4)  # fmt: skip
+    monkeypatch.setenv("SELM_RUNS", str(tmp_path))  # where nothing is remembered
     monkeypatch.setattr(image_sets, "read", lambda profile, name: scenes)
-    table4_detection._chips.cache_clear()
     train, test = table4_detection.chips(get_profile("smoke"), "made up", 0)
-    table4_detection._chips.cache_clear()
     assert set(train.groups) == {"x"} and set(test.groups) == {"y"} and len(train) == len(test) == 2
     assert train.load(0).shape == (96, 96, 3)

@@ -17,6 +17,7 @@ from selm.embedding.coordinates import read_coordinates
 from selm.errors import InputError
 from selm.maps import entropy, mercator
 from selm.maps.atlas import Atlas, block_path, encode_png
+from selm.maps.entropy import entropy_at
 from selm.maps.mercator import haversine_m
 from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds, problems
@@ -59,7 +60,7 @@ def test_samples_are_uniform_where_the_map_shows_something(atlas):
     assert table["entropy"].dtype == np.float32
     assert (table["entropy"] >= 0.40).all()
     assert table["entropy"].to_numpy() == pytest.approx(
-        sampling.image_entropy(atlas, table["lat"], table["lon"])
+        entropy_at(atlas, table["lat"], table["lon"])
     )  # fmt: skip
     x, y = mercator.to_tile(table["lat"], table["lon"], 13)
     blocks, counts = np.unique(np.stack([np.floor(x), np.floor(y)], 1), axis=0, return_counts=True)

@@ -18,7 +18,7 @@ BOUNDS = (0.0, 0.0, 1.0, 1.0)
 def layers_of(*features: tuple[object, dict[str, str]]) -> dict[str, gpd.GeoDataFrame]:
     rows = [tags | {"geometry": geometry} for geometry, tags in features]
     frame = gpd.GeoDataFrame(rows, geometry="geometry", crs="EPSG:4326")
-    return osm.to_layers(osm._with_columns(frame), BOUNDS)
+    return osm.to_layers(osm.with_tag_columns(frame), BOUNDS)
 
 
 LINE = LineString([(0.1, 0.1), (0.9, 0.9)])
@@ -165,11 +165,11 @@ def test_layers_do_not_depend_on_the_order_of_features() -> None:
 
 def test_protocol_buffers() -> None:
     message = bytes([0x08, 0x96, 0x01, 0x12, 0x03]) + b"abc"  # the encoding guide's own example: field 1 is 150
-    assert osm._protobuf(message) == {1: 150, 2: b"abc"}
+    assert osm.message_fields(message) == {1: 150, 2: b"abc"}
     with pytest.raises(ValueError, match="cut short"):
-        osm._protobuf(message[:-1])
+        osm.message_fields(message[:-1])
 
 
 def test_a_header_with_a_number_where_a_message_should_be_has_no_bounds() -> None:
-    assert osm._header_bounds(bytes([0x08, 0x01])) is None  # field 1, a varint
-    assert osm._header_bounds(b"") is None
+    assert osm.header_bounds(bytes([0x08, 0x01])) is None  # field 1, a varint
+    assert osm.header_bounds(b"") is None

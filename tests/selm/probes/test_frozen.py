@@ -199,10 +199,10 @@ def test_logistic_equals_scikit_learn() -> None:
         z = (x - x[train].mean(0)) / x[train].std(0)
         model = LogisticRegression(C=1 / (0.02 * train.sum()), tol=1e-9, max_iter=5000).fit(z[train], codes[train])
         np.testing.assert_array_equal(result.predictions[0, 0, test], model.predict(z[test]))
-    from selm.probes.frozen import _logistic
+    from selm.probes.frozen import fit_logistic
 
     z = torch.tensor((x - x.mean(0)) / x.std(0), dtype=torch.float64)
-    weight, bias, iterations = _logistic(z, torch.tensor(codes), 4, 0.02, 1e-8, 2000)
+    weight, bias, iterations = fit_logistic(z, torch.tensor(codes), 4, 0.02, 1e-8, 2000)
     assert iterations < 2000
     model = LogisticRegression(C=1 / (0.02 * 150), tol=1e-10, max_iter=5000).fit(z.numpy(), codes)
     np.testing.assert_allclose(weight.T, model.coef_, atol=2e-5)

@@ -96,12 +96,12 @@ def test_knn_votes_and_orders_the_rest_by_the_prior() -> None:
     assert result.scores["top1"][0, 0, 7] == 0.0
     assert result.scores["top5"][0, 0, 7] == 1.0
     from selm.probes.folds import problems
-    from selm.probes.practitioner import _outputs
+    from selm.probes.practitioner import outputs_of
 
     layout = problems(codes, folds, "classification", test_folds=(0,))
     from sklearn.neighbors import KNeighborsClassifier
 
-    scores = _outputs(layout, 0, np.column_stack([lat, np.zeros(8)]), KNeighborsClassifier(2, weights="distance").fit)
+    scores = outputs_of(layout, 0, np.column_stack([lat, np.zeros(8)]), KNeighborsClassifier(2, weights="distance").fit)
     assert scores[0].argsort()[::-1].tolist() == [0, 2, 1]
 
 
@@ -154,7 +154,7 @@ def test_processes_change_no_number(task: str, monkeypatch: pytest.MonkeyPatch) 
     folds = random_folds(40, range(1))
     alone = forest(x, y, folds, task=task, trees=5)
     started: list[int] = []
-    monkeypatch.setattr(practitioner, "_WORTH_PROCESSES", len(folds[0]) * 10 * 3)
+    monkeypatch.setattr(practitioner, "WORTH_PROCESSES", len(folds[0]) * 10 * 3)
     monkeypatch.setattr(practitioner.torch, "get_num_threads", lambda: 2)
     parallel = practitioner.Parallel
     monkeypatch.setattr(

@@ -34,7 +34,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_stand_in_turns_each_place_to_its_headings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     atlas = made_up.atlas(tmp_path / "atlas")
     monkeypatch.setattr(image2gps, "campus_atlas", lambda profile: atlas)
-    monkeypatch.setattr(image2gps, "_TILE_PX", made_up.TILE_PX)
+    monkeypatch.setattr(image2gps, "TILE_PX", made_up.TILE_PX)
     (north, south), (west, east) = made_up.place(np.array([0.4, 1.6]), np.array([0.4, 1.6]))
     area = Area("made up", "made up", "", (float(west), float(south), float(east), float(north)))
     chosen = profile(area=area, zoom=17, n_places=10, headings=4, n_test=6, px=8)

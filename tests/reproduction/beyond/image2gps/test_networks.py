@@ -74,14 +74,14 @@ def test_dino_weights_give_dinos_output(tmp_path: Path) -> None:
     torch.manual_seed(0)
     dim, heads, patch, px = 12, 3, 8, 16
     ours = networks.vit(px, patch=patch, dim=dim, layers=2, heads=heads)
-    backward = {v: k for k, v in networks._OUTSIDE.items()}
+    backward = {v: k for k, v in networks.DINO_OUTSIDE.items()}
     state: dict[str, torch.Tensor] = {}
     for name, value in ours.state_dict().items():
         if name in backward:
             state[backward[name]] = torch.randn_like(value) * 0.3
             continue
         _, _, layer, rest = name.split(".", 3)
-        dinos, tvs = next((d, t) for d, t in networks._INSIDE.items() if rest.startswith(t))
+        dinos, tvs = next((d, t) for d, t in networks.DINO_INSIDE.items() if rest.startswith(t))
         state[f"blocks.{layer.rsplit('_', 1)[1]}.{dinos}{rest.removeprefix(tvs)}"] = torch.randn_like(value) * 0.3
     torch.save(state, tmp_path / "dino.pth")
     networks.load_dino_vit(ours, tmp_path / "dino.pth")

@@ -60,7 +60,7 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     monkeypatch.setattr(table1_table2, "task", task)
     monkeypatch.setattr(encoders, "pretraining_folder", lambda *a, **k: Path("teacher-0"))
     monkeypatch.setattr(place_tables, "points_key", lambda profile: "0123456789abcdef")
-    monkeypatch.setattr(location_encoders, "_tile_m", lambda profile: 40.0)
+    monkeypatch.setattr(location_encoders, "image_width_m", lambda profile: 40.0)
     return dataclasses.replace(smoke, location_encoders=settings)
 
 
@@ -127,12 +127,12 @@ def test_the_semivariogram_weighs_the_same_runs(profile: Profile) -> None:
 def test_what_is_finished_is_published_and_nothing_else(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:
     assert location_encoders.finished(profile) == {} and semivariogram.finished(profile) == {}
     assert geolocation.finished(profile) == {}
-    some = location_encoders.cells(profile)[-1]
-    location_encoders.run_cell(profile, *some, progress=False)
+    some = location_encoders.entries(profile)[-1]
+    location_encoders.run_entry(profile, *some, progress=False)
     assert set(location_encoders.finished(profile)) == {"location-encoders.csv"}
     location_encoders.probes(profile, progress=False)
 
-    def scores(profile: Profile, cell: table1_table2.Cell, metric: str, epochs: int) -> tuple[np.ndarray, np.ndarray]:
+    def scores(profile: Profile, entry: table1_table2.Entry, metric: str, epochs: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = table1_table2.task(profile, "table1", "l01", "blocks").places
         return np.full(len(chosen), 5.0), chosen["cell"].to_numpy(str)
 

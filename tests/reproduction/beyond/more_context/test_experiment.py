@@ -6,13 +6,14 @@ import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from reproduction.beyond.more_context import experiment as more_context
-from reproduction.beyond.more_context.experiment import Cell
+from reproduction.beyond.more_context.experiment import Entry
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings
@@ -29,38 +30,38 @@ _EXTRA = dataclasses.replace(SMOKE.regions[0], name="extra", role="validation")
 VALIDATED = dataclasses.replace(SMOKE, regions=(*SMOKE.regions, _EXTRA))
 
 
-def test_every_cell_has_a_name_of_its_own() -> None:
+def test_every_entry_has_a_name_of_its_own() -> None:
     for profile in PROFILES.values():
-        cells = more_context.cells(profile)
-        assert len({cell.label for cell in cells}) == len(cells)
+        entries = more_context.entries(profile)
+        assert len({entry.label for entry in entries}) == len(entries)
         settings = Counter(
             (
-                cell.row,
-                cell.split,
-                more_context.setting(cell.zooms, cell.coordinates, more_context._aside(profile, cell)),
+                entry.row,
+                entry.split,
+                more_context.setting(entry.zooms, entry.coordinates, more_context.aside(profile, entry)),
             )
-            for cell in cells
+            for entry in entries
         )
         assert max(settings.values()) == 1  # what a published row is known by
         for method in (*more_context.ROWS, more_context.COLOURS, more_context.TREES):
-            assert {cell.split for cell in cells if cell.method == method and cell.zooms == WIDE} == set(
+            assert {entry.split for entry in entries if entry.method == method and entry.zooms == WIDE} == set(
                 table1_table2.SPLITS
             )
 
 
 def test_asides_are_named() -> None:
-    cell = Cell("dino", 0, WIDE[:2], True, "blocks", 1, 8, SMOKE.surroundings.stages)
-    assert more_context._aside(SMOKE, cell) == ""
-    one, last = dataclasses.replace(cell, orientations=1), dataclasses.replace(cell, stages=((4,),))
-    assert more_context.setting(one.zooms, True, more_context._aside(SMOKE, one)) == (
+    entry = Entry("dino", 0, WIDE[:2], True, "blocks", 1, 8, SMOKE.surroundings.stages)
+    assert more_context.aside(SMOKE, entry) == ""
+    one, last = dataclasses.replace(entry, orientations=1), dataclasses.replace(entry, stages=((4,),))
+    assert more_context.setting(one.zooms, True, more_context.aside(SMOKE, one)) == (
         "zooms 17-16, one orientation, coordinates"
     )
-    assert more_context.setting(last.zooms, False, more_context._aside(SMOKE, last)) == "zooms 17-16, last stage"
-    assert more_context._aside(SMOKE, Cell(more_context.COLOURS, 0, WIDE, True, "blocks")) == ""
+    assert more_context.setting(last.zooms, False, more_context.aside(SMOKE, last)) == "zooms 17-16, last stage"
+    assert more_context.aside(SMOKE, Entry(more_context.COLOURS, 0, WIDE, True, "blocks")) == ""
 
 
 @pytest.fixture
-def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, table1_table2.Task]:
+def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, table1_table2.Task]:
     """Validation and test places whose targets only the second stage tells, at the second zoom."""
     rng = np.random.default_rng(3)
     tasks, known = {}, {}
@@ -74,23 +75,23 @@ def places(monkeypatch: pytest.MonkeyPatch) -> dict[str, table1_table2.Task]:
         tasks[of] = table1_table2.Task("regression", table, (told / told.std()).astype(float), folds)
         known[of] = features
     monkeypatch.setattr(more_context, "validation", lambda profile: tasks["validation"])
-    monkeypatch.setattr(more_context, "_test", lambda profile, split: tasks["test"])
-    monkeypatch.setattr(more_context, "_features", lambda root, profile, method, seed, orientations, of: known[of])
-    more_context._validated.cache_clear()
+    monkeypatch.setattr(more_context, "tested", lambda profile, split: tasks["test"])
+    monkeypatch.setattr(more_context, "features", lambda profile, method, seed, orientations, of: known[of])
+    monkeypatch.setenv("SELM_RUNS", str(tmp_path))  # where nothing is remembered
     return tasks
 
 
 def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, table1_table2.Task]) -> None:
     stages = ((4,), (1, 2, 3, 4))
-    cell = Cell("dino", 0, WIDE[:2], False, "blocks", 1, 8, stages)
-    rows, tensors = more_context._compute(VALIDATED, cell)
+    entry = Entry("dino", 0, WIDE[:2], False, "blocks", 1, 8, stages)
+    rows, tensors = more_context.compute(VALIDATED, entry)
     first = rows[0]
     assert first["stages"] == "1-2-3-4" and first["tries"] == 2 * 4 and first["setting"] == "zooms 17-16"
     # by hand, one try after the other
-    known, validation, test = more_context._features, places["validation"], places["test"]
+    known, validation, test = more_context.features, places["validation"], places["test"]
     best = {}
     for some in stages:
-        of = known("", VALIDATED, "dino", 0, 8, "validation")
+        of = known(VALIDATED, "dino", 0, 8, "validation")
         x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
         for penalty in (0.1, 1.0):
             for width in (0.0, 1.0):
@@ -101,29 +102,29 @@ def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: d
     (some, probe), error = min(best.items(), key=lambda item: item[1])
     assert (first["penalty"], first["width"]) == (probe.penalty, probe.width)
     assert first["validation"] == pytest.approx(error)
-    of = known("", VALIDATED, "dino", 0, 8, "test")
+    of = known(VALIDATED, "dino", 0, 8, "test")
     x = np.hstack([of[zoom, stage] for zoom in WIDE[:2] for stage in some])
     want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
     np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
     assert want.values("mse").mean() < 0.5
 
-    (last, *_), _ = more_context._compute(VALIDATED, dataclasses.replace(cell, stages=((4,),)))
+    (last, *_), _ = more_context.compute(VALIDATED, dataclasses.replace(entry, stages=((4,),)))
     assert last["stages"] == "last" and last["tries"] == 4 and last["setting"] == "zooms 17-16, last stage"
     assert last["value"] > 0.7  # the last stage knows nothing
 
 
 def test_colours_have_the_probe_of_encoders(places: dict[str, table1_table2.Task]) -> None:
-    rows, _ = more_context._compute(VALIDATED, Cell(more_context.COLOURS, 0, WIDE[:1], True, "random"))
+    rows, _ = more_context.compute(VALIDATED, Entry(more_context.COLOURS, 0, WIDE[:1], True, "random"))
     assert rows[0]["tries"] == 4 and rows[0]["share"] == 0.5 and rows[0]["stages"] == ""
 
 
 def test_colours_beside_the_features_of_an_encoder(places: dict[str, table1_table2.Task]) -> None:
-    cell = Cell("random_init", 0, WIDE[:2], False, "blocks", 1, 8, ((4,),), colours=True)
-    assert cell.row == "random_init+colours" and cell in [
-        dataclasses.replace(c, zooms=WIDE[:2], stages=((4,),), orientations=8) for c in more_context.cells(VALIDATED)
+    entry = Entry("random_init", 0, WIDE[:2], False, "blocks", 1, 8, ((4,),), colours=True)
+    assert entry.row == "random_init+colours" and entry in [
+        dataclasses.replace(c, zooms=WIDE[:2], stages=((4,),), orientations=8) for c in more_context.entries(VALIDATED)
     ]
-    rows, tensors = more_context._compute(VALIDATED, cell)
-    of, test = more_context._features("", VALIDATED, "", 0, 1, "test"), places["test"]
+    rows, tensors = more_context.compute(VALIDATED, entry)
+    of, test = more_context.features(VALIDATED, "", 0, 1, "test"), places["test"]
     x = np.hstack([of[17, 4], of[16, 4], of[17, 0], of[16, 0]])
     probe = KernelRidge(rows[0]["penalty"], rows[0]["width"], 0.0, 1.0)
     want = kernel_ridge(x, test.places["lat"], test.places["lon"], test.targets, test.folds, probe)
@@ -133,13 +134,13 @@ def test_colours_beside_the_features_of_an_encoder(places: dict[str, table1_tabl
 def test_an_encoders_features_are_computed_once_and_rows_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[tuple[str, int]] = []
 
-    def run(profile: Profile, cell: Cell) -> pd.DataFrame:
-        computed.append((cell.method, cell.times))
-        return pd.DataFrame({"label": [cell.label]})
+    def run(profile: Profile, entry: Entry) -> pd.DataFrame:
+        computed.append((entry.method, entry.times))
+        return pd.DataFrame({"label": [entry.label]})
 
-    monkeypatch.setattr(more_context, "run_cell", run)
+    monkeypatch.setattr(more_context, "GRID", SimpleNamespace(rows=run))
     out = more_context.surroundings(PROFILES["demo"], progress=False)
-    assert out["label"].tolist() == [cell.label for cell in more_context.cells(PROFILES["demo"])]
+    assert out["label"].tolist() == [entry.label for entry in more_context.entries(PROFILES["demo"])]
     changes = sum(before != after for before, after in itertools.pairwise(computed))
     assert changes == len(set(computed)) - 1 > 3
 
@@ -148,7 +149,7 @@ def test_a_profile_without_validation_regions_computes_features_of_its_places_on
     runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
-    features = more_context._features
-    monkeypatch.setattr(more_context, "_features", lambda *of: asked.append(of[-1]) or features(*of))
-    more_context.run_cell(SMOKE, Cell(more_context.COLOURS, 0, WIDE[:2], False, "random"))
+    features = more_context.features
+    monkeypatch.setattr(more_context, "features", lambda *of: asked.append(of[-1]) or features(*of))
+    more_context.GRID.rows(SMOKE, Entry(more_context.COLOURS, 0, WIDE[:2], False, "random"))
     assert set(asked) == {"test"}

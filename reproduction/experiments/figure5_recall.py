@@ -25,7 +25,7 @@ from reproduction.settings import Area, Profile, Query, Region
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 from selm.maps.mercator import to_tile
-from selm.maps.sphere import nearest
+from selm.maps.sphere import nearest_places
 from selm.views import DeviceAtlas
 
 VERSION = 1  # raise it when the numbers change
@@ -100,7 +100,7 @@ def gallery(profile: Profile, area: Area) -> pd.DataFrame:
 
 def spacing_m(table: pd.DataFrame) -> float:
     """Median distance in metres from a place of a gallery to the nearest other."""
-    distance, _ = nearest(table["lat"], table["lon"], table["lat"], table["lon"], k=2)
+    distance, _ = nearest_places(table["lat"], table["lon"], table["lat"], table["lon"], k=2)
     return float(np.median(distance[:, 1]))
 
 

@@ -88,7 +88,7 @@ def _make(profile: Profile) -> pd.DataFrame:
     else:
         table["price_yen_m2"] = interpolate(lat, lon, points)
         table["density"] = population.density_at(lat, lon, population.read_areas(data_file(POPULATION)))
-        distance, nearest = sphere.nearest(lat, lon, points["lat"], points["lon"])
+        distance, nearest = sphere.nearest_places(lat, lon, points["lat"], points["lon"])
         zone = points["zone"].to_numpy()[nearest[:, 0]]
         table["zone"] = np.where(distance[:, 0] <= figures.label_radius_m, zone, -1)
     size = profile.views.global_px

@@ -132,7 +132,7 @@ def _printed(printed: Mapping[_Key, float], setting: str, method: str, epochs: i
 def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, command: str | None = None) -> Html:
     """Where the numbers of a table come from: of each profile its commits, data, device and dates, and the one command.
 
-    command: by default ``selm table N --profile PROFILE`` (``figure N``, ``chapter NAME``) for the experiments.
+    command: by default ``python -m reproduction table N --profile PROFILE`` (``figure N``, ``chapter NAME``) for the experiments.
     """
     parts = [results] if isinstance(results, pd.DataFrame) else [part for part in results if part is not None]
     text = ""
@@ -149,7 +149,7 @@ def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, 
             names = sorted({str(name) for name in rows["experiment"]})
             verbs = [re.sub(r"^(table|figure)(?=\d)", r"\1 ", name) for name in names]
             verbs = [verb if " " in verb else f"chapter {verb}" for verb in verbs]
-            again = command or " && ".join(f"selm {verb} --profile {profile}" for verb in verbs)
+            again = command or " && ".join(f"python -m reproduction {verb} --profile {profile}" for verb in verbs)
             text += f'<p class="selm-foot">{" · ".join(facts)}<br>again: <code>{html.escape(again)}</code></p>'
     return Html(CSS + text)
 

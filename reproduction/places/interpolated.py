@@ -41,7 +41,7 @@ def interpolated_points(
     )  # fmt: skip
     table["split"] = "test"
     table["cell"] = splits.cell_of(table["lat"], table["lon"], maps.cell_degrees)
-    _, index = sphere.nearest(table["lat"], table["lon"], point_lat, point_lon)
+    _, index = sphere.nearest_places(table["lat"], table["lon"], point_lat, point_lon)
     table["nearest"] = index[:, 0]
     leaking = inverse_distance_mean(table["lat"], table["lon"], point_lat, point_lon, points["price"])
     table["price_leaking"] = leaking.astype(np.float32)

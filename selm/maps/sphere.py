@@ -15,7 +15,7 @@ def _unit_vectors(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
     return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
 
 
-def nearest(
+def nearest_places(
     lat: ArrayLike,
     lon: ArrayLike,
     to_lat: ArrayLike,
@@ -41,7 +41,7 @@ def within(lat: ArrayLike, lon: ArrayLike, of_lat: ArrayLike, of_lon: ArrayLike,
     """Whether each of N coordinates lies within `metres` of any of M others; bool (N,)."""
     if not np.size(np.asarray(of_lat)):
         return np.zeros(np.size(np.asarray(lat)), np.bool_)
-    distance, _ = nearest(lat, lon, of_lat, of_lon, radius_m=metres)
+    distance, _ = nearest_places(lat, lon, of_lat, of_lon, radius_m=metres)
     return np.asarray(distance[:, 0] <= metres)
 
 

@@ -143,14 +143,14 @@ class Mugs(Method):
         s, n = self.settings, batch.size
         with torch.no_grad():
             taught = self.teacher_encoder(batch.global_views[: 2 * n])
-            related = self.teacher_relation(taught, nearest(taught, self.teacher_memory, s.neighbours))
+            related = self.teacher_relation(taught, nearest_in_memory(taught, self.teacher_memory, s.neighbours))
             instance_target = F.normalize(self.teacher_instance_projector(taught).float(), dim=-1).view(2, n, -1)
             local_target = F.normalize(self.teacher_local_group_projector(related).float(), dim=-1).view(2, n, -1)
             logits = self.teacher_group_head(taught).float().view(2, n, -1)
             teacher = losses.soft_assignment(logits, s.teacher_temp, self.centre)
         wide = self.encoder(batch.global_views[2 * n :])
         features = torch.cat([wide, self.encoder(batch.local_views)]) if len(batch.local_views) else wide
-        group = self.relation(features, nearest(features, self.memory, s.neighbours))
+        group = self.relation(features, nearest_in_memory(features, self.memory, s.neighbours))
         out = {
             "instance": self._contrast(self.instance_head(features), instance_target, self.instance_queue),
             "local_group": self._contrast(self.local_group_head(group), local_target, self.group_queue),
@@ -211,7 +211,7 @@ class Mugs(Method):
 
 
 @torch.no_grad()
-def nearest(features: Tensor, memory: Tensor, k: int) -> Tensor:
+def nearest_in_memory(features: Tensor, memory: Tensor, k: int) -> Tensor:
     """The k entries of a memory (K, d) that are nearest by cosine to each feature (N, d): (N, k, d)."""
     cosines = F.normalize(features.detach().float(), dim=-1) @ F.normalize(memory, dim=-1).T
     return memory[cosines.topk(min(k, len(memory)), dim=-1).indices]

@@ -35,7 +35,7 @@ def test_a_published_encoder_is_found_in_place_of_training(
 
     shutil.rmtree(folder)
     with monkeypatch.context() as patch:
-        patch.setattr(encoders, "Trainer", None)  # nothing trains
+        patch.setattr(encoders, "make_trainer", None)  # nothing trains
         assert encoders.pretrained(SMOKE, "tile2vec", progress=False) == folder
     assert f"taken from {published}, not trained" in capsys.readouterr().err
     after = checkpoints.load_tensors(folder / "model.safetensors")[0]
@@ -46,7 +46,7 @@ def test_a_published_encoder_is_found_in_place_of_training(
     run = files.read_json(published / "run.json")
     run["config"]["pretraining"]["lr"] *= 2
     files.write_json(published / "run.json", run)
-    monkeypatch.setattr(encoders, "Trainer", None)
+    monkeypatch.setattr(encoders, "make_trainer", None)
     with pytest.raises(TypeError):
         encoders.pretrained(SMOKE, "tile2vec", progress=False)
 

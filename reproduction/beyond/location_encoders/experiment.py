@@ -37,7 +37,7 @@ from reproduction.settings import Profile
 from selm import checkpoints, distributed
 from selm.errors import InputError
 from selm.files import read_json
-from selm.maps.sphere import nearest
+from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
@@ -296,7 +296,7 @@ def embeddings(profile: Profile, run: Run, table: pd.DataFrame, *, progress: boo
         pairs = paired(profile, run.coverage)
         known = pairs.coordinates.numpy()
         k = min(profile.location_encoders.neighbours, len(known))
-        distance, near = nearest(table["lat"], table["lon"], known[:, 0], known[:, 1], k=k)
+        distance, near = nearest_places(table["lat"], table["lon"], known[:, 0], known[:, 1], k=k)
         weight = 1 / np.maximum(distance, 1.0)  # metres
         weight /= weight.sum(axis=1, keepdims=True)
         return np.einsum("nk,nkd->nd", weight, pairs.features.numpy()[near]).astype(np.float32)

@@ -23,6 +23,6 @@ def symmetric_info_nce(a: Tensor, b: Tensor, scale: Tensor | float, weights: Ten
     return (torch.logsumexp(logits, dim=1) + torch.logsumexp(logits, dim=0) - 2 * same).mean() / 2
 
 
-def distillation(predicted: Tensor, target: Tensor) -> Tensor:
+def embedding_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error between an embedding and the teacher's, (N, d) each; the teacher is not differentiated."""
     return (predicted.float() - target.detach().float()).square().mean()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from reproduction.beyond.location_encoders.encoder import LocationEncoder
-from reproduction.beyond.location_encoders.losses import distillation, symmetric_info_nce
+from reproduction.beyond.location_encoders.losses import embedding_error, symmetric_info_nce
 from selm.errors import InputError, unknown
 from selm.methods.base import Trainable, feature_spread
 from selm.optimisation import Optimisation
@@ -107,7 +107,7 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
         image = self.standardised(batch.features)
         out: dict[str, Tensor] = {}
         if self.objective == "distillation":
-            out["loss"] = distillation(embedding, image)
+            out["loss"] = embedding_error(embedding, image)
         else:
             weights = None if self.weigh is None else self.weigh(batch.coordinates, batch.features)
             scale = self.log_scale.clamp(max=math.log(100)).exp()

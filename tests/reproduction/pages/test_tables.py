@@ -88,7 +88,7 @@ def test_pages_ask_nothing_of_the_network() -> None:
 
 def test_footer_prints_the_one_command() -> None:
     text = tables.provenance_footer([results(), None, results("demo", stand_in=True)]).text
-    assert "selm table 1 --profile japan-cpu" in text
-    assert "selm table 1 --profile demo" in text
+    assert "python -m reproduction table 1 --profile japan-cpu" in text
+    assert "python -m reproduction table 1 --profile demo" in text
     assert "1234567" in text and "feed" in text and "2026-01-01" in text
     assert "stand-ins" in text

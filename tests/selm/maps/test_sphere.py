@@ -14,14 +14,14 @@ def test_nearest_agrees_with_all_distances(spread):
     rng = np.random.default_rng(0)
     lat, lon = rng.random((2, 40)) * spread
     to_lat, to_lon = rng.random((2, 25)) * spread
-    distance, index = sphere.nearest(lat, lon, to_lat, to_lon, k=3)
+    distance, index = sphere.nearest_places(lat, lon, to_lat, to_lon, k=3)
     all_m = haversine_m(lat[:, None], lon[:, None], to_lat, to_lon)
     assert np.array_equal(index, np.argsort(all_m, axis=1)[:, :3])
     np.testing.assert_allclose(distance, np.sort(all_m, axis=1)[:, :3], rtol=1e-6)
 
 
 def test_too_few_and_too_far():
-    distance, index = sphere.nearest([0.0], [0.0], [0.0, 1.0], [0.0, 0.0], k=3, radius_m=1000)
+    distance, index = sphere.nearest_places([0.0], [0.0], [0.0, 1.0], [0.0, 0.0], k=3, radius_m=1000)
     assert distance.tolist() == [[0.0, np.inf, np.inf]]
     assert index.tolist() == [[0, 0, 0]]
 

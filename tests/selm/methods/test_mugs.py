@@ -13,7 +13,7 @@ from synthetic import SETTINGS, VIEWS, SyntheticAtlas, method, sampler, trainer
 from torch import nn
 
 from selm.heads import RelationBlock
-from selm.methods.mugs import Mugs, nearest
+from selm.methods.mugs import Mugs, nearest_in_memory
 from selm.pretrain import Trainer
 from selm.views import ViewSampler, erased
 
@@ -109,8 +109,8 @@ def test_the_three_losses_are_the_papers(batch):
         taught = twin.teacher_encoder(batch.global_views[: 2 * n])
         wide = twin.encoder(batch.global_views[2 * n :])
         features = torch.cat([wide, twin.encoder(batch.local_views)])
-        near = twin.relation(features, nearest(features, twin.memory, 8))
-        taught_near = twin.teacher_relation(taught, nearest(taught, twin.teacher_memory, 8))
+        near = twin.relation(features, nearest_in_memory(features, twin.memory, 8))
+        taught_near = twin.teacher_relation(taught, nearest_in_memory(taught, twin.teacher_memory, 8))
         student = {"instance": twin.instance_head(features), "local_group": twin.local_group_head(near)}
         teacher = {
             "instance": F.normalize(twin.teacher_instance_projector(taught), dim=-1),
@@ -182,12 +182,12 @@ def test_a_local_group_is_what_a_transformer_block_makes_of_a_feature_and_its_ne
 
 def test_neighbours_are_those_of_largest_cosine():
     features, memory = torch.randn(4, 6, generator=generator()), 3 * torch.randn(20, 6, generator=generator(1))
-    found = nearest(features, memory, 3)
+    found = nearest_in_memory(features, memory, 3)
     for i in range(4):
         cosines = [(features[i] @ entry / features[i].norm() / entry.norm()).item() for entry in memory]
         best = sorted(range(20), key=lambda j: -cosines[j])[:3]
         assert torch.equal(found[i], memory[best])
-    assert nearest(features, memory[:2], 8).shape == (4, 2, 6)
+    assert nearest_in_memory(features, memory[:2], 8).shape == (4, 2, 6)
 
 
 def test_the_step_moves_teacher_queues_memories_and_centre():

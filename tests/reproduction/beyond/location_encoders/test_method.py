@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from reproduction.beyond.location_encoders.encoder import LocationConfig, LocationEncoder
 from reproduction.beyond.location_encoders.frame import Frame
-from reproduction.beyond.location_encoders.losses import distillation, symmetric_info_nce
+from reproduction.beyond.location_encoders.losses import embedding_error, symmetric_info_nce
 from reproduction.beyond.location_encoders.method import LocationMethod, PairBatch, PairedPlaces
 from selm import settings
 from selm.errors import InputError
@@ -51,10 +51,10 @@ def test_a_dropped_pair_sends_no_gradient() -> None:
     assert torch.isfinite(a.grad).all() and a.grad.abs().max() < 1e-6
 
 
-def test_distillation_by_hand() -> None:
+def test_embedding_error_by_hand() -> None:
     predicted = torch.tensor([[1.0, 2.0], [0.0, -1.0]])
     target = torch.tensor([[1.0, 0.0], [3.0, -1.0]], requires_grad=True)
-    loss = distillation(predicted.requires_grad_(), target)
+    loss = embedding_error(predicted.requires_grad_(), target)
     assert loss.item() == pytest.approx((4 + 9) / 4)
     loss.backward()
     assert target.grad is None

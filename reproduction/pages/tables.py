@@ -132,7 +132,8 @@ def _printed(printed: Mapping[_Key, float], setting: str, method: str, epochs: i
 def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, command: str | None = None) -> Html:
     """Where the numbers of a table come from: of each profile its commits, data, device and dates, and the one command.
 
-    command: by default ``python -m reproduction table N --profile PROFILE`` (``figure N``, ``chapter NAME``) for the experiments.
+    command: by default ``python -m reproduction table N --profile PROFILE`` (``figure N``, ``chapter NAME``) for the
+    experiments.
     """
     parts = [results] if isinstance(results, pd.DataFrame) else [part for part in results if part is not None]
     text = ""

@@ -9,8 +9,8 @@ In this order, within the time: the pretraining step against the peers (pretrain
 each change gains (profile_step.csv, ablation.csv), embedding with a ready atlas (embedding.csv, encoder_share.csv), and
 with the time that is left the profile's own runs: every row pretrained and its frozen features probed in Tables 1 and 2
 by several processes at once (`benchmarks.lane`), for `python -m reproduction publish`. A part that fails is named at
-the end with its log (OUT/logs), and the others still run. Called again with the same OUT it goes on: what is done is not
-repeated, trainings resume.
+the end with its log (OUT/logs), and the others still run. Called again with the same OUT it goes on: what is done is
+not repeated, trainings resume.
 """
 
 from __future__ import annotations

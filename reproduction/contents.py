@@ -20,6 +20,7 @@ from reproduction.experiments import (
     table1_table2,
     table3_land_cover,
     table4_detection,
+    tuning,
 )
 from reproduction.settings import Profile
 from selm.errors import InputError, unknown
@@ -40,6 +41,7 @@ FIGURES: dict[int, Callable[[Profile], pd.DataFrame]] = {
 # The chapters beyond the paper: their rows, computed where they are missing.
 CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
     "ablations": ablations.chapter,
+    "tuning": tuning.chapter,
     "surroundings": more_context.surroundings,
     "location-encoders": location_encoders.chapter,
     "image-to-location": geolocation.recall_against_area,
@@ -60,6 +62,7 @@ FINISHED_FIGURES: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]
 }
 FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "ablations": ablations.finished,
+    "tuning": tuning.finished,
     "surroundings": more_context.finished,
     "location-encoders": location_encoders.finished,
     "image-to-location": geolocation.finished,

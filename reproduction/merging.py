@@ -26,6 +26,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "figure5.csv": ("area", "query", "method", "seed"),
     "surroundings.csv": ("split", "setting", "method", "seed"),
     "ablations.csv": ("method", "variant", "seed"),
+    "tuning.csv": ("method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
     "location-encoders.csv": (
         "table", "target", "split", "position", "network", "objective", "coverage", "setting", "seed",

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
+from reproduction import titles
+from selm.errors import unknown
 from selm.settings import Pretraining, Views
 
 
@@ -253,6 +256,52 @@ class ImageToGPS:
     seeds: int = 1
 
 
+Fields = tuple[tuple[str, Any], ...]  # names of fields and their values
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is done differently: fields of a profile's `pretraining`, `views` or `maps`, or of a method's own settings.
+
+    `lr` multiplies the learning rate of `pretraining`.
+    """
+
+    name: str
+    pretraining: Fields = ()
+    views: Fields = ()
+    maps: Fields = ()
+    settings: Fields = ()
+    lr: float = 1.0
+
+    def of(self, profile: Profile) -> Profile:
+        """The profile with this change; raises InputError for a field that there is not."""
+        s = profile.pretraining
+        return dataclasses.replace(
+            profile, views=_changed(profile.views, self.views), maps=_changed(profile.maps, self.maps),
+            pretraining=_changed(dataclasses.replace(s, lr=self.lr * s.lr), self.pretraining),
+        )  # fmt: skip
+
+    def of_settings(self, settings: Any) -> Any:
+        """A method's own settings with this change; raises InputError for a field that there is not."""
+        return _changed(settings, self.settings)
+
+    def after(self, first: Change) -> Change:
+        """`first`, and on top of it this change."""
+        parts = {part: getattr(first, part) + getattr(self, part) for part in ("pretraining", "views", "settings")}
+        return Change(self.name, maps=self.maps, lr=first.lr * self.lr, **parts)
+
+
+AS_IT_IS = Change(titles.AS_IT_IS)
+
+
+def _changed(part: Any, fields: Fields) -> Any:
+    known = [field.name for field in dataclasses.fields(part)]
+    for name, _ in fields:
+        if name not in known:
+            raise unknown(f"field of {type(part).__name__}", name, known)
+    return dataclasses.replace(part, **dict(fields))
+
+
 @dataclass(frozen=True)
 class Ablations:
     """The sweep on the validation regions. Part of no other result's address."""
@@ -297,11 +346,25 @@ class Profile:
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     surroundings: Surroundings = field(default_factory=Surroundings)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
+    # (method, how it is pretrained otherwise than `pretraining` and `views` say): chosen by `experiments.tuning`
+    recipes: tuple[tuple[str, Change], ...] = ()
     folds: str = ""  # a fold file of its own (`reproduction.any_place`); else the committed one of its data set
 
     def seeds_of(self, method: str) -> int:
         """Number of pretraining seeds of a method."""
         return dict(self.seeds).get(method, 1)
+
+    def recipe_of(self, method: str) -> Change:
+        """How a method is pretrained."""
+        return dict(self.recipes).get(method, AS_IT_IS)
+
+    def with_recipe(self, method: str, change: Change) -> Profile:
+        """The same, but `method` is pretrained with this change and no other; maps change for every method."""
+        others = tuple((name, one) for name, one in self.recipes if name != method)
+        recipe = dataclasses.replace(change, maps=())
+        changed = dataclasses.replace(self, maps=_changed(self.maps, change.maps), recipes=(*others, (method, recipe)))
+        recipe.of(changed)  # a field that there is not is refused here
+        return changed
 
     def times(self, n: int) -> Profile:
         """The same, but `n` times the places to pretrain on and the images seen."""

@@ -270,14 +270,17 @@ def view_sampler(
 
 def make_trainer(
     method: str, encoder: EncoderConfig, sampler: ViewSampler, settings: Pretraining, seed: int, device: torch.device,
-    *, compiled: str | None = None,
+    *, own: Any = None, compiled: str | None = None,
 ) -> Trainer[Any, Any]:  # fmt: skip
-    """A method by name around a new encoder; encoder and heads are drawn from `seed`. `compiled` as in `Trainer`."""
+    """A method by name around a new encoder; encoder and heads are drawn from `seed`.
+
+    `own` takes the place of the method's own settings; `compiled` as in `Trainer`.
+    """
     zooms = methods.get_method(method).zooms
     made = new_encoder(dataclasses.replace(encoder, context_zooms=zooms[1:]), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the heads
-        built = methods.build(method, made, settings, encoder.image_px)
+        built = methods.build(method, made, settings, encoder.image_px, own)
     return Trainer(built, sampler, settings, seed, device, compiled=compiled)
 
 

@@ -28,6 +28,7 @@ from selm import distributed, files, methods
 from selm.distributed import device
 from selm.encoder import EncoderConfig, MapEncoder, new_encoder
 from selm.pretrain import PARENT_STEP, make_trainer, pretrain, view_sampler
+from selm.settings import Pretraining, Views
 from selm.views import DeviceAtlas, ViewSampler, pixel_statistics
 
 VERSION = 2  # of pretraining, for all methods
@@ -55,23 +56,33 @@ def encoder_config(profile: Profile) -> EncoderConfig:
     )  # fmt: skip
 
 
-@remembered(maxsize=1)
 def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
-    """Views of the pretraining places, on the device; the last one made is kept in memory.
+    """Views of the pretraining places, on the device.
 
-    The atlas holds the profile's zoom and its parent's, and `more_zooms`.
+    The atlas holds the profile's zoom and its parent's, and `more_zooms`; the last one loaded is kept in memory.
     """
+    s = profile.pretraining
+    # what the places and maps depend on, and nothing else: rows that are trained otherwise share them
+    like = dataclasses.replace(
+        profile, recipes=(), views=Views(global_px=profile.views.global_px),
+        pretraining=Pretraining(n_locations=s.n_locations, density_classes=s.density_classes),
+    )  # fmt: skip
+    atlas, further = _maps_on_device(like, more_zooms)
+    return view_sampler(atlas, pretraining_places(profile), encoder_config(profile), profile.views, s, further)
+
+
+@remembered(maxsize=1)
+def _maps_on_device(profile: Profile, more_zooms: tuple[int, ...]) -> tuple[DeviceAtlas, dict[int, DeviceAtlas]]:
     on = str(device())
-    table, config = pretraining_places(profile), encoder_config(profile)
+    table, zoom = pretraining_places(profile), profile.maps.zooms[0]
     near_places = table["lat"].to_numpy(), table["lon"].to_numpy()
     own = profile_zooms(profile)
-    zooms = tuple(dict.fromkeys(z for z in (config.zoom, config.zoom - PARENT_STEP, *more_zooms) if z in own))
+    zooms = tuple(dict.fromkeys(z for z in (zoom, zoom - PARENT_STEP, *more_zooms) if z in own))
     further = {
         z: DeviceAtlas(list(atlases_at(profile, z, "pretrain").values()), (z,), on, near=near_places)
         for z in more_zooms if z not in own
     }  # fmt: skip
-    atlas = DeviceAtlas(list(atlases(profile, "pretrain").values()), zooms, on, near=near_places)
-    return view_sampler(atlas, table, config, profile.views, profile.pretraining, further)
+    return DeviceAtlas(list(atlases(profile, "pretrain").values()), zooms, on, near=near_places), further
 
 
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
@@ -80,16 +91,17 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
     Kinds of device differ by rounding, so the one it is trained on counts. Where a run has been finished on another
     kind and none on this one, it is that run: what a GPU trained can be probed and drawn anywhere.
     """
-    recipe = methods.get_method(method)
+    recipe, change = methods.get_method(method), profile.recipe_of(method)
+    own = change.of(profile)
     config = {
         "method": method,
-        "settings": dataclasses.asdict(recipe.settings),
+        "settings": dataclasses.asdict(change.of_settings(recipe.settings)),
         "version": [VERSION, recipe.version],
         "profile": profile.name,
         "seed": seed,
         "encoder": dataclasses.asdict(encoder_config(profile)),
-        "views": dataclasses.asdict(profile.views),
-        "pretraining": dataclasses.asdict(profile.pretraining),
+        "views": dataclasses.asdict(own.views),
+        "pretraining": dataclasses.asdict(own.pretraining),
         "data": table_fingerprint(locations(profile)),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, recipe.zooms, "pretrain"),
@@ -149,9 +161,12 @@ def pretrained(
             if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
                 return found
     zooms = rows.zooms_of(method)
+    change = profile.recipe_of(method)
+    trained = change.of(profile)
     trainer = make_trainer(
-        method, encoder_config(profile), sampler(profile, zooms), profile.pretraining, seed, device(), compiled=compiled
-    )
+        method, encoder_config(profile), sampler(trained, zooms), trained.pretraining, seed, device(),
+        own=change.of_settings(methods.get_method(method).settings), compiled=compiled,
+    )  # fmt: skip
     with torch.enable_grad():  # also where whoever wants the encoder is not differentiating
         return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 

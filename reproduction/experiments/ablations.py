@@ -11,10 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +24,7 @@ from reproduction import titles
 from reproduction.computed import encoders, frozen_features, place_tables, store
 from reproduction.places import splits
 from reproduction.results import computed_once, origin, read_csv
-from reproduction.settings import Profile
+from reproduction.settings import AS_IT_IS, Change, Profile
 from selm import distributed, methods
 from selm.encoder import new_encoder
 from selm.errors import InputError, unknown
@@ -42,79 +40,55 @@ SWEPT = ("dino", "gps_selm")
 LOSSES = ("cl", "price", "density", "coordinates", "rec", "clust")
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One try: fields of the profile's `pretraining`, `views` or `maps` that differ; `lr` multiplies the rate."""
-
-    name: str
-    pretraining: Mapping[str, Any] = field(default_factory=dict)
-    views: Mapping[str, Any] = field(default_factory=dict)
-    maps: Mapping[str, Any] = field(default_factory=dict)
-    lr: float = 1.0
-
-    def of(self, profile: Profile, share: float | None = None) -> Profile:
-        """The profile with this variant's fields, and a share of its images (by default the sweep's).
-
-        Raises InputError for a field that there is not.
-        """
-        share = profile.ablations.share if share is None else share
-        parts: dict[str, Any] = {}
-        for part in ("pretraining", "views", "maps"):
-            changes = dict(getattr(self, part))
-            if part == "pretraining":
-                images = round(share * profile.pretraining.images)
-                changes = {"images": images, "lr": self.lr * profile.pretraining.lr, **changes}
-            known = {f.name for f in dataclasses.fields(getattr(profile, part))}
-            for name in changes:
-                if name not in known:
-                    raise unknown(f"field of {part}", name, known)
-            parts[part] = dataclasses.replace(getattr(profile, part), **changes)
-        return dataclasses.replace(profile, **parts)
-
-
-AS_IT_IS = Variant(titles.AS_IT_IS)
 COMMON = (
-    Variant("footprint of a zoom-16 tile", maps={"zooms": (16, 15)}),
-    Variant("no local crops", views={"n_local": 0}),
-    Variant("K = 1024", {"out_dim": 1024}),
-    Variant("no centring", {"centre_momentum": None}),
-    Variant("teacher with moving BatchNorm statistics", {"teacher_batch_statistics": False}),
-    Variant("places drawn uniformly", {"alpha_priority": 0.0}),
-    Variant("learning rate × 2", lr=2.0),
-    Variant("learning rate × ½", lr=0.5),
-    Variant("momentum from 0.996", {"teacher_momentum": (0.996, 1.0)}),
+    Change("footprint of a zoom-16 tile", maps=(("zooms", (16, 15)),)),
+    Change("no local crops", views=(("n_local", 0),)),
+    Change("K = 1024", (("out_dim", 1024),)),
+    Change("no centring", (("centre_momentum", None),)),
+    Change("teacher with moving BatchNorm statistics", (("teacher_batch_statistics", False),)),
+    Change("places drawn uniformly", (("alpha_priority", 0.0),)),
+    Change("learning rate × 2", lr=2.0),
+    Change("learning rate × ½", lr=0.5),
+    Change("momentum from 0.996", (("teacher_momentum", (0.996, 1.0)),)),
 )
-OWN: dict[str, tuple[Variant, ...]] = {
+OWN: dict[str, tuple[Change, ...]] = {
     "gps_selm": (
-        Variant("α = 1 (geo)", {"alpha": 1.0}),
-        Variant("γ = 1 (clustering)", {"gamma": 1.0}),
-        Variant("β = 1 (reconstruction)", {"beta": 1.0}),
-        Variant("α = 0.1 (geo)", {"alpha": 0.1}),
-        Variant("γ = 0.1 (clustering)", {"gamma": 0.1}),
-        Variant("β = 0.1 (reconstruction)", {"beta": 0.1}),
-        Variant("64 prototypes", {"prototypes": 64}),
-        Variant("p_div centres the teacher only", {"cluster_centre_student": False}),
+        Change("α = 1 (geo)", (("alpha", 1.0),)),
+        Change("γ = 1 (clustering)", (("gamma", 1.0),)),
+        Change("β = 1 (reconstruction)", (("beta", 1.0),)),
+        Change("α = 0.1 (geo)", (("alpha", 0.1),)),
+        Change("γ = 0.1 (clustering)", (("gamma", 0.1),)),
+        Change("β = 0.1 (reconstruction)", (("beta", 0.1),)),
+        Change("64 prototypes", (("prototypes", 64),)),
+        Change("p_div centres the teacher only", (("cluster_centre_student", False),)),
     ),
     "dino": (
-        Variant("teacher temperature 0.04 throughout", {"teacher_temp": (0.04, 0.04)}),
-        Variant("teacher temperature 0.07 throughout", {"teacher_temp": (0.07, 0.07)}),
-        Variant("student temperature 0.2", {"student_temp": 0.2}),
-        Variant("weight decay 0.04 throughout", {"weight_decay": (0.04, 0.04)}),
-        Variant("K = 64", {"out_dim": 64}),
-        Variant("bottleneck of 64", {"head_bottleneck": 64}),
-        Variant("global crops from 20 % of the image", views={"global_area": (0.2, 1.0)}),
-        Variant("no zooming of views", views={"zoom": (1.0, 1.0)}),
+        Change("teacher temperature 0.04 throughout", (("teacher_temp", (0.04, 0.04)),)),
+        Change("teacher temperature 0.07 throughout", (("teacher_temp", (0.07, 0.07)),)),
+        Change("student temperature 0.2", (("student_temp", 0.2),)),
+        Change("weight decay 0.04 throughout", (("weight_decay", (0.04, 0.04)),)),
+        Change("K = 64", (("out_dim", 64),)),
+        Change("bottleneck of 64", (("head_bottleneck", 64),)),
+        Change("global crops from 20 % of the image", views=(("global_area", (0.2, 1.0)),)),
+        Change("no zooming of views", views=(("zoom", (1.0, 1.0)),)),
     ),
 }
 
 
-def tries(method: str) -> tuple[Variant, ...]:
+def tries(method: str) -> tuple[Change, ...]:
     """The tries of a method that is swept: as it is, then one of its own and one of both methods' in turn, those that
     promise most first. Raises InputError for another method."""
     if method not in SWEPT:
         raise unknown("swept method", method, SWEPT)
     turns = itertools.zip_longest(OWN[method], COMMON)
     return (AS_IT_IS, *(variant for turn in turns for variant in turn if variant is not None))
+
+
+def tried(profile: Profile, method: str, change: Change, share: float) -> Profile:
+    """The profile in which a method is pretrained with a change on top of its recipe, on a share of the images."""
+    s = profile.pretraining
+    short = dataclasses.replace(profile, pretraining=dataclasses.replace(s, images=round(share * s.images)))
+    return short.with_recipe(method, change.after(profile.recipe_of(method)))
 
 
 def scored(
@@ -134,7 +108,7 @@ def scored(
     return ridge(x, places["price"].to_numpy(float), BufferedFolds(fold, near))
 
 
-def file_of(profile: Profile, variant: Variant, method: str, seed: int, *, tuned: bool = False) -> Path:
+def file_of(profile: Profile, variant: Change, method: str, seed: int, *, tuned: bool = False) -> Path:
     """Where a try's rows are kept (with `tuned`, those of the test region), whether or not it has been made."""
     parts = {
         "from": encoders.pretraining_config(profile, method, seed), "variant": dataclasses.asdict(variant),
@@ -153,13 +127,13 @@ def _test_set(profile: Profile) -> str:
 
 
 def run(
-    profile: Profile, variant: Variant, method: str, seed: int = 0, *, tuned: bool = False, progress: bool = True
+    profile: Profile, variant: Change, method: str, seed: int = 0, *, tuned: bool = False, progress: bool = True
 ) -> pd.DataFrame:  # fmt: skip
     """One try, trained and scored where it is not there yet: a row a trial. `tuned`: with all of the profile's images,
     and in the test region."""
 
     def make() -> pd.DataFrame:
-        changed = variant.of(profile, 1.0 if tuned else None)
+        changed = tried(profile, method, variant, 1.0 if tuned else profile.ablations.share)
         folder = encoders.pretrained(changed, method, seed, progress=progress)
         last = pd.read_csv(folder / "metrics.csv").iloc[-1]
         target_set = _test_set(profile) if tuned else "validation"
@@ -179,7 +153,7 @@ def run(
     return computed_once(file_of(profile, variant, method, seed, tuned=tuned), make)
 
 
-def chosen(rows: pd.DataFrame) -> dict[str, Variant]:
+def chosen(rows: pd.DataFrame) -> dict[str, Change]:
     """The try of each method that gains most over the method as it is in the validation regions, by the rows of a
     sweep; the method as it is where none gains more than seeds do by chance (or chance is not known)."""
     table = summary(rows)
@@ -202,7 +176,7 @@ def tuned(profile: Profile, rows: pd.DataFrame, *, progress: bool = True) -> pd.
     return pd.concat(parts, ignore_index=True)
 
 
-def planned(profile: Profile, which: Iterable[str] = SWEPT) -> list[tuple[str, Variant, int]]:
+def planned(profile: Profile, which: Iterable[str] = SWEPT) -> list[tuple[str, Change, int]]:
     """(method, try, seed) of the whole sweep, the methods in turn; the method as it is by several seeds."""
     seeds = [(method, AS_IT_IS, seed) for seed in range(1, profile.ablations.seeds) for method in which]
     turns = zip(*([(method, variant, 0) for variant in tries(method)] for method in which), strict=True)
@@ -256,13 +230,13 @@ def said(table: pd.DataFrame) -> list[str]:
     """What `summary`'s table says, a sentence a method: the tries that differ by more than seeds do."""
     out = []
     for method, part in table.groupby("method", sort=False):
-        tried = part[part["variant"] != AS_IT_IS.name]
+        others = part[part["variant"] != AS_IT_IS.name]
         own, chance = part[part["variant"] == AS_IT_IS.name].iloc[0], float(part["chance"].iloc[0])
-        better, worse = tried[tried["gain"] > chance], tried[tried["gain"] < -chance]
+        better, worse = others[others["gain"] > chance], others[others["gain"] < -chance]
         best = ", ".join(f"{row['variant']} ({row['gain']:+.3f})" for _, row in better.nlargest(3, "gain").iterrows())
         out.append(
             f"**{titles.title_of(str(method))}** as it is: {own['mean']:.3f}; runs that differ by seed alone lie "
-            f"within ± {chance:.3f}. Of {len(tried)} tries {len(better)} gain more than that"
+            f"within ± {chance:.3f}. Of {len(others)} tries {len(better)} gain more than that"
             f"{f' ({best})' if best else ''}, {len(worse)} lose more."
         )
     return out

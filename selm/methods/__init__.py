@@ -62,7 +62,10 @@ def get_method(name: str) -> Recipe:
     raise unknown("method", name, METHODS)
 
 
-def build(name: str, encoder: MapEncoder, settings: Pretraining, image_px: int) -> Method:
-    """The method `name` around `encoder`, for images of `image_px` pixels; InputError for an unknown name."""
+def build(name: str, encoder: MapEncoder, settings: Pretraining, image_px: int, own: Any = None) -> Method:
+    """The method `name` around `encoder`, for images of `image_px` pixels; InputError for an unknown name.
+
+    `own` takes the place of the method's own settings.
+    """
     recipe = get_method(name)
-    return recipe.builder(encoder, settings, recipe.settings, image_px)
+    return recipe.builder(encoder, settings, recipe.settings if own is None else own, image_px)

@@ -42,7 +42,7 @@ def test_both_methods_get_as_many_tries_and_each_changes_one_field() -> None:
     seen = set()
     for name in ablations.SWEPT:
         for variant in ablations.tries(name):
-            profile = variant.of(JAPAN)
+            profile = variant.of(ablations.tried(JAPAN, "dino", ablations.AS_IT_IS, JAPAN.ablations.share))
             fields = changed(profile)
             assert len(fields) == (0 if variant is ablations.AS_IT_IS else 1), variant.name
             assert profile.pretraining.images == 50_000
@@ -86,7 +86,7 @@ def as_leaf(leaves: list[torch.Tensor], module: object, inputs: object, output: 
 
 def test_a_field_that_there_is_not_is_named() -> None:
     with pytest.raises(InputError, match="out_dim"):
-        ablations.Variant("typo", {"outdim": 3}).of(JAPAN)
+        ablations.Change("typo", (("outdim", 3),)).of(JAPAN)
 
 
 def test_gradient_norms_are_those_of_the_features() -> None:
@@ -141,7 +141,7 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
     trained: list[tuple[int, float]] = []
 
     def pretrained(profile: settings.Profile, name: str, seed: int, *, progress: bool = True) -> Path:
-        trained.append((profile.pretraining.images, profile.pretraining.gamma))
+        trained.append((profile.pretraining.images, profile.recipe_of(name).of(profile).pretraining.gamma))
         folder = tmp_path / f"run-{len(trained)}"
         folder.mkdir()
         pd.DataFrame({"feature_spread": [0.5], "collapse": [""]}).to_csv(folder / "metrics.csv", index=False)
@@ -152,7 +152,9 @@ def test_a_try_is_judged_on_the_validation_regions_alone_and_once(
         assert (table["target_set"] == ("hokkaido" if tuned else "validation")).all()
         assert len(table) == (50 if tuned else 150)
         noise = np.random.default_rng(1).normal(size=(len(table), 4))
-        return np.column_stack([table["price"] * (2.0 if profile.pretraining.gamma == 1.0 else 0.0), noise])
+        return np.column_stack(
+            [table["price"] * (2.0 if profile.recipe_of(name).of(profile).pretraining.gamma == 1.0 else 0.0), noise]
+        )
 
     monkeypatch.setattr(place_tables, "points", lambda profile: points)
     monkeypatch.setattr(place_tables, "points_key", lambda profile: "0" * 12)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from reproduction.any_place.site import load_site
 from reproduction.settings import (
     Area,
     Detection,
@@ -25,6 +24,7 @@ from reproduction.settings import (
     SampleSize,
     Surroundings,
 )
+from reproduction.sites import load_site
 from selm.errors import unknown
 from selm.settings import SMALL, Pretraining, Views
 

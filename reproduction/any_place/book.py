@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reproduction import contents, notebooks, paths, report
-from reproduction.any_place import making, site
+from reproduction import contents, notebooks, paths, report, sites
+from reproduction.any_place import making
 from reproduction.data import registry
 from reproduction.settings import Profile
 from selm.errors import InputError
@@ -62,7 +62,7 @@ def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bo
 def publish(profile: Profile, results: pd.DataFrame) -> Path:
     """Write a site's results to data/results/places, for the book to show: the rows of the closed form and of the
     practitioner's models."""
-    about = site.describe(profile.name)
+    about = sites.describe(profile.name)
     kept = results[results["setting"].isin(["frozen-closed", "practitioner"])]
     kept = kept.assign(place=about["title"], scale=about["scale"], map_attribution=about["attribution"])
     return report.write_results(kept, paths.repository() / "data" / "results" / "places" / f"{profile.name}.csv")
@@ -70,7 +70,7 @@ def publish(profile: Profile, results: pd.DataFrame) -> Path:
 
 def write_pages(profile: Profile, folder: Path) -> Path:
     """The pages of a site's book, not filled yet, in `folder`: those of `CHAPTERS`, and a first page that names it."""
-    about = site.describe(profile.name)
+    about = sites.describe(profile.name)
     book = paths.repository() / "book"
     if folder.exists():
         shutil.rmtree(folder)
@@ -101,7 +101,7 @@ def _quoted(text: str) -> str:
 def _first_page(profile: Profile, about: dict[str, Any]) -> str:
     bounds: BBox = about["bounds"]
     west, south, east, north = bounds
-    cut = site.Cut(**about["cut"])
+    cut = sites.Cut(**about["cut"])
     kind = (
         "**Stand-ins computed from the map itself**: no official land prices and census areas cover the place. Scores "
         "on them say that everything runs, and nothing about prices or people."
@@ -152,7 +152,7 @@ def summarise(profile: Profile, results: pd.DataFrame) -> str:
     shown = report.summarise(results)
     shown = shown[(shown["split"] == "blocks") & shown["target"].isin(["l01", "area_type"])]
     shown = shown[shown["setting"].isin(["frozen-closed", "practitioner"]) & shown["metric"].isin(["mse", "top1"])]
-    title = site.describe(profile.name)["title"]
+    title = sites.describe(profile.name)["title"]
     kind = "stand-in labels" if profile.stand_ins else "official labels"
     columns = ["experiment", "method", "setting", "metric", "mean", "sd", "n"]
     table = shown[columns].round(3).to_string(index=False)

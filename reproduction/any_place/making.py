@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reproduction import paths
-from reproduction.any_place.site import Cut, site_profile, sites_folder
 from reproduction.places import splits
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile
+from reproduction.sites import Cut, site_profile, sites_folder
 from selm.errors import InputError, unknown
 from selm.files import write_text
 from selm.maps.mercator import BBox, haversine_m

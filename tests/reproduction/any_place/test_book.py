@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reproduction import report
-from reproduction.any_place import book, site
+from reproduction import report, sites
+from reproduction.any_place import book
 from reproduction.cli import main
 from reproduction.data import registry
 from selm.errors import InputError
@@ -107,9 +107,9 @@ def test_published_rows_carry_the_place_and_its_attribution(
     kotka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # type: ignore[no-untyped-def]
     profile, results = kotka
-    about = site.describe(profile.name)
+    about = sites.describe(profile.name)
     monkeypatch.setattr(book.paths, "repository", lambda: tmp_path)
-    monkeypatch.setattr(site, "describe", lambda name: about)
+    monkeypatch.setattr(sites, "describe", lambda name: about)
     rows = report.read_results(book.publish(profile, results))
     assert set(rows["place"]) == {'Kotka "harbour"'}
     assert set(rows["map_attribution"]) == {"© OpenStreetMap contributors"}

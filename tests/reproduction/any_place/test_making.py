@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from reproduction.any_place import making, site
+from reproduction import sites
+from reproduction.any_place import making
 from reproduction.places import splits
 from reproduction.profiles import PROFILES, get_profile
 from selm.errors import InputError
@@ -100,12 +101,12 @@ def test_a_place_is_a_profile_at_some_scale(extract):
     assert (pretrain[0].bbox[1], test[0].bbox[3]) == (BOUNDS[1], BOUNDS[3])
     height = haversine_m(47.1, 9.5, 47.1 + profile.maps.cell_degrees, 9.5)
     assert 0 < profile.maps.buffer_m <= min(1000, 0.16 * height)
-    assert site.is_site(profile) and not site.is_site(PROFILES["smoke"])
+    assert sites.is_site(profile) and not sites.is_site(PROFILES["smoke"])
 
 
 def test_it_is_found_again_by_its_name(extract):
     profile = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
-    assert get_profile(profile.name) == profile == site.load_site(profile.name, PROFILES)
+    assert get_profile(profile.name) == profile == sites.load_site(profile.name, PROFILES)
     again = making.make_site("x.osm.pbf", "Liechtenstein", scale="smoke")
     assert again == profile
     assert making.make_site("x.osm.pbf", "Liechtenstein", scale="demo").name != profile.name
@@ -234,7 +235,7 @@ def test_real_extracts(real, path, line, tmp_path, monkeypatch):
     source = real(path)
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))
     profile = making.make_site(source, "Here", scale="smoke")
-    cut = site.describe(profile.name)["cut"]
+    cut = sites.describe(profile.name)["cut"]
     assert (cut["along"], cut["at"], cut["cell_degrees"]) == line
     assert profile.stand_ins
     description = json.loads((tmp_path / "places" / f"{profile.name}.json").read_text())

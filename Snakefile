@@ -48,10 +48,10 @@ rule all:
         f"{GRID}/book.done",
 
 
-rule locations:
+rule places:
     # atlases and labels, once, before the pretrainings that share them
     output:
-        touch(f"{GRID}/locations.done"),
+        touch(f"{GRID}/places.done"),
     params:
         library=LIBRARY,
     retries: 2
@@ -60,12 +60,12 @@ rule locations:
         runtime=longer(120),
         mem_mb=16000,
     shell:
-        "{REPRODUCTION} locations --profile {PROFILE.name}"
+        "{REPRODUCTION} places --profile {PROFILE.name}"
 
 
 rule pretrain:
     input:
-        f"{GRID}/locations.done",
+        f"{GRID}/places.done",
     output:
         touch(f"{GRID}/pretrain/{{method}}-{{seed}}.done"),
     params:

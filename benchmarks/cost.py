@@ -139,7 +139,7 @@ def estimate(
         how = f"assumed, not measured: {ASSUMED[0]:.0%} of {ASSUMED[1] / 1e12:.0f} TFLOP/s (an H200 in bfloat16)"
         row("on GPUs, at the goal", assumed, "GPU-hours", how)
         row("energy on GPUs, at the goal", assumed * 700 * PUE / 1000, "kWh", f"700 W a GPU, PUE {PUE} (assumed)")
-    tiles = profile.pretraining.n_locations / 0.7  # 70 % of the places are pretrained on (section 4)
+    tiles = profile.pretraining.n_places / 0.7  # 70 % of the places are pretrained on (section 4)
     sizes = block_bytes(profile.maps.tile_px)
     if sizes:
         blocks = math.ceil(tiles / 256)

@@ -74,7 +74,7 @@ def scaled(name: str, like: str | None) -> Profile:
         return profile
     other, own = get_profile(like), profile.pretraining
     settings = dataclasses.replace(
-        other.pretraining, n_locations=own.n_locations, density_classes=own.density_classes
+        other.pretraining, n_places=own.n_places, density_classes=own.density_classes
     )  # fmt: skip
     return dataclasses.replace(profile, encoder=other.encoder, views=other.views, pretraining=settings)
 

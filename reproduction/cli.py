@@ -30,14 +30,13 @@ Publish = Annotated[bool, typer.Option("--publish", help="write data/results/PRO
 
 
 @app.command()
-def locations(profile: ProfileName) -> None:
+def places(profile: ProfileName) -> None:
     """Draw a profile's maps and make its tables of places."""
     from reproduction.computed import place_tables
 
     chosen = _profile(profile)
-    typer.echo(
-        f"{len(place_tables.locations(chosen))} places to pretrain on, {len(place_tables.points(chosen))} with labels"
-    )
+    sampled, labelled = place_tables.sampled_places(chosen), place_tables.points(chosen)
+    typer.echo(f"{len(sampled)} places to pretrain on, {len(labelled)} with labels")
 
 
 @app.command()
@@ -154,12 +153,12 @@ def reproduce(
     """Run Tables 1 and 2 on any place, and fill a book that names it."""
     from reproduction.any_place import book
 
-    made = book.site_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
+    made = book.make_site_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
     typer.echo(f"profile {made.name}")
     results = book.tables(made, None if methods is None else methods.split(","))
-    typer.echo(book.summarise(made, results))
+    typer.echo(book.summary_text(made, results))
     if publish:
-        typer.echo(book.publish(made, results))
+        typer.echo(book.publish_site(made, results))
     if methods is None:
         typer.echo(book.make_book(made))
 
@@ -181,7 +180,7 @@ def data(
     if as_json:
         import json
 
-        records = [registry.describe(data_set) for data_set in registry.DATA_SETS.values()]
+        records = [registry.record_of(data_set) for data_set in registry.DATA_SETS.values()]
         typer.echo(json.dumps(records, indent=1, ensure_ascii=False))
     else:
         typer.echo(registry.listing())
@@ -202,7 +201,7 @@ def data_get(
     if name == "japan-2017":
         if year or area:
             raise InputError("japan-2017: comes in one edition and one piece; leave --year and --area out")
-        for path in japan_2017.build(clones=clones):
+        for path in japan_2017.build_files(clones=clones):
             typer.echo(path)
     elif clones:
         raise InputError(f"{name}: --clones is for japan-2017 only")

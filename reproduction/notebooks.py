@@ -160,7 +160,7 @@ class _Bars:
         self.stream.flush()
 
 
-def run(source: Path, target: Path, profile: str) -> None:
+def run_notebook(source: Path, target: Path, profile: str) -> None:
     """Run the notebook `source` with `profile` and write it to `target`, which appears only when every cell ran.
 
     Raises InputError when a cell fails; the unfinished notebook is then kept beside `target`'s folder for a look.
@@ -208,7 +208,7 @@ def fill(profile: str, book: Path, into: Path) -> list[Path]:
         if target.exists() and stamp.exists() and stamp.read_text() == key:
             continue
         print(f"filling {source.name} (profile {profile})", file=sys.stderr, flush=True)
-        run(source, target, profile)
+        run_notebook(source, target, profile)
         stamp.parent.mkdir(parents=True, exist_ok=True)
         stamp.write_text(key)
         done.append(target)

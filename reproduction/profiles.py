@@ -72,7 +72,7 @@ PROFILES: dict[str, Profile] = {
             views=Views(global_px=32, local_px=16, n_local=2),
             pretraining=dataclasses.replace(
                 SMALL,
-                n_locations=96,
+                n_places=96,
                 images=96,
                 batch=16,
                 head_hidden=32,
@@ -152,7 +152,7 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                SMALL, n_locations=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
+                SMALL, n_places=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
             ),
             probing=Probing(
                 epochs=(1, 2, 4),
@@ -256,7 +256,7 @@ PROFILES: dict[str, Profile] = {
             maps=Maps(tile_px=64),
             views=Views(global_px=64, local_px=32),
             pretraining=Pretraining(
-                n_locations=20_000, images=270_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
+                n_places=20_000, images=270_000, teacher_momentum=(0.99, 1.0), checkpoint_every=1_000
             ),
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
@@ -279,7 +279,7 @@ PROFILES: dict[str, Profile] = {
             purpose="the paper's own scale: all Japan, 100 epochs; defined and costed, not run here",
             regions=_JAPAN,
             stand_ins=False,
-            pretraining=Pretraining(n_locations=6_247_045, images=624_704_500),  # 70 % of 8,924,351, 100 epochs
+            pretraining=Pretraining(n_places=6_247_045, images=624_704_500),  # 70 % of 8,924,351, 100 epochs
         ),
     )
 }

@@ -110,7 +110,7 @@ Map images around a coordinate → embedding:
     selm embed coords.csv --model data/encoders/{profile.name}/{name} --map SOURCE -o out.parquet
 
 - {encoder["arch"]}, {encoder["width"]:g} times as wide, images of {encoder["image_px"]} px{scale}
-- trained on {pretraining["n_locations"]:,} places of {regions}, {run["images"]:,} images seen
+- trained on {pretraining["n_places"]:,} places of {regions}, {run["images"]:,} images seen
 - commit {run["commit"]}, {run["date"]}, {run["device"]}, torch {run["torch"]}
 - maps: {credit}; labels: {labels}
 - `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them

@@ -369,7 +369,7 @@ class Profile:
     def times(self, n: int) -> Profile:
         """The same, but `n` times the places to pretrain on and the images seen."""
         s = self.pretraining
-        longer = dataclasses.replace(s, n_locations=n * s.n_locations, images=n * s.images)
+        longer = dataclasses.replace(s, n_places=n * s.n_places, images=n * s.images)
         return dataclasses.replace(self, pretraining=longer)
 
     def regions_for(self, role: str) -> tuple[Region, ...]:

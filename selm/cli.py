@@ -16,7 +16,7 @@ import typer
 from selm.errors import DISK_FULL, InputError
 
 # verbs that people look for here
-_REPRODUCTION = ("table", "figure", "chapter", "publish", "reproduce", "data", "profiles", "locations", "methods")
+_REPRODUCTION = ("table", "figure", "chapter", "publish", "reproduce", "data", "profiles", "places", "methods")
 
 app = typer.Typer(
     name="selm",

@@ -310,7 +310,7 @@ def fit(
     views = views or Views(global_px=encoder.image_px, local_px=encoder.image_px // 2)
     if views.global_px != encoder.image_px:
         raise InputError(f"views of {views.global_px} px for an encoder of images of {encoder.image_px} px")
-    settings = dataclasses.replace(settings, n_locations=len(places))
+    settings = dataclasses.replace(settings, n_places=len(places))
     with torch.device("meta"):
         needed = methods.build(method, MapEncoder(encoder), settings, encoder.image_px).needs
     table = _checked_places(places, method, needed, settings.density_classes)

@@ -26,7 +26,7 @@ class Views:
 class Pretraining:
     """How long and how fast, and the numbers of DINO and GPS-SELM."""
 
-    n_locations: int = 200_000
+    n_places: int = 200_000
     images: int = 20_000_000  # images seen; steps = images // batch
     batch: int = 256  # section 4
     lr: float = 5e-4  # section 4; scaled by batch / 256 as in DINO
@@ -67,7 +67,7 @@ class Pretraining:
 
 # A short run of a small encoder on a CPU would never feel the paper's absolute momentum: ours.
 SMALL = Pretraining(
-    n_locations=20_000,
+    n_places=20_000,
     images=200_000,
     batch=64,
     lr=2e-3,  # times batch / 256

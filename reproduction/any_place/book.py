@@ -35,13 +35,13 @@ def find_source(place: str | None, source: str | None, title: str | None, *, pro
         )
         return source, title or name.split(".")[0].replace("-", " ").replace("_", " ").title()
     assert place is not None
-    _, target = registry.address(registry.get_data_set("osm"), None, place)
+    _, target = registry.source_address(registry.get_data_set("osm"), None, place)
     if not target.exists():
         registry.fetch("osm", None, place, progress=progress)
     return str(target), title or place
 
 
-def site_profile(
+def make_site_profile(
     *, place: str | None = None, source: str | None = None, title: str | None = None, bbox: BBox | None = None,
     scale: str = "demo", labels: str | None = None, progress: bool = True,
 ) -> Profile:  # fmt: skip
@@ -59,7 +59,7 @@ def tables(profile: Profile, which: Iterable[str] | None = None, *, progress: bo
     return pd.concat(parts, ignore_index=True)
 
 
-def publish(profile: Profile, results: pd.DataFrame) -> Path:
+def publish_site(profile: Profile, results: pd.DataFrame) -> Path:
     """Write a site's results to data/results/places, for the book to show: the rows of the closed form and of the
     practitioner's models."""
     about = sites.describe(profile.name)
@@ -147,7 +147,7 @@ def make_book(profile: Profile, folder: Path | None = None) -> Path:
     return book / "_build" / "html" / "intro.html"
 
 
-def summarise(profile: Profile, results: pd.DataFrame) -> str:
+def summary_text(profile: Profile, results: pd.DataFrame) -> str:
     """The means under spatial blocks, one line a method, as the command prints them."""
     shown = report.summarise(results)
     shown = shown[(shown["split"] == "blocks") & shown["target"].isin(["l01", "area_type"])]

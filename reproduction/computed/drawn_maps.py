@@ -56,8 +56,7 @@ def _atlas(profile: Profile, region: Region, style: str | None, zoom: int | None
 
 
 def drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[np.int32] | None:
-    """`reproduction.places.regions.drawn_blocks`, computed once: a machine that only draws needs no reader of official
-    files."""
+    """`regions.blocks_with_points`, computed once: who only draws needs no reader of official files."""
     if profile.stand_ins or region.role == "pretrain":
         return None
     parts = {"labels": splits.label_fingerprint(profile), "region": dataclasses.asdict(region), "map": fingerprint,
@@ -66,7 +65,7 @@ def drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[
     def make() -> pd.DataFrame:
         from reproduction.places import regions
 
-        return pd.DataFrame(regions.drawn_blocks(profile, region), columns=["x", "y"])
+        return pd.DataFrame(regions.blocks_with_points(profile, region), columns=["x", "y"])
 
     return cached_table("blocks", f"{profile.name}-{region.name}", parts, make).to_numpy(np.int32)
 

@@ -21,7 +21,7 @@ from reproduction.computed.drawn_maps import (
     point_images,
     profile_zooms,
 )
-from reproduction.computed.place_tables import locations, pretraining_places
+from reproduction.computed.place_tables import pretraining_places, sampled_places
 from reproduction.computed.store import address, id_of, remembered, table_fingerprint
 from reproduction.settings import Profile
 from selm import distributed, files, methods
@@ -65,7 +65,7 @@ def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
     # what the places and maps depend on, and nothing else: rows that are trained otherwise share them
     like = dataclasses.replace(
         profile, recipes=(), views=Views(global_px=profile.views.global_px),
-        pretraining=Pretraining(n_locations=s.n_locations, density_classes=s.density_classes),
+        pretraining=Pretraining(n_places=s.n_places, density_classes=s.density_classes),
     )  # fmt: skip
     atlas, further = _maps_on_device(like, more_zooms)
     return view_sampler(atlas, pretraining_places(profile), encoder_config(profile), profile.views, s, further)
@@ -102,7 +102,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "encoder": dataclasses.asdict(encoder_config(profile)),
         "views": dataclasses.asdict(own.views),
         "pretraining": dataclasses.asdict(own.pretraining),
-        "data": table_fingerprint(locations(profile)),
+        "data": table_fingerprint(sampled_places(profile)),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, recipe.zooms, "pretrain"),
         "device": device().type,

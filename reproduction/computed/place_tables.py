@@ -26,16 +26,14 @@ def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
     }
 
 
-def locations(profile: Profile) -> pd.DataFrame:
-    """The table of places to pretrain on (`reproduction.places.labelled.build_locations`), computed once."""
-    from reproduction.places.labelled import build_locations
+def sampled_places(profile: Profile) -> pd.DataFrame:
+    """The table of places to pretrain on (`reproduction.places.labelled.build_places`), computed once."""
+    from reproduction.places.labelled import build_places
 
     parts = _data_parts(profile, "pretrain") | {
-        "n": profile.pretraining.n_locations, "density_classes": profile.pretraining.density_classes,
+        "n": profile.pretraining.n_places, "density_classes": profile.pretraining.density_classes,
     }  # fmt: skip
-    return cached_table(
-        "locations", profile.name, parts, lambda: build_locations(profile, atlases(profile, "pretrain"))
-    )
+    return cached_table("places", profile.name, parts, lambda: build_places(profile, atlases(profile, "pretrain")))
 
 
 def _points_parts(profile: Profile) -> dict[str, Any]:
@@ -68,8 +66,8 @@ def points_key(profile: Profile) -> str:
 
 
 def pretraining_places(profile: Profile) -> pd.DataFrame:
-    """The rows of `locations` that are pretrained on; raises InputError where there is none."""
-    table = locations(profile)
+    """The rows of `sampled_places` that are pretrained on; raises InputError where there is none."""
+    table = sampled_places(profile)
     table = table[table["split"] == "pretrain"].reset_index(drop=True)
     if not len(table):
         raise InputError(f"profile '{profile.name}': no location to pretrain on")

@@ -121,7 +121,7 @@ _FIELDS = {
 FILES = (*(MAP_FILE.format(name) for name in TILE_FILES), PRICE_FILE, CENSUS_FILE)
 
 
-def build(*, clones: Path | None = None, progress: bool = True) -> list[Path]:
+def build_files(*, clones: Path | None = None, progress: bool = True) -> list[Path]:
     """Make what is missing of `FILES` below `SELM_DATA`; returns all of them.
 
     `clones` is a folder of local git clones, ``OWNER+NAME`` or ``NAME`` each, used instead of downloads. Raises
@@ -358,7 +358,7 @@ def areas_digest(areas: pd.DataFrame) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def check(root: Path | None = None) -> list[str]:
+def check_files(root: Path | None = None) -> list[str]:
     """What differs below `root` (default `SELM_DATA`) from the data of the reference runs, one line each."""
     import pandas as pd
 

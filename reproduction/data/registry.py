@@ -202,7 +202,7 @@ def is_here(data_set: DataSet) -> bool:
     return bool(found)
 
 
-def address(data_set: DataSet, year: int | None = None, area: str | None = None) -> tuple[str, Path]:
+def source_address(data_set: DataSet, year: int | None = None, area: str | None = None) -> tuple[str, Path]:
     """(address, file below `SELM_DATA`) of a data set or its piece; InputError if a piece must be named, or cannot."""
     if not data_set.url:
         raise InputError(f"{data_set.name}: {data_set.by_hand or 'is built from several sources'}")
@@ -268,7 +268,7 @@ def fetch(name: str, year: int | None = None, area: str | None = None, *, progre
     if data_set.by_hand:
         here = paths.sources() / Path(data_set.path).parent
         raise InputError(f"{name} must be fetched by hand from {data_set.page}: {data_set.by_hand.format(here=here)}")
-    url, target = address(data_set, year, area)
+    url, target = source_address(data_set, year, area)
     known = notes().get(target.relative_to(paths.sources()).as_posix(), {})
     expected = Expected()
     if target.exists() and known.get("url") == url:
@@ -304,7 +304,7 @@ def note(target: Path, url: str) -> None:
                 file.write_text(json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False), encoding="utf-8")
 
 
-def describe(data_set: DataSet) -> dict[str, Any]:
+def record_of(data_set: DataSet) -> dict[str, Any]:
     """A data set as a plain record, for ``python -m reproduction data --json``: its fields, and what of it is here."""
     here = files_here(data_set)
     root = paths.sources()
@@ -336,7 +336,7 @@ def listing() -> str:
             f"{'':35}  for {data_set.used_for}",
             f"{'':35}  licence: {data_set.licence}",
             f"{'':35}  cite: {data_set.cite} ({data_set.page})",
-            f"{'':35}  get: {describe(data_set)['get']}",
+            f"{'':35}  get: {record_of(data_set)['get']}",
         ]
     return "\n".join([*lines, f"Files lie below {paths.sources()} (SELM_DATA)."])
 

@@ -68,7 +68,7 @@ def _purity_file(profile: Profile, method: str, seed: int) -> Path:
     return store.address("figure2", f"{profile.name}-{method}-s{seed}", parts, ".csv")
 
 
-def points(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
+def tsne_points(profile: Profile, method: str, seed: int) -> NDArray[np.float32]:
     """(N, 3) t-SNE of the held-out places by one representation, computed once."""
     figures = profile.figures
     return store.cached_array(
@@ -90,7 +90,7 @@ def compute(profile: Profile, method: str, seed: int) -> pd.DataFrame:
         x = vectors(profile, method, seed)
         spaces = {"embedding": x}
         if method not in representations.BASELINES:
-            spaces["tsne"] = points(profile, method, seed)
+            spaces["tsne"] = tsne_points(profile, method, seed)
         apart = pairs_within(table["lat"], table["lon"], profile.maps.buffer_m)
         facts = origin(profile, held_out_sample.key(profile), run_id=representations.run_id(profile, method, seed))
         rows = []
@@ -136,7 +136,7 @@ def coordinates(profile: Profile) -> pd.DataFrame:
     for method, seed in _there(profile):
         if seed == 0 and method not in representations.BASELINES:
             for axis, name in enumerate("xyz"):
-                out[f"{method}_{name}"] = points(profile, method, seed)[:, axis].round(2)
+                out[f"{method}_{name}"] = tsne_points(profile, method, seed)[:, axis].round(2)
     if f"{DRAWN}_x" in out:
         rows = spread_out(out[[f"{DRAWN}_{name}" for name in "xyz"]].to_numpy(), THUMBNAILS)
         out.loc[rows, "thumbnail"] = np.arange(len(rows))

@@ -97,7 +97,7 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
     """The rows of an entry and their values: top-1 on the classes and, where images have values (SustainBench), r²."""
     settings, images = profile.sample_size, image_sets.read(profile, entry.imagery)
     if entry.setting == "practitioner":
-        x = image_sets.histograms(profile, entry.imagery)
+        x = image_sets.image_histograms(profile, entry.imagery)
     else:
         x = image_sets.features(profile, entry.method, entry.seed, entry.imagery)
     rows: Rows = []

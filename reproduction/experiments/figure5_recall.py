@@ -19,7 +19,7 @@ from reproduction.experiments import representations
 from reproduction.experiments import retrieval as recall
 from reproduction.experiments.retrieval import bootstrap, gallery_images, query_images
 from reproduction.places.regions import source_of
-from reproduction.places.sampling import sample_locations
+from reproduction.places.sampling import sample_places
 from reproduction.results import Kept, origin
 from reproduction.settings import Area, Profile, Query, Region
 from selm.errors import InputError
@@ -87,7 +87,7 @@ def gallery(profile: Profile, area: Area) -> pd.DataFrame:
         def inside(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
             return (lat >= south) & (lat < north) & (lon >= west) & (lon < east)
 
-        table = sample_locations(
+        table = sample_places(
             area_atlas(profile, area), profile.retrieval.gallery, profile.retrieval.seed, region=area.name,
             zoom=profile.maps.zooms[0], entropy_threshold=profile.maps.entropy_threshold, allowed=inside,
         )[["lat", "lon"]]  # fmt: skip

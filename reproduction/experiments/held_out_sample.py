@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from reproduction.computed import drawn_maps, place_tables, store
 from reproduction.labels import area_type, land_cover, population, stand_ins
-from reproduction.labels.land_price import RADIUS_M, interpolate
+from reproduction.labels.land_price import RADIUS_M, interpolate_price
 from reproduction.places import sampling, splits
 from reproduction.places.regions import POPULATION, data_file, open_region, source_of
 from reproduction.settings import Profile
@@ -74,7 +74,7 @@ def _make(profile: Profile) -> pd.DataFrame:
     def near(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
         return sphere.within(lat, lon, points["lat"], points["lon"], RADIUS_M)
 
-    table = sampling.sample_locations(
+    table = sampling.sample_places(
         atlas, figures.places, figures.seed + 3,
         region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold,
         allowed=None if profile.stand_ins else near,
@@ -86,7 +86,7 @@ def _make(profile: Profile) -> pd.DataFrame:
         table["price_yen_m2"] = labels["amenity_access"]
         table["density"], table["zone"] = labels["floor_area"], labels["zone"]
     else:
-        table["price_yen_m2"] = interpolate(lat, lon, points)
+        table["price_yen_m2"] = interpolate_price(lat, lon, points)
         table["density"] = population.density_at(lat, lon, population.read_areas(data_file(POPULATION)))
         distance, nearest = sphere.nearest_places(lat, lon, points["lat"], points["lon"])
         zone = points["zone"].to_numpy()[nearest[:, 0]]

@@ -181,7 +181,7 @@ def features(profile: Profile, method: str, seed: int, name: str) -> NDArray[np.
     return cached_array("features", f"{profile.name}-{method}-s{seed}-{name}", parts, make)
 
 
-def histograms(profile: Profile, name: str) -> NDArray[np.float32]:
+def image_histograms(profile: Profile, name: str) -> NDArray[np.float32]:
     """(N, 64) colour histograms of a data set's images, computed once."""
     return cached_array(
         "histograms", f"{profile.name}-rgb-{name}", _parts(profile, name),

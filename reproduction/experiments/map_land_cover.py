@@ -125,7 +125,7 @@ def _sample(profile: Profile, area: Region) -> dict[str, NDArray[Any]]:
             inside &= (offset >= margin) & (offset <= 1 - margin)
         return inside & np.isin(splits.cell_of(lat, lon, profile.maps.cell_degrees), listed)
 
-    table = sampling.sample_locations(
+    table = sampling.sample_places(
         drawn_maps.atlases(profile, "test")[area.name], profile.land_cover.n_places, SEED, region=area.name, zoom=zoom,
         size=px, entropy_threshold=profile.maps.entropy_threshold, allowed=allowed,
     )  # fmt: skip

@@ -121,7 +121,7 @@ def features(profile: Profile, target: str, method: str, seed: int) -> NDArray[n
 
 def _histograms(profile: Profile, target: str) -> NDArray[np.float32]:
     if target not in OSM:
-        return image_sets.histograms(profile, target)
+        return image_sets.image_histograms(profile, target)
     indices, _ = map_land_cover.images(profile, OSM[target])
     return practitioner.colour_histogram(indices.numpy(), map_land_cover.atlas(profile, OSM[target]).palette)
 

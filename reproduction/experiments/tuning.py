@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
 from reproduction.experiments import retrieval
 from reproduction.places import splits
-from reproduction.places.sampling import sample_locations
+from reproduction.places.sampling import sample_places
 from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import AS_IT_IS, Change, Profile, Query
 from selm.encoder import MapEncoder
@@ -164,7 +164,7 @@ def recalls(profile: Profile, network: MapEncoder) -> dict[str, float]:
     zoom, px = profile.maps.zooms[0], profile.views.global_px
     out = {}
     for name, atlas in drawn_maps.atlases(profile, "validation").items():
-        table = sample_locations(
+        table = sample_places(
             atlas, GALLERY, 0, region=name, zoom=zoom, entropy_threshold=profile.maps.entropy_threshold
         )
         lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()

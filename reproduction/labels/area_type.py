@@ -55,7 +55,7 @@ def most_frequent(values: Iterable[str], n: int = 70) -> tuple[str, ...]:
     return tuple(sorted(counts, key=lambda value: (-counts[value], value))[:n])
 
 
-def encode(values: Iterable[str], names: tuple[str, ...]) -> NDArray[np.int64]:
+def codes_of(values: Iterable[str], names: tuple[str, ...]) -> NDArray[np.int64]:
     """int64 codes of `values` into `names`; -1 for a value that is not among them."""
     index = {name: code for code, name in enumerate(names)}
     return np.array([index.get(value, -1) for value in values], np.int64)

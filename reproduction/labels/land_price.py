@@ -171,7 +171,7 @@ def inverse_distance_mean(
     return np.where(total > 0, mean, np.nan)
 
 
-def interpolate(lat: ArrayLike, lon: ArrayLike, points: pd.DataFrame) -> NDArray[np.float64]:
+def interpolate_price(lat: ArrayLike, lon: ArrayLike, points: pd.DataFrame) -> NDArray[np.float64]:
     """Prices, yen/m² float64 (N,), at N coordinates: exp of the inverse-distance mean of ln price (NaN: none near).
 
     `points` has `lat lon price_yen_m2`; pass only those that may be known: whatever is in it reaches the answer.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
 
 
-def provenance(profile: Profile, **computed_from: Any) -> Styler:
+def provenance_table(profile: Profile, **computed_from: Any) -> Styler:
     """The facts of `facts` as a table for a page."""
     table = facts(profile, **computed_from).style.hide(axis="columns")
     # a fixed name, so that the same facts are the same text

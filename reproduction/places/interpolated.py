@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reproduction.labels.land_price import RADIUS_M, inverse_distance_mean
 from reproduction.places import splits
-from reproduction.places.sampling import sample_locations
+from reproduction.places.sampling import sample_places
 from reproduction.settings import Profile
 from selm.maps import sphere
 from selm.maps.atlas import Atlas
@@ -35,7 +35,7 @@ def interpolated_points(
         return sphere.within(lat, lon, point_lat, point_lon, RADIUS_M)
 
     maps = profile.maps
-    table = sample_locations(
+    table = sample_places(
         atlases[region.name], n or profile.probing.n_interpolated, seed + 2,
         region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold, allowed=allowed,
     )  # fmt: skip

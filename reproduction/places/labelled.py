@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 
 from reproduction.labels import area_type, population, stand_ins
 from reproduction.labels.land_cover import land_cover
-from reproduction.labels.land_price import PriceScale, interpolate, read_l01
+from reproduction.labels.land_price import PriceScale, interpolate_price, read_l01
 from reproduction.places import splits
 from reproduction.places.regions import LAND_PRICES, POPULATION, data_file, official_points, source_of
-from reproduction.places.sampling import Allowed, sample_locations
+from reproduction.places.sampling import Allowed, sample_places
 from reproduction.settings import Profile, Region
 from selm.maps.atlas import Atlas
 from selm.maps.entropy import entropy_at
 
 
-def build_locations(
+def build_places(
     profile: Profile,
     atlases: Mapping[str, Atlas],
     *,
@@ -44,11 +44,11 @@ def build_locations(
     """
     folds = splits.read_folds(profile)
     regions = profile.regions_for("pretrain")
-    shares = apportion(n or profile.pretraining.n_locations, [len(atlases[region.name].keys) for region in regions])
+    shares = apportion(n or profile.pretraining.n_places, [len(atlases[region.name].keys) for region in regions])
     zoom = profile.maps.zooms[0]
     parts = []
     for region, share in zip(regions, shares, strict=True):
-        part = sample_locations(
+        part = sample_places(
             atlases[region.name], share, seed,
             region=region.name, zoom=zoom, entropy_threshold=profile.maps.entropy_threshold,
             allowed=_in_split(profile, region, "pretrain", folds),
@@ -87,7 +87,7 @@ def probe_points(
     The columns of the locations table and `target_set` (the name of the test region, ``validation`` or ``set-aside``,
     beside the same in `split`), `id address zoning current_use`. `price` is standardised by the mean and standard
     deviation of its own target set, so that a mean squared error of 1 is what predicting the mean scores;
-    `price_pretrain` by those of the pretraining points. ``attrs`` as in `build_locations`, with `price_scales` by
+    `price_pretrain` by those of the pretraining points. ``attrs`` as in `build_places`, with `price_scales` by
     target set. `area_type_field` is what area types are the most frequent values of, ``zoning`` or ``current_use`` (the
     paper does not say). For stand-in data the places are random ones of the test region and the set-aside cells (whose
     mean and standard deviation are then those of `price_pretrain`).
@@ -173,7 +173,7 @@ def _with_official(
     points = _points_with_splits(profile, atlases, folds)
     known = points[points["split"] == "pretrain"]
     scale = PriceScale.of(known["price_yen_m2"])
-    price = interpolate(table["lat"], table["lon"], known)
+    price = interpolate_price(table["lat"], table["lon"], known)
     density = population.density_at(table["lat"], table["lon"], population.read_areas(data_file(POPULATION)))
     classes, centres = population.density_classes(density, profile.pretraining.density_classes)
     table = table.assign(
@@ -206,7 +206,7 @@ def _official_probes(
     table["density"] = population.density_at(table["lat"], table["lon"], areas)
     table["density_class"] = -1  # classes are those of the pretraining sample: population.assign(density, centres)
     names = _area_types(profile, area_type_field)
-    table["area_type"] = area_type.encode(table[area_type_field], names)
+    table["area_type"] = area_type.codes_of(table[area_type_field], names)
     table["zone"] = area_type.zone_of(table["zoning"])
     table.attrs = {
         "price_mean": scale.mean,
@@ -256,7 +256,7 @@ def _stand_in_probes(profile: Profile, atlases: Mapping[str, Atlas], folds: pd.D
     for region in profile.regions:
         split = {"test": "test", "validation": "validation", "pretrain": "set-aside"}[region.role]
         n = profile.probing.n_points if split == "test" else profile.probing.n_points // 2
-        part = sample_locations(
+        part = sample_places(
             atlases[region.name], n, seed + 1,
             region=region.name, zoom=maps.zooms[0], entropy_threshold=maps.entropy_threshold,
             allowed=_in_split(profile, region, split, folds),

@@ -80,7 +80,7 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
     return points
 
 
-def drawn_blocks(profile: Profile, region: Region) -> NDArray[np.int32] | None:
+def blocks_with_points(profile: Profile, region: Region) -> NDArray[np.int32] | None:
     """The zoom-13 tiles of a region to draw, int32 (N, 2): None (all with content) where places are sampled from it.
 
     Elsewhere only official points are looked at: their tiles and the eight around each.

@@ -16,7 +16,7 @@ Allowed = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.bool_]
 _MAX_LOOKED, _MAX_DRAWN = 50, 500  # images and coordinates, for each location, after which a search is given up
 
 
-def sample_locations(
+def sample_places(
     atlas: Atlas,
     n: int,
     seed: int,

@@ -125,7 +125,7 @@ def momentum_of_run(momentum: float, memory_share: float, pretraining: Pretraini
 
 def queue_length(length: int, share: float, pretraining: Pretraining) -> int:
     """The authors' queue, or `share` of the places where that is less: a longer one would hold a query's own place."""
-    return max(1, min(length, int(share * pretraining.n_locations)))
+    return max(1, min(length, int(share * pretraining.n_places)))
 
 
 def random_units(n: int, dim: int) -> Tensor:

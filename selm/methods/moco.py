@@ -203,7 +203,7 @@ class MoCoGeoTP(MoCo):
     def __init__(self, encoder: MapEncoder, pretraining: Pretraining, settings: MoCoGeoTPSettings, image_px: int):
         super().__init__(encoder, pretraining, settings, image_px)
         self.needs_parents = settings.positive == "zoom"
-        self.classes = max(2, min(settings.geo_classes, int(settings.geo_classes_share * pretraining.n_locations)))
+        self.classes = max(2, min(settings.geo_classes, int(settings.geo_classes_share * pretraining.n_places)))
         self.geo_head = nn.Sequential(nn.ReLU(), nn.Linear(settings.dim, self.classes))
 
     def describe(self, views: Views) -> dict[str, str]:

@@ -37,7 +37,7 @@ def printed(path: Path) -> str:
 
 
 def test_only_what_changed_is_run_again(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebooks, "run", lambda source, target, profile: shutil.copyfile(source, target))
+    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, profile: shutil.copyfile(source, target))
     write(book / "second.ipynb", "print('second')")
     built = tmp_path / "build" / "book"
     first, second = built / "first.ipynb", built / "second.ipynb"
@@ -61,10 +61,10 @@ def test_an_interrupted_call_goes_on_where_it_was(book: Path, tmp_path: Path, mo
 
     write(book / "second.ipynb", "print('second')")
     built = tmp_path / "build" / "book"
-    monkeypatch.setattr(notebooks, "run", run)
+    monkeypatch.setattr(notebooks, "run_notebook", run)
     with pytest.raises(KeyboardInterrupt):
         notebooks.fill("smoke", book, built)
-    monkeypatch.setattr(notebooks, "run", lambda source, target, profile: shutil.copyfile(source, target))
+    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, profile: shutil.copyfile(source, target))
     assert notebooks.fill("smoke", book, built) == [built / "second.ipynb"]
 
 

@@ -29,7 +29,7 @@ def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
         (("pretrain", "--profile", "japan-cp", "--method", "dino"), "did you mean 'japan-cpu'"),
         (("pretrain", "--profile", "smoke", "--method", "gps_sell"), "did you mean 'gps_selm'"),
         (("table", 1, "--profile", "demmo"), "did you mean 'demo'"),
-        (("locations", "--profile", "x"), "unknown profile 'x'"),
+        (("places", "--profile", "x"), "unknown profile 'x'"),
     ],
 )
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], words: tuple[object, ...], said: str) -> None:

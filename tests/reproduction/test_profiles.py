@@ -52,7 +52,7 @@ def test_a_profiles_fields_agree(profile):
     assert 0 < views.local_area[0] <= views.local_area[1] <= 1
     assert views.zoom[0] <= 1 <= views.zoom[1]
     assert settings.images >= settings.batch
-    assert settings.n_locations >= settings.batch
+    assert settings.n_places >= settings.batch
     assert settings.images % settings.batch == 0 or settings.images > 100 * settings.batch
     for share in (settings.lr_warmup, settings.teacher_temp_warmup, settings.freeze_last_layer):
         assert 0 <= share < 1
@@ -108,7 +108,7 @@ def test_the_paper_profile_is_the_paper():
     assert p.probing.epochs == (1, 25, 50)
     assert p.probing.area_types == 70
     assert p.probing.n_frozen == 10
-    assert s.images / s.n_locations == pytest.approx(100)
+    assert s.images / s.n_places == pytest.approx(100)
 
 
 def test_the_reference_run_has_the_papers_losses():

@@ -60,7 +60,7 @@ def test_the_table_of_settings_says_what_a_run_under_paper_would_do():
 
 def test_a_rows_own_settings_are_in_its_runs_address_and_in_no_other(monkeypatch):
     monkeypatch.setattr(encoders, "encoder_config", lambda profile: EncoderConfig())
-    for name in ("locations", "table_fingerprint", "map_fingerprint"):
+    for name in ("sampled_places", "table_fingerprint", "map_fingerprint"):
         monkeypatch.setattr(encoders, name, lambda *_: "the same")
     profile = get_profile("smoke")
     before = {name: encoders.pretraining_config(profile, name, 0) for name in rows.PRETRAINED}

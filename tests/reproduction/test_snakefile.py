@@ -52,7 +52,7 @@ def test_without_gpus_none_are_asked_for(tmp_path: Path) -> None:
 def test_jobs_are_tried_again() -> None:
     text = (paths.repository() / "Snakefile").read_text()
     rules = re.split(r"\n(?=rule )", text)
-    for name in ("locations", "pretrain", "table", "figure"):
+    for name in ("places", "pretrain", "table", "figure"):
         (rule,) = [one for one in rules if one.startswith(f"rule {name}:")]
         assert re.search(r"retries: [1-9]", rule), name
         assert "attempt" in text and "runtime=longer(" in rule, name

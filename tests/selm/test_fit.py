@@ -47,7 +47,7 @@ def run(atlas: Atlas, places: pd.DataFrame, folder: Path, method: str = "gps_sel
 def test_a_run_from_a_table_of_places(atlas: Atlas, places: pd.DataFrame, tmp_path: Path) -> None:
     folder = run(atlas, places, tmp_path / "run")
     about = files.read_json(folder / "run.json")
-    assert about["complete"] and about["steps"] == 3 and about["config"]["pretraining"]["n_locations"] == 40
+    assert about["complete"] and about["steps"] == 3 and about["config"]["pretraining"]["n_places"] == 40
     curve = pd.read_csv(folder / "metrics.csv")
     assert (curve[["price", "density", "rec", "clust", "cl"]] > 0).all(axis=None)  # every loss of eq. 13 is felt
     config = MapEncoder.from_pretrained(str(folder)).config

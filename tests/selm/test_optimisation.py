@@ -15,7 +15,7 @@ EPOCHS = 100
 
 
 def test_the_paper_profile_runs_for_100_epochs():
-    assert PAPER.images / PAPER.n_locations == pytest.approx(EPOCHS, rel=1e-6)
+    assert PAPER.images / PAPER.n_places == pytest.approx(EPOCHS, rel=1e-6)
     assert PAPER.batch == 256
 
 

@@ -29,8 +29,8 @@ from reproduction.beyond.image2gps.training import (
     average_distance_m,
     embed,
     haversine_m,
-    knn,
     mean_predictor,
+    nearest_images,
     predict,
     shape_features,
 )
@@ -268,7 +268,7 @@ def _seeds(profile: Profile) -> range:
     return range(42, 42 + profile.image_to_gps.seeds)  # the source's seed, and further ones
 
 
-def table2(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+def backbones(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """Backbones with a linear head, the smallest with attention pooling, and with the distance itself as its loss."""
     rows = [
         _regression(profile, backbone, pooling, 1.0, seed, loss, progress=progress)[1]
@@ -285,7 +285,7 @@ def _kinds(profile: Profile) -> list[tuple[str, str, str]]:
     return [*averages, (s.pooled, "attention", "mse"), (s.pooled, "average", "haversine")]
 
 
-def table4(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+def training_sizes(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """The smallest backbone on shares of the training images."""
     s = profile.image_to_gps
     rows = [
@@ -296,7 +296,7 @@ def table4(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def table3(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
+def photograph_retrieval(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
     """k-NN retrieval on each recipe's features, beside the mean coordinate (recipe ``mean``, k 0)."""
     s = profile.image_to_gps
     parts = [_retrieval(profile, recipe, seed, progress=progress) for recipe in RECIPES for seed in _seeds(profile)]
@@ -327,7 +327,7 @@ def _retrieval(profile: Profile, recipe: str, seed: int, *, progress: bool) -> p
         at = data.training.coordinates.numpy()
         rows, predicted = [], {}
         for k in s.k:
-            found = [knn(x, at, query, k) for query in (val, test)]
+            found = [nearest_images(x, at, query, k) for query in (val, test)]
             predicted[f"predicted_{k}"] = torch.as_tensor(found[1])
             rows.append(
                 {
@@ -401,7 +401,7 @@ def predictions(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
 
 def chapter(profile: Profile) -> pd.DataFrame:
     """All three tables' rows under each other, with `table`."""
-    tables = {"2": table2(profile), "3": table3(profile), "4": table4(profile)}
+    tables = {"2": backbones(profile), "3": photograph_retrieval(profile), "4": training_sizes(profile)}
     return pd.concat([rows.assign(table=number) for number, rows in tables.items()], ignore_index=True)
 
 
@@ -413,11 +413,11 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     out: dict[str, pd.DataFrame] = {}
     s, seeds = profile.image_to_gps, _seeds(profile)
     if all(_trained(profile, *kind, 1.0, seed).is_there() for kind in _kinds(profile) for seed in seeds):
-        out["img2gps-table2.csv"] = table2(profile, progress=False)
+        out["img2gps-table2.csv"] = backbones(profile, progress=False)
     if all(
         _trained(profile, s.pooled, "average", "mse", share, seed).is_there() for share in s.sizes for seed in seeds
     ):
-        out["img2gps-table4.csv"] = table4(profile, progress=False)
+        out["img2gps-table4.csv"] = training_sizes(profile, progress=False)
     if all(_retrieved(profile, recipe, seed).is_there() for recipe in RECIPES for seed in seeds):
-        out["img2gps-table3.csv"] = table3(profile, progress=False)
+        out["img2gps-table3.csv"] = photograph_retrieval(profile, progress=False)
     return out

@@ -13,7 +13,7 @@ from selm.maps.mercator import EARTH_RADIUS_M
 _EPSILON = 1e-18  # under the roots: an angle of 2e-9 rad, a centimetre on the ground
 
 
-def haversine_m(a: Tensor, b: Tensor) -> Tensor:
+def great_circle_m(a: Tensor, b: Tensor) -> Tensor:
     """Great-circle distance in metres, (…, 2) and (…, 2) degrees that broadcast → (…) float64, with finite gradients.
 
     h = sin²(Δφ/2) + cos φ₁ cos φ₂ sin²(Δλ/2) is a quarter of the squared chord between two points of the sphere, for
@@ -33,7 +33,7 @@ def haversine_m(a: Tensor, b: Tensor) -> Tensor:
 
 def haversine_loss(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean great-circle distance in metres (the source's appendix B): (N, 2) degrees twice → scalar float64."""
-    return haversine_m(predicted, target).mean()
+    return great_circle_m(predicted, target).mean()
 
 
 def normalised_mse(predicted: Tensor, target: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ def distance_contrast(features: Tensor, coordinates: Tensor, tau_m: float) -> Te
     """
     unit = F.normalize(features.float(), dim=-1)
     at = coordinates.detach()
-    wanted = torch.exp(-haversine_m(at[:, None], at[None]) / tau_m).float()
+    wanted = torch.exp(-great_circle_m(at[:, None], at[None]) / tau_m).float()
     error = (unit @ unit.T - wanted).square()
     n = len(features)
     return (error.sum() - error.diagonal().sum()) / (n * (n - 1))

@@ -216,7 +216,7 @@ def embed(network: torch.nn.Module, images: Tensor, batch: int = 128) -> NDArray
     return _apply(network, forward, images, batch, "cpu").numpy()
 
 
-def knn(features: ArrayLike, coordinates: ArrayLike, queries: ArrayLike, k: int) -> NDArray[np.float64]:
+def nearest_images(features: ArrayLike, coordinates: ArrayLike, queries: ArrayLike, k: int) -> NDArray[np.float64]:
     """Coordinates (Q, 2) as the mean of those of the k most alike training images, weighted by inverse cosine distance.
 
     scikit-learn's k-NN regression; an image identical to a training image takes its coordinate.

@@ -31,7 +31,7 @@ from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import rows_and_scores
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
-from reproduction.places.sampling import sample_locations
+from reproduction.places.sampling import sample_places
 from reproduction.results import Kept, computed_once, origin, read_csv
 from reproduction.settings import Profile
 from selm import checkpoints, distributed
@@ -128,7 +128,7 @@ def _sampled(profile: Profile, kind: str, n: int, seed: int) -> pd.DataFrame:
         if kind == "set-aside" and not listed["set_aside"].any():
             continue
         share = -(-n * len(atlases[region.name].keys) // sum(len(atlases[r.name].keys) for r in chosen))
-        part = sample_locations(
+        part = sample_places(
             atlases[region.name], share, seed, region=region.name, zoom=maps.zooms[0],
             entropy_threshold=maps.entropy_threshold, allowed=allowed,
         )  # fmt: skip
@@ -190,7 +190,7 @@ def frame(profile: Profile) -> Frame:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
-def new_encoder(profile: Profile, run: Run, dim: int) -> LocationEncoder:
+def new_location_encoder(profile: Profile, run: Run, dim: int) -> LocationEncoder:
     """The encoder of a run before training."""
     s = profile.location_encoders
     config = LocationConfig(
@@ -256,7 +256,7 @@ def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
     if (folder / "run.json").exists() and read_json(folder / "run.json").get("complete"):
         return folder
     dim = pairs.features.shape[1] if run.objective == "distillation" else s.dim
-    encoder = new_encoder(profile, run, dim)
+    encoder = new_location_encoder(profile, run, dim)
     fitted = run.variogram
     weigh = None if fitted is None else lambda at, images: pair_weights(fitted, at, images, run.strength)
     with torch.random.fork_rng(devices=[]):
@@ -273,7 +273,7 @@ def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
 def encoder(profile: Profile, run: Run, *, progress: bool = True) -> LocationEncoder:
     """The trained encoder of a run; without training, it is as wide as a contrast's."""
     if run.coverage == UNTRAINED:
-        return new_encoder(profile, run, profile.location_encoders.dim).eval()
+        return new_location_encoder(profile, run, profile.location_encoders.dim).eval()
     return LocationEncoder.from_pretrained(trained(profile, run, progress=progress))
 
 

@@ -13,7 +13,7 @@ import torch
 from reproduction.beyond.geolocation import experiment as geolocation
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.location_encoders.experiment import Run
-from reproduction.beyond.semivariogram.variogram import MODELS, Empirical, Fit, empirical, fit, kinds
+from reproduction.beyond.semivariogram.variogram import MODELS, Empirical, Fit, empirical, fit_variogram, kinds
 from reproduction.computed import encoders, store
 from reproduction.results import computed_once, origin, read_csv, write_csv
 from reproduction.settings import Profile
@@ -64,7 +64,7 @@ def variogram(profile: Profile) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows = []
         for model in MODELS:
             try:
-                fitted = fit(found, model)
+                fitted = fit_variogram(found, model)
             except InputError as error:
                 if "does not fit" not in str(error):
                     raise

@@ -101,7 +101,7 @@ def _shape(model: str) -> Any:
 _RANGE = {"spherical": 1.0, "exponential": 3.0, "gaussian": math.sqrt(12 / math.pi)}
 
 
-def fit(measured: Empirical, model: str) -> Fit:
+def fit_variogram(measured: Empirical, model: str) -> Fit:
     """Least squares on the bins, each weighted by its number of pairs; raises InputError where nothing can be fitted.
 
     The distances of a region are small against the earth: the model is taken in the plane.
@@ -127,7 +127,7 @@ def fit(measured: Empirical, model: str) -> Fit:
     return Fit(model, found.nugget, found.partial_sill, found.range_km, float(r2))
 
 
-def distances_km(coordinates: Tensor) -> Tensor:
+def pairwise_km(coordinates: Tensor) -> Tensor:
     """Great-circle distances between all of N coordinates: (N, 2) degrees → (N, N) kilometres, float64."""
     phi, lam = torch.deg2rad(coordinates.double()).unbind(dim=-1)
     a = (
@@ -152,7 +152,7 @@ def pair_weights(fitted: Fit, coordinates: Tensor, features: Tensor, strength: f
         raise InputError(f"semivariogram: strength {strength:g} is below 0")
     unit = F.normalize(features.double(), dim=-1)
     unlike = (1 - unit @ unit.T).clamp(min=0)
-    distance = distances_km(coordinates)
+    distance = pairwise_km(coordinates)
     expected = fitted.expected(distance)
     hard = 1 + strength * (expected - unlike) / fitted.sill
     false = (unlike / expected.clamp(min=1e-12)).clamp(max=1) ** strength

@@ -40,7 +40,7 @@ def test_the_extract_of_a_named_place_is_fetched_once(folder: Path, monkeypatch:
 
     def fetch(name: str, year: int | None, area: str | None, *, progress: bool) -> Path:
         fetched.append((name, area))
-        path = registry.address(registry.DATA_SETS[name], year, area)[1]
+        path = registry.source_address(registry.DATA_SETS[name], year, area)[1]
         path.parent.mkdir(parents=True)
         path.write_bytes(b"pbf")
         return path
@@ -71,7 +71,7 @@ def kotka(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-
         pytest.importorskip(module)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELM_RUNS", str(tmp_path_factory.mktemp("runs")))
-        profile = book.site_profile(source="pyrosm:test_pbf", title='Kotka "harbour"', scale="smoke")
+        profile = book.make_site_profile(source="pyrosm:test_pbf", title='Kotka "harbour"', scale="smoke")
         yield profile, book.tables(profile, ["prior", "knn_coordinates"], progress=False)
 
 
@@ -82,7 +82,7 @@ def test_tables_of_a_place_are_rows_like_all_others(kotka) -> None:  # type: ign
     assert {"prior", "knn_coordinates"} == set(results["method"])
     prior = results[(results["method"] == "prior") & (results["target"] == "l01") & (results["metric"] == "mse")]
     assert prior["value"].mean() == pytest.approx(1.0, abs=0.4)  # standardised: the mean scores about one
-    text = book.summarise(profile, results)
+    text = book.summary_text(profile, results)
     assert text.startswith('Kotka "harbour" (stand-in labels), spatial blocks') and "knn_coordinates" in text
 
 
@@ -110,7 +110,7 @@ def test_published_rows_carry_the_place_and_its_attribution(
     about = sites.describe(profile.name)
     monkeypatch.setattr(book.paths, "repository", lambda: tmp_path)
     monkeypatch.setattr(sites, "describe", lambda name: about)
-    rows = report.read_results(book.publish(profile, results))
+    rows = report.read_results(book.publish_site(profile, results))
     assert set(rows["place"]) == {'Kotka "harbour"'}
     assert set(rows["map_attribution"]) == {"© OpenStreetMap contributors"}
     assert set(rows["scale"]) == {"smoke"} and set(rows["setting"]) <= {"frozen-closed", "practitioner"}

@@ -120,14 +120,14 @@ def test_mistakes_are_one_line(empty: Path, capsys: pytest.CaptureFixture[str], 
     ],
 )
 def test_addresses_of_pieces(empty: Path, name: str, year: int | None, area: str | None, url: str, file: str) -> None:
-    found, path = registry.address(registry.DATA_SETS[name], year, area)
+    found, path = registry.source_address(registry.DATA_SETS[name], year, area)
     assert url in found and "{" not in found
     assert path == empty / file
 
 
 @pytest.mark.parametrize(("year", "datum"), [(2015, "2000"), (2020, "2011")])
 def test_census_datum_goes_with_the_edition(empty: Path, year: int, datum: str) -> None:
-    assert registry.address(registry.DATA_SETS["e-stat"], year, "13")[0].endswith(f"datum={datum}")
+    assert registry.source_address(registry.DATA_SETS["e-stat"], year, "13")[0].endswith(f"datum={datum}")
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_other_tiles_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_a_missing_clone_is_named(empty: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no clone of hfu/jp1710_13 here \(expected a folder hfu\+jp1710_13\)"):
-        japan_2017.build(clones=tmp_path / "clones", progress=False)
+        japan_2017.build_files(clones=tmp_path / "clones", progress=False)
 
 
 def test_archives_come_from_git_clones_at_their_commit(tmp_path: Path) -> None:

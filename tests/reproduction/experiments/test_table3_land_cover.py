@@ -94,7 +94,7 @@ def test_photographs_of_the_embedded_profiles_are_map_images(runs: Path) -> None
     made = image_sets.read(SMOKE, "map_images")
     assert len(made) == SMOKE.land_cover.n_places and made.rgb(0).dtype == np.uint8
     np.testing.assert_array_equal(made.labels, map_land_cover.places(SMOKE)["land_cover"])
-    assert image_sets.histograms(SMOKE, "map_images").shape == (len(made), 64)
+    assert image_sets.image_histograms(SMOKE, "map_images").shape == (len(made), 64)
 
 
 def test_buildings_lie_where_the_map_draws_them(runs: Path) -> None:

@@ -37,14 +37,14 @@ def test_most_frequent_and_encode():
     values = ["b", "a", "b", "", "c", "a", "d"]
     names = area_type.most_frequent(values, 3)
     assert names == ("a", "b", "c")  # ties by code point; the empty value is no class
-    assert area_type.encode(values, names).tolist() == [1, 0, 1, -1, 2, 0, -1]
+    assert area_type.codes_of(values, names).tolist() == [1, 0, 1, -1, 2, 0, -1]
 
 
 def test_official_zoning(real):
     """METHODS' count: 45 zoning values have 20 points or more, and the 70th has two."""
     zoning = read_l01(real(L01))["zoning"]
     names = area_type.most_frequent(zoning, 70)
-    codes = area_type.encode(zoning, names)
+    codes = area_type.codes_of(zoning, names)
     counts = np.bincount(codes[codes >= 0])
     assert (len(counts), int((counts >= 20).sum()), int(counts[69])) == (70, 45, 2)
     assert (names[0], int(counts[0])) == ("1低専", 4_212)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reproduction.labels.land_price import PriceScale, fields_of, interpolate, inverse_distance_mean, read_l01
+from reproduction.labels.land_price import PriceScale, fields_of, interpolate_price, inverse_distance_mean, read_l01
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 
@@ -228,10 +228,10 @@ def test_inverse_distance_mean_is_a_slow_loop(k, radius_m):
 
 def test_interpolated_price_is_a_geometric_mean():
     points = pd.DataFrame({"lat": [43.0, 43.0], "lon": [141.0, 141.01], "price_yen_m2": [100.0, 10_000.0]})
-    assert interpolate([43.0], [141.005], points)[0] == pytest.approx(1_000, rel=1e-6)
-    assert interpolate([43.0], [141.0], points)[0] == pytest.approx(100, rel=0.01)
-    assert np.isnan(interpolate([44.0], [141.0], points)[0])
-    assert np.isnan(interpolate([43.0], [141.0], points.iloc[:0])[0])
+    assert interpolate_price([43.0], [141.005], points)[0] == pytest.approx(1_000, rel=1e-6)
+    assert interpolate_price([43.0], [141.0], points)[0] == pytest.approx(100, rel=0.01)
+    assert np.isnan(interpolate_price([44.0], [141.0], points)[0])
+    assert np.isnan(interpolate_price([43.0], [141.0], points.iloc[:0])[0])
 
 
 def test_price_scale():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from reproduction.labels import population
-from reproduction.labels.land_price import interpolate
+from reproduction.labels.land_price import interpolate_price
 from reproduction.places import interpolated, labelled, sampling, splits
 from reproduction.profiles import get_profile
 from selm.embedding.coordinates import read_coordinates
@@ -53,7 +53,7 @@ def atlas(tmp_path_factory):
 
 
 def test_samples_are_uniform_where_the_map_shows_something(atlas):
-    table = sampling.sample_locations(atlas, 1200, 0, region="somewhere")
+    table = sampling.sample_places(atlas, 1200, 0, region="somewhere")
     assert len(table) == 1200
     assert list(table.columns) == ["lat", "lon", "region", "entropy"]
     assert set(table["region"]) == {"somewhere"}
@@ -74,21 +74,21 @@ def test_samples_are_uniform_where_the_map_shows_something(atlas):
 
 
 def test_samples_are_decided_by_the_seed(atlas):
-    first = sampling.sample_locations(atlas, 60, 5, region="a")
-    pd.testing.assert_frame_equal(first, sampling.sample_locations(atlas, 60, 5, region="a"))
-    assert not first["lat"].equals(sampling.sample_locations(atlas, 60, 6, region="a")["lat"])
-    assert not first["lat"].equals(sampling.sample_locations(atlas, 60, 5, region="b")["lat"])
+    first = sampling.sample_places(atlas, 60, 5, region="a")
+    pd.testing.assert_frame_equal(first, sampling.sample_places(atlas, 60, 5, region="a"))
+    assert not first["lat"].equals(sampling.sample_places(atlas, 60, 6, region="a")["lat"])
+    assert not first["lat"].equals(sampling.sample_places(atlas, 60, 5, region="b")["lat"])
 
 
 def test_samples_keep_to_what_is_allowed(atlas):
     middle = mercator.from_tile(7000.5, 3000.5, 13)[0]
-    table = sampling.sample_locations(atlas, 100, 0, region="a", allowed=lambda lat, lon: lat > middle)
+    table = sampling.sample_places(atlas, 100, 0, region="a", allowed=lambda lat, lon: lat > middle)
     assert (table["lat"] > middle).all()
 
 
 def test_a_map_that_shows_nothing(atlas):
     with pytest.raises(InputError, match=r"only 0 of 10 locations found; a shows too little at 9\.0 bits"):
-        sampling.sample_locations(atlas, 10, 0, region="a", entropy_threshold=9.0)
+        sampling.sample_places(atlas, 10, 0, region="a", entropy_threshold=9.0)
 
 
 def test_apportion():
@@ -123,7 +123,7 @@ def embedded(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tables(embedded):
-    return labelled.build_locations(SMOKE, embedded, n=400), labelled.probe_points(SMOKE, embedded)
+    return labelled.build_places(SMOKE, embedded, n=400), labelled.probe_points(SMOKE, embedded)
 
 
 def test_land_cover_is_the_majority_of_the_image(embedded, tables, tmp_path):
@@ -136,7 +136,7 @@ def test_land_cover_is_the_majority_of_the_image(embedded, tables, tmp_path):
         open_region(region), tmp_path / "classes",
         zooms=(17,), tile_px=SMOKE.maps.tile_px, style="land_cover", workers=1, progress=False,
     )  # fmt: skip
-    table = labelled.build_locations(SMOKE, embedded, n=400, land_cover_atlases={region.name: atlas})
+    table = labelled.build_places(SMOKE, embedded, n=400, land_cover_atlases={region.name: atlas})
     assert set(tables[0]["land_cover"]) == {-1}
     pd.testing.assert_frame_equal(table.drop(columns="land_cover"), tables[0].drop(columns="land_cover"))
     for row in range(0, 400, 20):
@@ -145,7 +145,7 @@ def test_land_cover_is_the_majority_of_the_image(embedded, tables, tmp_path):
     present = {LAND_COVER_CLASSES[code] for code in table["land_cover"].unique()}
     assert {"residential", "farmland"} <= present
     with pytest.raises(InputError, match="drawn in the style 'selm', land cover needs 'land_cover'"):
-        labelled.build_locations(SMOKE, embedded, n=40, land_cover_atlases=embedded)
+        labelled.build_places(SMOKE, embedded, n=40, land_cover_atlases=embedded)
 
 
 COLUMNS = {
@@ -200,9 +200,9 @@ def test_embedded_probes_keep_their_distance_from_pretraining(tables):
 
 
 def test_embedded_tables_are_decided_by_the_seed(embedded, tables):
-    pd.testing.assert_frame_equal(labelled.build_locations(SMOKE, embedded, n=400), tables[0])
+    pd.testing.assert_frame_equal(labelled.build_places(SMOKE, embedded, n=400), tables[0])
     pd.testing.assert_frame_equal(labelled.probe_points(SMOKE, embedded), tables[1])
-    assert not labelled.build_locations(SMOKE, embedded, n=400, seed=1)["lat"].equals(tables[0]["lat"])
+    assert not labelled.build_places(SMOKE, embedded, n=400, seed=1)["lat"].equals(tables[0]["lat"])
 
 
 def test_attrs_survive_parquet(tables, tmp_path):
@@ -274,7 +274,7 @@ def hiroshima(tmp_path_factory):
 def test_official_tables(real, hiroshima):
     profile, atlases = hiroshima
     areas = population.read_areas(real("population-estat-2015.parquet"))
-    table = labelled.build_locations(profile, atlases, n=300)
+    table = labelled.build_places(profile, atlases, n=300)
     probes = labelled.probe_points(profile, atlases)
     assert {name: str(table[name].dtype) for name in COLUMNS} == COLUMNS
     assert {name: str(probes[name].dtype) for name in COLUMNS} == COLUMNS
@@ -302,12 +302,12 @@ def test_pretraining_prices_know_nothing_of_held_out_points(real, hiroshima):
     from reproduction.places.regions import official_points
 
     profile, atlases = hiroshima
-    table = labelled.build_locations(profile, atlases, n=300)
+    table = labelled.build_places(profile, atlases, n=300)
     points = official_points(profile, {name: atlas.keys for name, atlas in atlases.items()})
     points = points[points["region"] == "nagoya"]
     split = splits.split_of(points["lat"], points["lon"], "pretrain", profile, splits.read_folds(profile))
     assert table.attrs["price_points"] == (split == "pretrain").sum()
-    expected = interpolate(table["lat"], table["lon"], points[split == "pretrain"])
+    expected = interpolate_price(table["lat"], table["lon"], points[split == "pretrain"])
     np.testing.assert_allclose(table["price_yen_m2"], expected)
 
 
@@ -385,6 +385,6 @@ def test_unreadable_coordinates(tmp_path):
 
 
 def test_priorities_of_a_table_follow_equation_1(atlas):
-    table = sampling.sample_locations(atlas, 50, 0, region="a")
+    table = sampling.sample_places(atlas, 50, 0, region="a")
     p = entropy.priorities(table["entropy"].to_numpy(), alpha=1.0, epsilon=0.01)
     assert p == pytest.approx((table["entropy"] + 0.01) / (table["entropy"] + 0.01).sum())

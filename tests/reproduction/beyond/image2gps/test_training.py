@@ -82,12 +82,14 @@ def test_knn_by_hand() -> None:
     query = np.array([[2.0, 1.0]])
     cos = np.array([2, 1, 3 / np.sqrt(2)]) / np.sqrt(5)
     weight = 1 / (1 - cos)
-    np.testing.assert_allclose(training.knn(features, coordinates, query, 1), [[4.0, 8.0]])
+    np.testing.assert_allclose(training.nearest_images(features, coordinates, query, 1), [[4.0, 8.0]])
     expected = (weight[:, None] * coordinates).sum(axis=0) / weight.sum()
-    np.testing.assert_allclose(training.knn(features, coordinates, query, 3), expected[None])
-    np.testing.assert_allclose(training.knn(features, coordinates, features[:1] * 5, 3), [[0.0, 0.0]], atol=1e-9)
+    np.testing.assert_allclose(training.nearest_images(features, coordinates, query, 3), expected[None])
+    np.testing.assert_allclose(
+        training.nearest_images(features, coordinates, features[:1] * 5, 3), [[0.0, 0.0]], atol=1e-9
+    )
     with pytest.raises(InputError, match="k = 4 neighbours of 3"):
-        training.knn(features, coordinates, query, 4)
+        training.nearest_images(features, coordinates, query, 4)
 
 
 def test_scale_goes_there_and_back() -> None:

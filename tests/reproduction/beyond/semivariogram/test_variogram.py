@@ -45,7 +45,7 @@ def test_a_known_model_is_found_again(model: str) -> None:
     true = Fit(model, 0.1, 0.5, 30.0, 1.0)
     h = np.linspace(1, 80, 40)
     gamma = true.expected(torch.as_tensor(h)).numpy()
-    found = variogram.fit(Empirical(h, gamma, np.full(40, 100)), model)
+    found = variogram.fit_variogram(Empirical(h, gamma, np.full(40, 100)), model)
     assert found.nugget == pytest.approx(0.1, abs=2e-3) and found.partial_sill == pytest.approx(0.5, abs=4e-3)
     assert (
         found.range_km == pytest.approx(30.0, rel=0.02)
@@ -89,8 +89,8 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(InputError, match="row 3 of the features"):
         variogram.empirical(lat, lon, np.where(np.arange(10)[:, None] == 3, 0, features), [0.0, 10.0])
     with pytest.raises(InputError, match="did you mean 'gaussian'"):
-        variogram.fit(Empirical(np.arange(1.0, 6), np.arange(1.0, 6), np.ones(5, int)), "gausian")
+        variogram.fit_variogram(Empirical(np.arange(1.0, 6), np.arange(1.0, 6), np.ones(5, int)), "gausian")
     with pytest.raises(InputError, match="too few"):
-        variogram.fit(Empirical(np.ones(2), np.ones(2), np.ones(2, int)), "spherical")
+        variogram.fit_variogram(Empirical(np.ones(2), np.ones(2), np.ones(2, int)), "spherical")
     with pytest.raises(InputError, match="below 0"):
         variogram.pair_weights(Fit("spherical", 0, 1, 1, 1), torch.zeros(2, 2), torch.ones(2, 2), -1.0)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from selm.errors import InputError
 
+_BLOCKS = ("target", "setting", "method", "seed")  # scores by spatial block, the one split that they are of
 # What tells one entry of a file from another: its rows are replaced together.
 ENTRIES: dict[str, tuple[str, ...]] = {
     "runs.csv": ("method", "seed"),
@@ -20,6 +21,10 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "table2.csv": ("target", "split", "setting", "method", "seed"),
     "table3.csv": ("target", "split", "setting", "method", "seed"),
     "table4.csv": ("target", "split", "setting", "method", "seed"),
+    "table1-blocks.csv": _BLOCKS,
+    "table2-blocks.csv": _BLOCKS,
+    "table3-blocks.csv": _BLOCKS,
+    "figure5-blocks.csv": ("region", *_BLOCKS),
     "figure2.csv": ("label", "space", "method", "seed"),
     "figure3.csv": ("kind", "method", "seed"),
     "figure4.csv": ("target", "split", "setting", "method", "seed"),
@@ -32,26 +37,16 @@ ENTRIES: dict[str, tuple[str, ...]] = {
         "table", "target", "split", "position", "network", "objective", "coverage", "setting", "seed",
     ),
 }  # fmt: skip
-# Verdicts: a row is a claim, and counts for more the more pretraining runs stand behind it.
-CLAIMS: dict[str, tuple[str, ...]] = {
-    "claims.csv": ("id",),
-    "claims-table1.csv": ("a", "b"),
-    "claims-table2.csv": ("a", "b"),
-}
-_WHOLE = ("n_points", "n_blocks")  # empty for a claim that is not run, which must not make 1371 a 1371.0
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
-_ABOUT = ("area", "target")
+_ABOUT = ("area", "region", "target")
 
 
 def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
     """The rows of a file to publish: `new` ones, and those of `old` that they do not replace.
 
-    A file that is computed as a whole is `new` alone. Raises InputError where `old` lacks a column that tells entries
-    apart.
+    A file that is computed as a whole is `new` alone. Verdicts are not merged at all: they are computed from what is
+    published. Raises InputError where `old` lacks a column that tells entries apart.
     """
-    if name in CLAIMS:
-        claims = new if old is None or not len(old) else _merged_claims(new, old, CLAIMS[name])
-        return claims.astype(dict.fromkeys(_WHOLE, "Int64"))
     if old is None or not len(old):
         return new
     if name == "figure2-places.csv":
@@ -93,26 +88,6 @@ def _in_order(new: pd.DataFrame, kept: pd.DataFrame, before: pd.Series, key: lis
     order = list(dict.fromkeys([*before, *_keys(new, key)]))
     rank = keys.map({one: number for number, one in enumerate(order)})
     return both.iloc[np.argsort(rank.to_numpy(), kind="stable")].reset_index(drop=True)
-
-
-def _merged_claims(new: pd.DataFrame, old: pd.DataFrame, key: tuple[str, ...]) -> pd.DataFrame:
-    """Each claim as it was last tested, by the most pretraining runs.
-
-    Holm's family is the whole list, and a claim that is not run counts in it with p = 1: a verdict that was given when
-    fewer of them had been run is stricter than today's would be, never laxer.
-    """
-    before = old.drop_duplicates(list(key)).set_index(list(key))
-    rows = []
-    for _, row in new.iterrows():
-        name = row[key[0]] if len(key) == 1 else tuple(row[list(key)])
-        if name in before.index and _counts(before.loc[name]) > _counts(row):
-            row = pd.concat([before.loc[name], row[list(key)]]).reindex(new.columns)
-        rows.append(row)
-    return pd.DataFrame(rows).reset_index(drop=True).infer_objects()
-
-
-def _counts(row: pd.Series) -> int:
-    return 0 if row["verdict"] == "not run" else 1 + int(row["seeds_a"]) + int(row["seeds_b"])
 
 
 def _merged_columns(new: pd.DataFrame, old: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Finished results → data/results/PROFILE/, for the book to show: CSV, and sheets of small map images as PNG.
 
-What is published already and has not been computed here stays (`reproduction.merging`).
+What is published already and has not been computed here stays (`reproduction.merging`). Verdicts do not: they follow
+from the published rows and are computed again whenever anything is published.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from reproduction import paths
 from reproduction.beyond.more_context.experiment import LONGER
 from reproduction.computed import drawn_maps, encoders
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
-from reproduction.experiments import table1_table2
-from reproduction.experiments.paper_claims import claim_verdicts
+from reproduction.experiments import table1_table2, verdicts
+from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
 from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
 from reproduction.merging import merged
 from reproduction.report import FULL_SCALE
@@ -45,17 +46,16 @@ def publish(profile: Profile) -> list[Path]:
         rows = table1_table2.finished(profile, name)
         if len(rows):
             out[f"{name}.csv"] = rows
-            out[f"claims-{name}.csv"] = table1_table2.claims(profile, name)
+            out[f"{name}-blocks.csv"] = table1_table2.finished_blocks(profile, name)
             if name == "table2":
                 out["table2-classes.csv"] = table1_table2.class_counts(profile)
     for of_table in FINISHED_TABLES.values():
         out.update(of_table(profile))
-    if any(f"{name}.csv" in out for name in table1_table2.TABLES):
-        out["claims.csv"] = claim_verdicts(profile)
     for of_figure in FINISHED_FIGURES.values():
         out.update(of_figure(profile))
     for of_chapter in FINISHED_CHAPTERS.values():
         out.update(of_chapter(profile))
+    out = {name: content for name, content in out.items() if isinstance(content, bytes) or len(content)}
     for name, content in out.items():  # all before any is written: a file that does not fit stops everything
         if not isinstance(content, bytes):
             out[name] = merged(name, content, _published(folder / name))
@@ -65,7 +65,30 @@ def publish(profile: Profile) -> list[Path]:
                 temporary.write_bytes(content)
         else:
             write_csv(folder / name, content.round(6))
+    return [folder / name for name in out] + publish_verdicts(folder)
+
+
+def publish_verdicts(folder: Path) -> list[Path]:
+    """Write the verdicts that follow from what is published in a folder of `data/results`, in place of any that are
+    there: on the paper's claims, ours on Tables 1 and 2, and the questions of `reproduction.experiments.verdicts`."""
+    out = verdicts_of(folder)
+    for name, table in out.items():
+        write_csv(folder / name, table.round(6))
     return [folder / name for name in out]
+
+
+def verdicts_of(folder: Path) -> dict[str, pd.DataFrame]:
+    """All verdicts on what is published in a folder, by file name; a function of its files alone."""
+    files = read_files(folder)
+    tables = [name for name in table1_table2.TABLES if name in files]
+    out = {
+        f"claims-{name}.csv": table1_table2.claims_on(name, files[name], files.get(f"{name}-blocks")) for name in tables
+    }
+    if tables:
+        out["claims.csv"] = claim_verdicts_on(files, folder.name)
+    if (folder / verdicts.BLOCKS).exists():
+        out["verdicts.csv"] = verdicts.verdicts(folder)
+    return out
 
 
 def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from reproduction.computed import store
-from reproduction.experiments import representations
+from reproduction.experiments import representations, row_claims
 from reproduction.experiments import retrieval as recall
 from reproduction.experiments.retrieval import bootstrap, gallery_images, query_images
 from reproduction.places.regions import source_of
@@ -30,6 +30,7 @@ from selm.views import DeviceAtlas
 
 VERSION = 1  # raise it when the numbers change
 BLOCK_ZOOM = 16  # places are drawn for the bootstrap by whole zoom-16 tiles: about 460 m in New York
+CLAIMED_SHARE = 1.0  # % of the gallery: the recall that claims are about
 _BATCH = 256
 
 
@@ -208,11 +209,28 @@ def examples(profile: Profile, area: Area, n: int = 4) -> dict[str, NDArray[np.u
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
     """What is there to publish, by file name; computes nothing."""
-    there = [
-        of.rows()
-        for area in profile.retrieval.areas
-        if is_drawn(profile, area)
-        for run in representations.complete_ones(profile)
-        if (of := kept(profile, area, *run)).is_there()
-    ]
-    return {"figure5.csv": pd.concat(there, ignore_index=True)} if there else {}
+    there, blocks = [], []
+    for area in profile.retrieval.areas:
+        if not is_drawn(profile, area):
+            continue
+        table = gallery(profile, area)
+        for method, seed in representations.complete_ones(profile):
+            of = kept(profile, area, method, seed)
+            if of.is_there():
+                rows = of.rows()
+                there.append(rows)
+                blocks.append(_blocks(area, method, seed, rows, of, table))
+    if not there:
+        return {}
+    return {"figure5.csv": pd.concat(there, ignore_index=True), "figure5-blocks.csv": row_claims.joined(blocks)}
+
+
+def _blocks(area: Area, method: str, seed: int, rows: pd.DataFrame, of: Kept, table: pd.DataFrame) -> pd.DataFrame:
+    """Whether a place is among the top `CLAIMED_SHARE` % for the first query, by zoom-16 tile; 1 and 0."""
+    query = str(rows["query"].iloc[0])
+    rank = of.tensors()[query].numpy()
+    hits = (rank <= recall.found_within([CLAIMED_SHARE], len(rank))[0]).astype(float)
+    return row_claims.blocks_of(
+        hits, table["block"].to_numpy(str), area.name, seed=seed, target=query, metric="recall1", buffer_km=0.0,
+        setting="frozen", method=method, epochs=0, data=rows["data"].iloc[0],
+    )  # fmt: skip

@@ -1,43 +1,36 @@
 """The paper's claims of the form "A beats B", one by one, with a verdict each.
 
 `data/paper/claims.csv` lists them: every best number of a column of a table, and every order of methods in the text.
-All claims on one table or figure are one family, fixed there whatever has been run (`selm.probes.claims.judge`). Rows
-are compared under spatial blocks, by each place's score averaged over trials and over the pretraining runs at hand.
+The claims on a column (a table, target, setting, metric and number of epochs) are one family, fixed there whatever has
+been run. Verdicts are a function of rows and their scores under spatial blocks (`reproduction.experiments.row_claims`),
+those of a folder of `data/results` or those that are finished here; no earlier verdict is kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from reproduction import paths
-from reproduction.computed import place_tables
-from reproduction.computed.store import remembered
-from reproduction.experiments import (
-    figure5_recall,
-    map_land_cover,
-    representations,
-    table1_table2,
-    table3_land_cover,
-)
-from reproduction.experiments.retrieval import found_within
-from reproduction.report import HIGHER_IS_BETTER, records
-from reproduction.results import origin
-from reproduction.rows import PRETRAINED
-from reproduction.settings import Area, Profile, Query
+from reproduction.experiments import figure5_recall, row_claims, table1_table2, table3_land_cover
+from reproduction.report import records
+from reproduction.results import read_csv
+from reproduction.settings import Profile
 from selm.errors import InputError
-from selm.probes.claims import N_BOOT, Draws, draw, judge
+from selm.probes.claims import N_BOOT
 
 COLUMNS = ("id", "where", "section", "a", "b", "metric", "target", "epochs", "setting", "text")
+FAMILY = ["where", "target", "setting", "metric", "epochs"]
 PAPER_EPOCHS = (1, 25, 50)  # of Tables 1 and 2; those of a shorter profile are told by their place in the order
 # Claims on data that cannot be had stay open: what a stand-in says is about the stand-in.
 WITHOUT_DATA = {"naip": "needs NAIP/CDL", "xview": "needs xView", "water": "needs SustainBench's water labels"}
+TESTED = ("table1", "table2", "table3", "figure5")  # what there is data for
 
-_Values = tuple[NDArray[np.float64], int]  # (N,) a score at each place, and the number of pretraining runs behind it
+Files = Mapping[str, pd.DataFrame]  # result files by name, without ".csv"
 
 
 def read_claims(file: Path | None = None) -> pd.DataFrame:
@@ -55,134 +48,78 @@ def read_claims(file: Path | None = None) -> pd.DataFrame:
     return table
 
 
-def claim_verdicts(profile: Profile, *, n_boot: int = N_BOOT) -> pd.DataFrame:
-    """A verdict on every claim of `read_claims`, in its order; computes no result that is missing.
+def read_files(folder: Path) -> dict[str, pd.DataFrame]:
+    """The rows and scores by block that claims are judged by, of a folder of `data/results`; those that are there."""
+    names = [name for table in TESTED for name in (table, f"{table}-blocks")]
+    return {name: read_csv(file) for name in names if (file := folder / f"{name}.csv").exists()}
 
-    The columns of the list and of `selm.probes.claims.judge`; `seeds_a seeds_b`, the pretraining runs behind each side;
-    `reason`, why a claim is not run; and provenance.
+
+def finished_files(profile: Profile) -> dict[str, pd.DataFrame]:
+    """The same of what is finished here; computes no result that is missing."""
+    out: dict[str, Any] = {}
+    for name in table1_table2.TABLES:
+        out[name], out[f"{name}-blocks"] = (
+            table1_table2.finished(profile, name), table1_table2.finished_blocks(profile, name),
+        )  # fmt: skip
+    for files in (table3_land_cover.finished(profile), figure5_recall.finished(profile)):
+        out.update({name.removesuffix(".csv"): table for name, table in files.items()})
+    return {name: table for name, table in out.items() if len(table)}
+
+
+def claim_verdicts(profile: Profile, *, n_boot: int = N_BOOT) -> pd.DataFrame:
+    """`claim_verdicts_on` what is finished here."""
+    return claim_verdicts_on(finished_files(profile), profile.name, n_boot=n_boot)
+
+
+def claim_verdicts_on(files: Files, profile: str, *, n_boot: int = N_BOOT) -> pd.DataFrame:
+    """A verdict on every claim of `read_claims`, in its order: a function of these files alone.
+
+    The columns of the list and of `row_claims.verdicts`: the gain is the difference of the rows' means; `seeds_a
+    seeds_b`, the pretraining runs behind each side; `reason`, why a claim is not run or has no scores; and where its
+    newest row is from.
     """
     table = read_claims()
     parts = []
-    for _, family in table.groupby("where", sort=False):
-        tested = [_tested(profile, claim, n_boot) for claim in records(family)]
-        verdicts = judge([draws for draws, *_ in tested])
-        verdicts["seeds_a"], verdicts["seeds_b"], verdicts["reason"] = zip(*(rest for _, *rest in tested), strict=True)
-        parts.append(pd.concat([family.reset_index(drop=True), verdicts], axis=1))
-    out = pd.concat(parts, ignore_index=True)
-    return out.assign(**origin(profile, place_tables.points_key(profile)))
+    for _, family in table.groupby(FAMILY, sort=False, dropna=False):
+        tested = [_tested(files, claim, n_boot) for claim in records(family)]
+        verdicts = row_claims.verdicts(tested, str(family["metric"].iloc[0]))
+        parts.append(pd.concat([family, verdicts.set_index(family.index)], axis=1))
+    return pd.concat(parts).loc[table.index].assign(profile=profile)
 
 
-def _tested(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, int, int, str]:
-    """The bootstrap draws of one claim, the pretraining runs behind a and b, and why there are no draws."""
+def _tested(files: Files, claim: Any, n_boot: int) -> row_claims.Tested:
     if claim.target in WITHOUT_DATA:
-        return None, 0, 0, WITHOUT_DATA[claim.target]
-    if claim.where == "figure5":
-        return between_areas(profile, claim, n_boot)
-    a, b = (scores_of(profile, claim, method) for method in (claim.a, claim.b))
-    seeds = (0 if a is None else a[1], 0 if b is None else b[1])
-    if a is None or b is None:
-        lacking = [name for name, values in ((claim.a, a), (claim.b, b)) if values is None]
-        return None, *seeds, f"no finished row of {' and '.join(lacking)}"
-    blocks = blocks_of(profile, claim.where, claim.target)
-    better = HIGHER_IS_BETTER[claim.metric]
-    return draw(a[0], b[0], blocks, higher_is_better=better, n_boot=n_boot), *seeds, ""
+        return row_claims.Tested(reason=WITHOUT_DATA[claim.target])
+    areas = claim.where == "figure5"
+    a, b = (_area(files, name) if areas else _row(files, claim, name) for name in (claim.a, claim.b))
+    found = row_claims.tested(a, b, (claim.a, claim.b), claim.metric, same_places=not areas, n_boot=n_boot)
+    return replace(found, reason=found.reason.replace("finished row of", "finished recall in")) if areas else found
 
 
-# -- Tables 1, 2 and 3 -------------------------------------------------------------------------------------------------
-
-
-def scores_of(profile: Profile, claim: Any, method: str) -> _Values | None:
-    """A row's score at each place, averaged over those of its pretraining runs that are finished."""
-    found = []
-    for seed in range(profile.seeds_of(method) if method in PRETRAINED else 1):
-        scores = entry_scores(profile, claim.where, claim.target, claim.setting, method, seed)
-        epochs = profile.probing.epochs[-1 if pd.isna(claim.epochs) else PAPER_EPOCHS.index(claim.epochs)]
-        if (claim.metric, epochs) in scores:
-            found.append(scores[claim.metric, epochs])
-    return (np.mean(found, axis=0), len(found)) if found else None
-
-
-def blocks_of(profile: Profile, where: str, target: str) -> NDArray[np.str_]:
-    """(N,) the spatial cell of each place of a table."""
-    if where == "table3":
-        return map_land_cover.places(profile)["cell"].to_numpy(str)
-    return _task(profile, where, target).places["cell"].to_numpy(str)
-
-
-@remembered(maxsize=4)
-def _task(profile: Profile, where: str, target: str) -> table1_table2.Task:
-    return table1_table2.task(profile, where, target, "blocks")
-
-
-@remembered(maxsize=1024)
-def entry_scores(
-    profile: Profile, where: str, target: str, setting: str, method: str, seed: int
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """(metric, epochs) → score at each place (N,), NaN where it was not tested; empty where nothing is finished."""
-    rows: slice | NDArray[np.int64] = slice(None)
-    if where == "table3":
-        if not map_land_cover.is_there(profile):
-            return {}
-        # the fills of the map show its land cover: only images without them support a claim
-        learned = "finetune" if method == "raw_gps" else "frozen"
-        kept = table3_land_cover.GRID.kept(
-            profile, table3_land_cover.Entry("osm_no_fills", "blocks", method, learned, seed)
-        )
-        n = -1
-        if not kept.is_there():
-            return {}
-    else:
-        kept = table1_table2.GRID.kept(profile, table1_table2.Entry(where, target, "blocks", method, setting, seed))
-        if not kept.is_there():
-            return {}
-        todo = _task(profile, where, target)
-        n = len(todo.places)
-        if setting == "finetune" and method != "raw_gps":  # fine-tuned on some of the places
-            rows = todo.rows_of(profile.probing.max_finetune)
-    evaluations = list(dict.fromkeys(kept.rows()["epochs"]))
-    out = {}
-    for metric, values in kept.tensors().items():
-        if metric == "predictions":
-            continue
-        for epochs, by_trial in zip(evaluations, values.double(), strict=True):
-            mean = by_trial.nanmean(dim=0).numpy()
-            full = np.full(len(mean) if n < 0 else n, np.nan)
-            full[rows] = mean
-            out[metric, int(epochs)] = full
-    return out
-
-
-# -- Figure 5 ----------------------------------------------------------------------------------------------------------
-
-
-def between_areas(profile: Profile, claim: Any, n_boot: int) -> tuple[Draws | None, int, int, str]:
-    """Top-1 % recall of the full method in area a less that in area b: other places, so two bootstraps, not a pair."""
-    areas = {area.name: area for area in profile.retrieval.areas}
-    if not {claim.a, claim.b} <= set(areas):
-        return None, 0, 0, f"the profile has no such area ({claim.a}, {claim.b})"
-    query = profile.retrieval.queries[0]
-    drawn, totals = [], []
-    for at, name in enumerate((claim.a, claim.b)):
-        hits = _found(profile, areas[name], query)
-        if hits is None:
-            return None, 0, 0, f"no finished recall in {name}"
-        one = draw(hits[0], np.zeros_like(hits[0]), hits[1], higher_is_better=True, n_boot=n_boot, seed=at)
-        order = np.random.default_rng(at).permutation(n_boot)  # draws are kept in order: independent only when shuffled
-        drawn.append(one.drawn[order])
-        totals.append((one.gain, one.n_points, one.n_blocks, hits[2]))
-    (gain_a, n_a, blocks_a, seeds_a), (gain_b, n_b, blocks_b, seeds_b) = totals
-    draws = Draws(gain_a - gain_b, np.sort(drawn[0] - drawn[1]), n_a + n_b, blocks_a + blocks_b)
-    return draws, seeds_a, seeds_b, ""
-
-
-def _found(profile: Profile, area: Area, query: Query) -> tuple[NDArray[np.float64], NDArray[np.str_], int] | None:
-    """Whether each place is among the top 1 % (mean over the full method's runs), its block, and the number of runs."""
-    hits = []
-    for method, seed in representations.complete_ones(profile) if figure5_recall.is_drawn(profile, area) else ():
-        kept = figure5_recall.kept(profile, area, method, seed)
-        if method == "gps_selm" and kept.is_there():
-            rank = kept.tensors()[query.name].numpy()
-            hits.append(rank <= found_within([1.0], len(rank))[0])
-    if not hits:
+def _row(files: Files, claim: Any, method: str) -> row_claims.Side | None:
+    """A row of Table 1, 2 or 3 under spatial blocks, after the epochs of the claim, or the last."""
+    rows = files.get(claim.where)
+    if rows is None:
         return None
-    return np.mean(hits, axis=0), figure5_recall.gallery(profile, area)["block"].to_numpy(str), len(hits)
+    target, setting = claim.target, claim.setting
+    if claim.where == "table3":
+        target = table3_land_cover.CLAIMED
+        setting = "finetune" if method == "raw_gps" else "frozen"
+    where = {"target": target, "split": "blocks", "metric": claim.metric, "setting": setting, "method": method}
+    epochs = sorted(set(row_claims.chosen(rows, where)["epochs"]))
+    number = -1 if pd.isna(claim.epochs) else PAPER_EPOCHS.index(claim.epochs)
+    if number >= len(epochs) or not epochs:
+        return None
+    return row_claims.side_of(rows, files.get(f"{claim.where}-blocks"), **where, epochs=epochs[number])
+
+
+def _area(files: Files, area: str) -> row_claims.Side | None:
+    """The full method's recall in an area, by the first query."""
+    rows, blocks = files.get("figure5"), files.get("figure5-blocks")
+    if rows is None:
+        return None
+    query = rows["query"].iloc[0]
+    where = {"area": area, "query": query, "method": "gps_selm", "share": figure5_recall.CLAIMED_SHARE}
+    if blocks is not None:
+        blocks = blocks[(blocks["region"] == area) & (blocks["target"] == query)]
+    return row_claims.side_of(rows, blocks, **where)

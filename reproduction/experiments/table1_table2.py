@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from reproduction.computed import drawn_maps, encoders, place_tables
+from reproduction.computed import drawn_maps, encoders, place_tables, store
 from reproduction.computed.frozen_features import features
+from reproduction.experiments import row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
-from reproduction.results import origin
 from reproduction.rows import IN_TABLES, ROWS
 from reproduction.settings import Profile
 from selm import distributed, encoder
@@ -25,7 +25,6 @@ from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.sphere import pairs_within
 from selm.probes import practitioner
-from selm.probes.claims import compare_claims
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
@@ -34,6 +33,7 @@ from selm.views import colour
 VERSION = 1  # of the probes: raise it when their numbers change
 SPLITS = ("random", "blocks")
 TABLES = ("table1", "table2")
+CLAIMED = ("l01", "area_type", "zone")  # targets that claims are about
 
 HISTOGRAM_ZOOMS = {
     "histogram_17": (17,), "histogram_16": (16,), "histogram_15": (15,), "histogram_14": (14,),
@@ -319,6 +319,29 @@ def class_counts(profile: Profile) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True).assign(profile=profile.name, data=place_tables.points_key(profile)[:12])
 
 
+def finished_blocks(profile: Profile, name: str) -> pd.DataFrame:
+    """The scores by block (`row_claims.COLUMNS`) of the entries under spatial blocks that are there already; without
+    interpolated prices, which no claim is about."""
+    parts = []
+    for entry in entries(profile, name):
+        kept = GRID.kept(profile, entry)
+        if entry.split != "blocks" or entry.target not in CLAIMED or not kept.is_there():
+            continue
+        todo = _task(profile, name, entry.target)
+        tuned = entry.setting == "finetune" and not entry.method.startswith("raw_gps")  # on some of the places
+        places = todo.places.iloc[todo.rows_of(profile.probing.max_finetune)] if tuned else todo.places
+        parts += row_claims.blocks_of_kept(
+            kept, places["cell"].to_numpy(str), places["region"].to_numpy(str), seed=entry.seed, target=entry.target,
+            setting=entry.setting, method=entry.method, buffer_km=profile.maps.buffer_m / 1000,
+        )  # fmt: skip
+    return row_claims.joined(parts)
+
+
+@store.remembered(maxsize=4)
+def _task(profile: Profile, name: str, target: str) -> Task:
+    return task(profile, name, target, "blocks")
+
+
 # Our questions, as (better, worse): what the methods add, by the best linear layer, and what a practitioner asks; a row
 # "+coordinates" is trees on both. The paper's own claims are in data/paper/claims.csv
 # (`reproduction.experiments.paper_claims`).
@@ -339,29 +362,26 @@ CLAIMS = (
 )
 
 
-def claims(profile: Profile, name: str, *, target: str | None = None, split: str = "blocks") -> pd.DataFrame:
-    """A verdict on each of `CLAIMS`, from the rows of a table that have no epochs.
+def claims(profile: Profile, name: str) -> pd.DataFrame:
+    """A verdict on each of `CLAIMS`, from the entries of a table that are there already (`claims_on`)."""
+    return claims_on(name, finished(profile, name), finished_blocks(profile, name))
 
-    By paired bootstrap over blocks with Holm's correction for all of them (`selm.probes.claims`); those that are not
-    computed yet are said to be ``not run``.
+
+def claims_on(name: str, rows: pd.DataFrame | None, blocks: pd.DataFrame | None) -> pd.DataFrame:
+    """A verdict on each of `CLAIMS`, from a table's rows without epochs and their scores by block.
+
+    One family (`row_claims.verdicts`); claims on rows that are not there yet are ``not run``.
     """
-    target = target or ("l01" if name == "table1" else "area_type")
-    metric = "mse" if name == "table1" else "top1"
-    grid = [
-        entry for entry in entries(profile, name)
-        if entry.target == target and entry.split == split
-        and entry.setting in ("frozen-closed", "with-coordinates", "practitioner")
-        and GRID.kept(profile, entry).is_there()
-    ]  # fmt: skip
-    by_method: dict[str, list[NDArray[np.float64]]] = {}
-    names = np.empty(0, np.str_)
-    for entry in grid:
-        scores, names = point_scores(profile, entry, metric, 0)
-        name_of = entry.method + ("+coordinates" if entry.setting == "with-coordinates" else "")
-        by_method.setdefault(name_of, []).append(scores)
-    means = {method: np.mean(values, axis=0) for method, values in by_method.items()}
-    verdicts = compare_claims(means, CLAIMS, names, higher_is_better=metric != "mse")
-    verdicts["seeds_a"] = [len(by_method.get(a, [])) for a in verdicts["a"]]
-    verdicts["seeds_b"] = [len(by_method.get(b, [])) for b in verdicts["b"]]
-    verdicts = verdicts.assign(experiment=name, target=target, split=split, metric=metric)
-    return verdicts.assign(**origin(profile, place_tables.points_key(profile))).drop(columns="stand_in")
+    target, metric = ("l01", "mse") if name == "table1" else ("area_type", "top1")
+    sides: dict[str, row_claims.Side | None] = {}
+    for method in dict.fromkeys(method for pair in CLAIMS for method in pair):
+        of, setting = method, "practitioner" if method in PRACTITIONER else "frozen-closed"
+        if setting != "practitioner" and method.endswith("+coordinates"):
+            of, setting = method.removesuffix("+coordinates"), "with-coordinates"
+        sides[method] = row_claims.side_of(
+            rows, blocks, target=target, split="blocks", metric=metric, setting=setting, method=of, epochs=0
+        )
+    family = [row_claims.tested(sides[a], sides[b], (a, b), metric) for a, b in CLAIMS]
+    table = pd.DataFrame(CLAIMS, columns=["a", "b"])
+    verdicts = pd.concat([table, row_claims.verdicts(family, metric)], axis=1).drop(columns="stand_in")
+    return verdicts.assign(experiment=name, target=target, split="blocks", metric=metric)

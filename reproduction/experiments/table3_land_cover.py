@@ -20,7 +20,7 @@ from scipy import sparse
 
 from reproduction.computed import encoders, frozen_features
 from reproduction.computed.store import cached_array, remembered
-from reproduction.experiments import image_sets, map_land_cover
+from reproduction.experiments import image_sets, map_land_cover, row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import splits
@@ -35,6 +35,7 @@ from selm.probes.frozen import frozen, logistic
 VERSION = 1  # raise it when the numbers change for the same settings and data
 EXPERIMENT = "table3"
 OSM = {"osm": "selm", "osm_no_fills": map_land_cover.NO_FILLS}  # target → map style
+CLAIMED = "osm_no_fills"  # the fills of the map show its land cover
 SETTINGS = ("frozen", "frozen-closed")
 TOLERANCE = 1e-4  # of the logistic probe's gradient: top-1 moves by 0.0003 from that at 1e-5, in 40 % of the time
 _COORDINATES = ("raw_gps", "raw_gps_standardised", "knn_coordinates", "prior")  # rows that see no image
@@ -198,4 +199,19 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     if not len(rows):
         return {}
     counts = map_land_cover.class_counts(profile).assign(profile=profile.name, data=map_land_cover.key(profile)[:12])
-    return {f"{EXPERIMENT}.csv": rows, f"{EXPERIMENT}-classes.csv": counts}
+    blocks = _finished_blocks(profile, here)
+    return {f"{EXPERIMENT}.csv": rows, f"{EXPERIMENT}-blocks.csv": blocks, f"{EXPERIMENT}-classes.csv": counts}
+
+
+def _finished_blocks(profile: Profile, which: Iterable[Entry]) -> pd.DataFrame:
+    """The scores by block of those entries that are there: on images without fills, which alone support a claim."""
+    places, parts = map_land_cover.places(profile), []
+    for entry in which:
+        kept = GRID.kept(profile, entry)
+        if (entry.target, entry.split) == (CLAIMED, "blocks") and kept.is_there():
+            parts += row_claims.blocks_of_kept(
+                kept, places["cell"].to_numpy(str), places["region"].to_numpy(str), seed=entry.seed,
+                target=entry.target, setting=entry.setting, method=entry.method,
+                buffer_km=profile.maps.buffer_m / 1000,
+            )  # fmt: skip
+    return row_claims.joined(parts)

@@ -36,10 +36,13 @@ def ranking_claims_table(claims: pd.DataFrame, *, caption: str = "") -> Html:
             body += 4 * td("–") + td(tag(row.verdict)) + "</tr>"
             continue
         gain, low, high = (metric_number(scale * value, metric, sign=True) for value in (row.gain, row.low, row.high))
-        body += td(gain) + td(f"{low} to {high}")
-        body += td(f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001")
+        body += td(gain)
+        if pd.isna(row.low):  # its scores were not kept
+            body += 2 * td("–")
+        else:
+            body += td(f"{low} to {high}") + td(f"{row.p_holm:.3f}" if row.p_holm >= 0.001 else "&lt; 0.001")
         body += td(f"{row.seeds_a} / {row.seeds_b}") + td("" if plumbing_check else tag(row.verdict)) + "</tr>"
-    run = claims[claims["verdict"] != "not run"]
+    run = claims[claims["low"].notna()]
     basis = ""
     if len(run):
         blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
@@ -56,12 +59,20 @@ def _span(values: Sequence[int]) -> str:
 
 
 def correction_note(claims: pd.DataFrame) -> str:
-    """How a family of claims was corrected, in words."""
-    level = float(claims["interval_level"].dropna().iloc[0])
+    """How families of claims were corrected, in words."""
+    level = sorted(set(claims["interval_level"].dropna()))
+    sizes = sorted(set(claims["n_family"].astype(int)))
+    levels = " to ".join(f"{100 * one:.4g}" for one in dict.fromkeys((level[0], level[-1])))
+    family = f"all {sizes[0]} claims" if len(sizes) == 1 else f"the {_span(sizes)} claims of a column"
+    margin = ""
+    if "margin" in claims and claims["margin"].notna().any():
+        width = float(claims["margin"].dropna().iloc[0])
+        metric = str(claims["metric"].iloc[0])
+        said = f"{width:g} of MSE" if metric == "mse" else f"{100 * width:g} point" + ("" if width == 0.01 else "s")
+        margin = f"; <em>equivalent</em>: the whole interval lies within ± {said}"
     return (
-        f"Holm's correction at 5 %, two-sided, for all {int(claims['n_family'].iloc[0])} claims, run or not. Intervals "
-        f"are at the level of its last step, {100 * level:.4g} %, so that one leaves 0 out exactly where there is a "
-        "verdict"
+        f"Holm's correction at 5 %, two-sided, for {family}, run or not. Intervals are at the level of its last step, "
+        f"{levels} %, so that one leaves 0 out exactly where the verdict is <em>better</em> or <em>worse</em>{margin}"
     )
 
 
@@ -100,7 +111,7 @@ def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
         for column in columns:
             body += _claim_cell(cells.get(column), printed, plumbing_check)
         body += "</tr>"
-    run = verdicts[verdicts["verdict"] != "not run"]
+    run = verdicts[verdicts["low"].notna()]
     foot = ""
     if len(run):
         blocks, points = sorted(set(run["n_blocks"].astype(int))), sorted(set(run["n_points"].astype(int)))
@@ -110,7 +121,7 @@ def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
         )
     reasons = sorted({str(reason) for reason in verdicts["reason"].dropna()} - {""})
     if reasons:
-        foot += f'<p class="selm-foot">Not run: {html.escape("; ".join(reasons))}.</p>'
+        foot += f'<p class="selm-foot">Not run, or without an interval: {html.escape("; ".join(reasons))}.</p>'
     return Html(html_table(caption, head, body) + foot)
 
 
@@ -127,7 +138,8 @@ def _claim_cell(claim: Any, printed: Mapping[tuple[str, str, int, str, str], flo
     scale = 100.0 if metric in PERCENT else 1.0
     gain, low, high = (metric_number(scale * value, metric, sign=True) for value in (claim.gain, claim.low, claim.high))
     verdict = "" if plumbing_check else tag(str(claim.verdict)) + "<br>"
-    return td(f"{verdict}{gain} <small>({low} to {high})</small>{below}")
+    interval = "" if pd.isna(claim.low) else f" <small>({low} to {high})</small>"
+    return td(f"{verdict}{gain}{interval}{below}")
 
 
 def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:
@@ -148,16 +160,18 @@ def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:
 def findings_table(findings: pd.DataFrame, *, caption: str = "") -> Html:
     """The page "What we found": the table of `reproduction.pages.findings.verdicts_by_group`."""
     head = (
-        "<tr><th>the paper's claim</th><th>verdict</th><th>holds</th><th>undecided</th><th>reversed</th>"
-        "<th>not run</th><th>gain: ours</th><th>the paper's</th></tr>"
+        "<tr><th>the paper's claim</th><th>verdict</th><th>better</th><th>equivalent</th><th>undecided</th>"
+        "<th>worse</th><th>not run</th><th>gain: ours</th><th>the paper's</th></tr>"
     )
     body, section = "", ""
     for row in records(findings):
         if row.section != section:
-            body += f'<tr class="section"><td colspan="8">{html.escape(row.section)}</td></tr>'
+            body += f'<tr class="section"><td colspan="9">{html.escape(row.section)}</td></tr>'
             section = row.section
         body += f'<tr><td class="words">{html.escape(row.claim)}</td>' + td(tag(row.verdict))
-        body += "".join(td(str(n) if n else "–") for n in (row.holds, row.undecided, row.reversed, row.not_run))
+        body += "".join(
+            td(str(n) if n else "–") for n in (row.better, row.equivalent, row.undecided, row.worse, row.not_run)
+        )
         for gain in (row.gain, row.paper):  # on two lines: both columns must fit on the page
             body += td(html.escape(gain).replace(" to ", " to<br>") or "–")
         body += "</tr>"

@@ -19,6 +19,7 @@ from selm.errors import InputError
 
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
 _OURS = ("gps_selm",)
+DECIDED = ("better", "worse", "equivalent")
 _UNITS = {"mse": "", "top1": "points", "top5": "points", "ap50": "points", "recall1": "points"}
 
 
@@ -95,19 +96,20 @@ def _paper_gain(claim: Any) -> float:
 
 
 def group_verdict(counts: dict[str, int]) -> str:
-    """One word for a group of claims, by those that were tested: ``holds``, ``holds in part`` (the rest undecided),
-    ``reversed``, ``reversed in part``, ``mixed`` (some of both), ``undecided``; ``not run`` where none was."""
-    holds, against, open_ = (bool(counts.get(name)) for name in ("holds", "reversed", "undecided"))
-    if holds and against:
+    """One word for a group of claims, by those that were tested: ``better``, ``worse`` or ``equivalent``, ``… in part``
+    (the rest undecided), ``mixed`` (several of them), ``undecided``; ``not run`` where none was."""
+    found = [name for name in DECIDED if counts.get(name)]
+    open_ = bool(counts.get("undecided"))
+    if len(found) > 1:
         return "mixed"
-    if holds or against:
-        return ("holds" if holds else "reversed") + (" in part" if open_ else "")
+    if found:
+        return found[0] + (" in part" if open_ else "")
     return "undecided" if open_ else "not run"
 
 
 def verdicts_by_group(claims: pd.DataFrame) -> pd.DataFrame:
-    """One row a group of claims: section, claim, verdict, how many hold, are undecided, reversed or not run, and the
-    range of the gains, ours and the paper's, as text. claims: `reproduction.experiments.claim_verdicts`, as
+    """One row a group of claims: section, claim, verdict, how many are better, equivalent, undecided, worse or not run,
+    and the range of the gains, ours and the paper's, as text. claims: `reproduction.experiments.claim_verdicts`, as
     published."""
     rows = []
     for group in GROUPS:
@@ -121,8 +123,7 @@ def verdicts_by_group(claims: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "section": group.section, "claim": group.claim, "where": group.where, "verdict": group_verdict(counts),
-                "holds": counts.get("holds", 0), "undecided": counts.get("undecided", 0),
-                "reversed": counts.get("reversed", 0), "not_run": counts.get("not run", 0),
+                **{name: counts.get(name, 0) for name in (*DECIDED, "undecided")}, "not_run": counts.get("not run", 0),
                 "gain": _span(tested["gain"], metric, scale),
                 "paper": _span([_paper_gain(claim) for claim in records(tested if len(tested) else chosen)], metric, 1),
             }
@@ -134,11 +135,11 @@ def headline(claims: pd.DataFrame) -> str:
     """The count of verdicts as a sentence."""
     counts = claims["verdict"].value_counts()
     tested = len(claims) - int(counts.get("not run", 0))
-    holds, reverse, undecided = (int(counts.get(verdict, 0)) for verdict in ("holds", "reversed", "undecided"))
+    better, worse, same, undecided = (int(counts.get(verdict, 0)) for verdict in (*DECIDED, "undecided"))
     return (
         f"Of the paper's {len(claims)} claims that one method beats another, {tested} could be tested: "
-        f"**{holds} {'holds' if holds == 1 else 'hold'}, {reverse} {_are(reverse)} reversed, "
-        f"{undecided} {_are(undecided)} undecided** at this size of test."
+        f"**{better} {'holds' if better == 1 else 'hold'} (better), {worse} {_are(worse)} reversed (worse), "
+        f"in {same} the two are equivalent, {undecided} {_are(undecided)} undecided** at this size of test."
     )
 
 
@@ -162,7 +163,8 @@ def basis(claims: pd.DataFrame) -> str:
     for where, name in names.items():
         run = claims[(claims["where"] == where) & (claims["verdict"] != "not run")]
         if len(run):
-            out.append(f"{name} ({int(run['n_points'].max()):,} places in {int(run['n_blocks'].max())} blocks)")
+            blocks = "" if run["n_blocks"].isna().all() else f" in {int(run['n_blocks'].max())} blocks"
+            out.append(f"{name} ({int(run['n_points'].max()):,} places{blocks})")
     runs = int(claims[["seeds_a", "seeds_b"]].to_numpy().max())
     return "; ".join(out) + f". Pretraining runs of a method: at most {runs}."
 
@@ -181,6 +183,13 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
         need = str(reason) if len(rows) == 1 else str(reason).replace("needs", "need")
         out.append(f"**{_claims(len(rows))} {need}**, which could not be had; the reader is ready.")
     undecided = claims[claims["verdict"] == "undecided"]
+    lost = undecided["low"].isna()
+    if lost.any():
+        out.append(
+            f"**{_claims(int(lost.sum()))} {_are(int(lost.sum()))} undecided because the scores of a row were not "
+            "kept**: compute and publish it again."
+        )
+    undecided = undecided[~lost]
     if len(undecided):
         width = (undecided["high"] - undecided["low"]) / 2
         parts = []

@@ -46,7 +46,7 @@ html[data-theme=dark] .selm-against {{color: #f5a65b}}
 .selm-foot code {{white-space: normal}}
 """
 CSS = f"<style>{_RULES}</style>"
-_TONES = {"match": "selm-agree", "holds": "selm-agree", "differs": "selm-against", "reversed": "selm-against"}
+_TONES = {"match": "selm-agree", "better": "selm-agree", "differs": "selm-against", "worse": "selm-against"}
 
 
 @dataclass(frozen=True)

@@ -106,11 +106,14 @@ def sample_size_curves(results: pd.DataFrame) -> Figure:
 
 
 def claims_forest(rows: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> Figure:
-    """Gains of claims with their intervals, one line a claim: `title gain low high verdict`, in the order given."""
+    """Gains of claims with their intervals, one line a claim: `title gain low high verdict`, in the order given.
+
+    A claim without scores has no interval: its gain alone is shown.
+    """
     use_style()
     if not len(rows):
         raise InputError("forest: no claim has been tested")
-    colour = {"holds": COLOURS[2], "reversed": COLOURS[1], "undecided": "0.45"}
+    colour = {"better": COLOURS[2], "worse": COLOURS[1], "equivalent": COLOURS[0], "undecided": "0.45"}
     figure, axis = plt.subplots(figsize=(WIDTH, 0.75 + 0.2 * len(rows)))
     for y, row in enumerate(records(rows)):
         ink = colour[str(row.verdict)]
@@ -125,5 +128,5 @@ def claims_forest(rows: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> 
         plt.Line2D([], [], color=colour[name], marker=MARKERS[i], linewidth=1.4, markersize=4)
         for i, name in enumerate(colour)
     ]
-    figure.legend(handles, list(colour), loc="outside lower center", ncols=3)
+    figure.legend(handles, list(colour), loc="outside lower center", ncols=4)
     return figure

@@ -1,12 +1,24 @@
-"""Does one row of a table beat another? Paired bootstrap over spatial blocks, corrected for the number of claims.
+"""Does one row of a table beat another? A hierarchical bootstrap over spatial blocks and pretraining runs, and
+verdicts.
 
-Points near each other are alike, so whole blocks are drawn, not points. What is tested is conditional on the
-pretraining runs at hand: their spread over seeds is not in the interval.
+**What is drawn.** Points near each other are alike, so whole blocks are drawn, not points. Regions are fixed: blocks
+are drawn with replacement within each, and a region counts by its share of all points. Pretraining runs (seeds) are a
+further level: those of a and those of b are drawn independently of each other. Seeds of one name are one run in all
+regions that have the same seeds. Of n blocks or seeds n − 1 are drawn (Rao and Wu 1988), so that the variance of the
+draws is unbiased also for three seeds; where there is one, its spread is unknown and not in the interval.
 
-A test and its interval are one thing here: a two-sided test at level α rejects exactly where the interval at level
-1 − α leaves 0 out. Both are read off the same ordered draws. A family of claims is fixed before any of them is tested,
-and a claim that cannot be tested yet counts in it as one that did not stand (p = 1): results that come later can make
-an undecided claim stand, but no claim that stands can fall.
+**What is decided.** Two tests a question: is there a difference (two-sided), and is the difference within a margin
+that was stated beforehand (two one-sided tests at the level of one two-sided interval: p is twice the larger)? Both
+are read off the same ordered draws as the interval: at level α the first rejects exactly where the interval at level
+1 − α leaves 0 out, the second exactly where it lies inside the margin.
+
+**Families.** Holm's step-down over both tests of every question. Of a question's two null hypotheses, no difference
+and a difference beyond the margin, one at most is true; so where Holm divides by the number of hypotheses left, one
+may divide by the number of questions of which one is left (Shaffer 1986). Where only differences are asked for this
+is Holm (1979), by statsmodels. To judge equivalence at the level that Holm leaves for differences alone would not do:
+of ten differences of just the margin, all easily told from 0, one is called equivalent in a fifth of all cases. A
+question that cannot be tested yet counts as one that is not decided (p = 1): results that come later can decide it,
+and undo nothing.
 """
 
 from __future__ import annotations
@@ -23,6 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 from selm.errors import InputError
 
 N_BOOT = 20_000
+BLOCKS = ("region", "seed", "block", "points", "score")  # columns of a table of blocks
+VERDICTS = ("better", "worse", "equivalent", "undecided", "not run")
 
 
 @dataclass(frozen=True)
@@ -33,13 +47,20 @@ class Draws:
     drawn: NDArray[np.float64]
     n_points: int
     n_blocks: int
+    n_regions: int = 1
 
     @property
     def p(self) -> float:
         """Two-sided p-value of no difference: twice the smaller tail, (1 + draws on its side of 0) / (1 + B),
         so never zero."""
-        below, above = np.count_nonzero(self.drawn <= 0), np.count_nonzero(self.drawn >= 0)
-        return min(1.0, 2 * (1 + min(below, above)) / (1 + len(self.drawn)))
+        return self._p(min(np.count_nonzero(self.drawn <= 0), np.count_nonzero(self.drawn >= 0)))
+
+    def p_beyond(self, margin: float) -> float:
+        """p-value of a difference of `margin` or more: twice the larger of two one-sided ones."""
+        return self._p(max(np.count_nonzero(self.drawn <= -margin), np.count_nonzero(self.drawn >= margin)))
+
+    def _p(self, beyond: int | np.signedinteger) -> float:
+        return min(1.0, 2 * (1 + int(beyond)) / (1 + len(self.drawn)))
 
     @property
     def sign(self) -> int:
@@ -47,7 +68,8 @@ class Draws:
         return int(np.sign(np.count_nonzero(self.drawn > 0) - np.count_nonzero(self.drawn < 0)))
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """The central interval at level 1 − alpha: it leaves 0 out exactly where `p` is at most alpha.
+        """The central interval at level 1 − alpha: it leaves 0 out exactly where `p` is at most alpha, and lies within
+        ± margin exactly where `p_beyond` is.
 
         Raises InputError where there are too few draws for such an interval.
         """
@@ -73,11 +95,130 @@ class Comparison:
     n_blocks: int
 
 
+# -- the bootstrap -----------------------------------------------------------------------------------------------------
+
+
+def block_scores(scores: ArrayLike, blocks: ArrayLike, *, region: ArrayLike = "", seed: int = 0) -> pd.DataFrame:
+    """A table of blocks (`BLOCKS`) from scores of points.
+
+    scores: (N,) or, by trial, (T, N); NaN where a point was not tested.  blocks: (N,).  region: one, or (N,).
+    A trial counts as much as any other, and in it a tested point as any other, so that the mean of `score` weighted by
+    `points` is the mean of the trials' means. Where every trial tests the same points, `score` is the mean over a
+    block's points and `points` their number; else `points` is the block's share of the tests in the number of points.
+    """
+    values = np.atleast_2d(np.asarray(scores, np.float64))
+    names = np.asarray(blocks).astype(str)
+    if values.shape[1:] != names.shape:
+        raise InputError(f"scores and blocks must be of the same points: shapes {values.shape}, {names.shape}")
+    tested = np.isfinite(values)
+    used = tested.any(axis=1)  # a trial that tests nothing is none
+    values, tested = values[used], tested[used]
+    points = tested.any(axis=0)
+    weight = tested / np.maximum(tested.sum(axis=1, keepdims=True), 1) * (points.sum() / max(len(tested), 1))
+    table = pd.DataFrame(
+        {"region": np.broadcast_to(np.asarray(region), names.shape).astype(str), "block": names,
+         "points": weight.sum(axis=0), "score": (weight * np.where(tested, values, 0.0)).sum(axis=0)}
+    )[points]  # fmt: skip
+    out = table.groupby(["region", "block"], sort=True, as_index=False)[["points", "score"]].sum()
+    out["score"] /= out["points"]
+    out["points"] = out["points"].round(9)
+    return out.assign(seed=seed)[list(BLOCKS)]
+
+
+def gain(
+    a: pd.DataFrame,
+    b: pd.DataFrame,
+    *,
+    higher_is_better: bool,
+    same_places: bool = True,
+    n_boot: int = N_BOOT,
+    seed: int = 0,
+) -> Draws:
+    """Bootstrap how much better a scores than b, each the mean over all its points and seeds.
+
+    a, b: tables with the columns `BLOCKS`, a row a (region, seed, block).
+    same_places: both are of the same regions, whose blocks are drawn together for a and b; they may have other points
+        in a block. False: the same runs at other places, so that the seeds are drawn together and the blocks apart.
+    The draws depend on `seed` alone, not on the order of rows.
+    Raises InputError, in one line, for a table that is empty, repeats a block or lacks one, holds NaN, for regions that
+    differ, and for one of fewer than two blocks.
+    """
+    side = {"a": _by_region(a, "a"), "b": _by_region(b, "b")}
+    regions = sorted({*side["a"], *side["b"]})
+    if same_places and set(side["a"]) != set(side["b"]):
+        only = sorted(set(side["a"]) ^ set(side["b"]))
+        raise InputError(f"a and b must be of the same regions: {', '.join(only)} is of one of them alone")
+    totals = {name: sum(float(r.points.sum()) for r in of.values()) for name, of in side.items()}
+    drawn, found, n_blocks = np.zeros(n_boot), 0.0, 0
+    for at, region in enumerate(regions):
+        here = {name: of[region] for name, of in side.items() if region in of}
+        blocks = sorted({block for of in here.values() for block in of.blocks})
+        if len(blocks) < 2:
+            where = f"region {region}: " if region else ""
+            raise InputError(f"{where}a bootstrap over blocks needs two of them at least, there is {len(blocks)}")
+        n_blocks += len(blocks)
+        times = _times(len(blocks), n_boot, (seed, 0, at))
+        for name, of in here.items():
+            sign = (1 if name == "a" else -1) * (1 if higher_is_better else -1) * of.points.sum() / totals[name]
+            columns = [blocks.index(block) for block in of.blocks]
+            mean = (of.scores @ of.points) / of.points.sum()  # (S,)
+            count = times[:, columns] @ of.points
+            values = (times[:, columns] @ (of.scores * of.points).T) / np.where(count > 0, count, 1.0)[:, None]
+            values = np.where(count[:, None] > 0, values, mean)
+            key = (seed, 1 + (name == "b" and same_places), *of.seeds)
+            drawn += sign * (values * _times(len(of.seeds), n_boot, key)).sum(axis=1)
+            found += sign * float(mean.mean())
+    n_points = min(totals.values()) if same_places else sum(totals.values())
+    return Draws(found, np.sort(drawn), round(n_points), n_blocks, len(regions))
+
+
+@dataclass(frozen=True)
+class _Region:
+    """Blocks (B,), seeds (S,), points (B,) and scores (S, B) of one row in one region."""
+
+    blocks: list[str]
+    seeds: list[int]
+    points: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+def _by_region(table: pd.DataFrame, name: str) -> dict[str, _Region]:
+    absent = [column for column in BLOCKS if column not in table]
+    if absent:
+        raise InputError(f"blocks of {name}: column '{absent[0]}' is missing")
+    if not len(table):
+        raise InputError(f"blocks of {name}: none")
+    numbers = table[["points", "score"]].to_numpy(np.float64)
+    bad = ~np.isfinite(numbers).all(axis=1) | ~(numbers[:, 0] > 0)
+    if bad.any():
+        row = table.iloc[int(np.flatnonzero(bad)[0])]
+        raise InputError(
+            f"blocks of {name}: region {row.region}, block {row.block}: score {row.score} of {row.points} points"
+        )
+    out = {}
+    for region, rows in table.groupby(table["region"].astype(str)):
+        keyed = rows.assign(seed=rows["seed"].astype(int), block=rows["block"].astype(str)).set_index(["seed", "block"])
+        if keyed.index.has_duplicates:
+            raise InputError(f"blocks of {name}: region {region}: a block is there twice for one seed")
+        scores, points = (keyed[column].astype(float).unstack("block") for column in ("score", "points"))
+        if points.isna().to_numpy().any() or np.ptp(points.to_numpy(), axis=0).max() > 1e-3:
+            raise InputError(f"blocks of {name}: region {region}: its seeds have not the same points")
+        out[str(region)] = _Region(
+            [str(block) for block in scores],
+            [int(one) for one in scores.index],
+            points.to_numpy()[0],
+            scores.to_numpy(),
+        )
+    return out
+
+
 @lru_cache(maxsize=16)
-def _times(n_blocks: int, n_boot: int, seed: int) -> NDArray[np.float32]:
-    """(n_boot, n_blocks): how often each block is drawn."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(n_boot * [n_blocks], np.full(n_blocks, 1 / n_blocks)).astype(np.float32)
+def _times(n: int, n_boot: int, key: tuple[int, ...]) -> NDArray[np.float64]:
+    """(n_boot, n): the share of each of n in draws of n − 1 with replacement; 1 where there is one."""
+    if n == 1:
+        return np.ones((n_boot, 1))
+    rng = np.random.default_rng([abs(part) for part in key])
+    return rng.multinomial(n_boot * [n - 1], np.full(n, 1 / n)) / (n - 1)
 
 
 def draw(
@@ -89,28 +230,17 @@ def draw(
     n_boot: int = N_BOOT,
     seed: int = 0,
 ) -> Draws:
-    """Bootstrap the gain of a over b from their out-of-fold scores at the same points.
+    """Bootstrap the gain of a over b from their scores (N,) at the same points, of one region and one run each.
 
-    scores_a, scores_b: (N,) each point's score, averaged over trials and pretraining seeds (`OutOfFold.mean_scores`);
-        points that are NaN in either are left out.
-    blocks: (N,) the block of each point; blocks are drawn with replacement, with all their points, so that the number
-        of points varies as it does between places.
-    Raises InputError for fewer than two blocks.
+    Points that are NaN in either are left out. Raises InputError for fewer than two blocks.
     """
     a, b = np.asarray(scores_a, dtype=np.float64), np.asarray(scores_b, dtype=np.float64)
     names = np.asarray(blocks)
     if not a.shape == b.shape == names.shape or a.ndim != 1:
         raise InputError(f"scores and blocks must be of the same points: shapes {a.shape}, {b.shape}, {names.shape}")
     both = np.isfinite(a) & np.isfinite(b)
-    gain = (a - b if higher_is_better else b - a)[both]
-    _, code = np.unique(names[both], return_inverse=True)
-    n_blocks = int(code.max()) + 1 if len(code) else 0
-    if n_blocks < 2:
-        raise InputError(f"a bootstrap over blocks needs two of them at least, there are {n_blocks}")
-    total, count = np.bincount(code, weights=gain), np.bincount(code)
-    times = _times(n_blocks, n_boot, seed)
-    drawn = (times @ total) / (times @ count.astype(np.float64))
-    return Draws(float(gain.mean()), np.sort(drawn), len(gain), n_blocks)
+    one, other = (block_scores(values[both], names[both]) for values in (a, b))
+    return gain(one, other, higher_is_better=higher_is_better, n_boot=n_boot, seed=seed)
 
 
 def paired_bootstrap(
@@ -129,40 +259,76 @@ def paired_bootstrap(
     return Comparison(found.gain, low, high, found.p, found.n_points, found.n_blocks)
 
 
+# -- verdicts ----------------------------------------------------------------------------------------------------------
+
+
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     """Holm's (1979) adjusted p-values: reject where at most the level, and no claim of the family errs more often."""
+    from statsmodels.stats.multitest import multipletests
+
     p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1.0)
-    return adjusted
+    return np.asarray(multipletests(p, method="holm")[1]) if len(p) else p
 
 
-def judge(family: Sequence[Draws | None], level: float = 0.95) -> pd.DataFrame:
-    """Verdicts on a family of claims "a beats b", one row a claim in the order given; None: not run.
+def step_down(different: ArrayLike, beyond: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Adjusted p-values of the two tests of K questions, of whose two null hypotheses one at most is true.
 
-    Columns: gain, low, high, interval_level, p, p_holm, verdict, n_points, n_blocks, n_family. Verdicts are by Holm's
-    step-down test at `level`, two-sided, over the whole family, claims that are not run included with p = 1:
-    ``holds``, ``reversed`` (b beats a), ``undecided`` or ``not run``. The intervals are at the level of Holm's last
-    step, 1 − (1 − level) / (claims that do not stand): such an interval leaves 0 out exactly where the verdict is
-    ``holds`` or ``reversed``.
+    Holm's step-down over all 2 K, each multiplied by the number of questions of which one at least was not rejected
+    before it (Shaffer 1986): never more than Holm's own.
     """
-    columns = ["gain", "low", "high", "interval_level", "p", "p_holm", "verdict", "n_points", "n_blocks", "n_family"]
-    alpha = 1.0 - level
-    adjusted = holm([1.0 if one is None else one.p for one in family])
-    stands = adjusted <= alpha * (1 + 1e-12)  # exact multiples of a level are at it, whatever the last bit
-    last = alpha / max(len(family) - int(stands.sum()), 1)
+    p = np.concatenate([np.asarray(different, np.float64), np.asarray(beyond, np.float64)])
+    k = len(p) // 2
+    order = np.argsort(p, kind="stable")
+    rank = np.empty(2 * k, np.int64)
+    rank[order] = np.arange(2 * k)
+    closed = np.sort(np.maximum(rank[:k], rank[k:]))  # the step by which both tests of a question are done
+    left = k - np.searchsorted(closed, np.arange(2 * k), side="left")
+    adjusted = np.empty(2 * k)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * left), 1.0)
+    return adjusted[:k], adjusted[k:]
+
+
+def judge(family: Sequence[Draws | None], level: float = 0.95, *, margin: float | None = None) -> pd.DataFrame:
+    """Verdicts on a family of questions "does a beat b?", one row each in the order given; None: not tested.
+
+    margin: a smaller difference does not matter; None asks for differences only.
+    Columns: gain, low, high, interval_level, p, p_beyond, p_holm, verdict, n_points, n_blocks, n_regions, n_family.
+    ``better`` and ``worse``: a difference, whatever its size; ``equivalent``: none, and the whole interval lies within
+    the margin; ``undecided``; ``not run``. The intervals are all at the level of the last step: one leaves 0 out
+    exactly where the verdict is ``better`` or ``worse``, and contains 0 and lies within the margin exactly where it is
+    ``equivalent``. p_holm is the adjusted p.
+    """
+    columns = [
+        "gain", "low", "high", "interval_level", "p", "p_beyond", "p_holm", "verdict", "n_points", "n_blocks",
+        "n_regions", "n_family",
+    ]  # fmt: skip
+    alpha, k = 1.0 - level, len(family)
+    p = np.array([1.0 if one is None else one.p for one in family])
+    if margin is None:
+        beyond, outside = np.ones(k), np.ones(k)
+        adjusted = holm(p)
+    else:
+        beyond = np.array([1.0 if one is None else one.p_beyond(margin) for one in family])
+        adjusted, outside = step_down(p, beyond)
+    at = alpha * (1 + 1e-12)  # exact multiples of a level are at it, whatever the last bit
+    differs, within = adjusted <= at, outside <= at
+    decided = differs if margin is None else differs & within
+    last = alpha / max(k - int(decided.sum()), 1)
     rows: list[dict[str, object]] = []
-    for one, p_holm, decided in zip(family, adjusted, stands, strict=True):
+    for number, one in enumerate(family):
         if one is None:
-            rows.append({"verdict": "not run", "n_family": len(family)})
+            rows.append({"interval_level": 1 - last, "verdict": "not run", "n_family": k})
             continue
         low, high = one.interval(last)
-        verdict = ("holds" if one.sign > 0 else "reversed") if decided else "undecided"
+        verdict = "equivalent" if within[number] else "undecided"
+        if differs[number]:
+            verdict = "better" if one.sign > 0 else "worse"
         rows.append(
             {
-                "gain": one.gain, "low": low, "high": high, "interval_level": 1 - last, "p": one.p, "p_holm": p_holm,
-                "verdict": verdict, "n_points": one.n_points, "n_blocks": one.n_blocks, "n_family": len(family),
+                "gain": one.gain, "low": low, "high": high, "interval_level": 1 - last, "p": p[number],
+                "p_beyond": beyond[number] if margin is not None else math.nan, "p_holm": adjusted[number],
+                "verdict": verdict, "n_points": one.n_points, "n_blocks": one.n_blocks, "n_regions": one.n_regions,
+                "n_family": k,
             }
         )  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=columns)
@@ -178,8 +344,8 @@ def compare_claims(
     level: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Test every claim (a, b), "a beats b", of one family by scores at the same points: the columns of `judge` after
-    a and b. A row without scores gives ``not run``."""
+    """Test every claim (a, b), "a beats b", of one family by scores (N,) at the same points: the columns of `judge`
+    after a and b. A row without scores gives ``not run``."""
     pairs = list(claims)
     family = [
         draw(scores[a], scores[b], blocks, higher_is_better=higher_is_better, n_boot=n_boot, seed=seed)

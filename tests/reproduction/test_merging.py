@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
-from reproduction.merging import CLAIMS, ENTRIES, merged
+from reproduction.merging import ENTRIES, merged
 from reproduction.profiles import get_profile
 from selm.errors import InputError
 
@@ -52,24 +52,6 @@ def test_a_file_of_another_form_is_not_dropped_without_a_word() -> None:
         merged(NAME, table(rows("dino", 5.0)), old)
 
 
-def claims(*found: tuple[str, str, int]) -> pd.DataFrame:
-    """Claims of (id, verdict, runs), tested on nine points; one that is not run has none."""
-    table = pd.DataFrame(found, columns=["id", "verdict", "seeds_a"])
-    points = table["seeds_a"].where(table["seeds_a"] > 0) * 0 + 9
-    return table.assign(gain=0.0, n_points=points, n_blocks=points, seeds_b=table["seeds_a"])
-
-
-def test_a_claim_keeps_the_verdict_with_the_most_runs_behind_it() -> None:
-    old = claims(("a", "holds", 3), ("b", "holds", 1), ("c", "not run", 0), ("gone", "holds", 3))
-    new = claims(("a", "undecided", 1), ("b", "undecided", 1), ("c", "reversed", 1), ("d", "not run", 0))
-    out = merged("claims.csv", new, old)
-    assert out["id"].tolist() == ["a", "b", "c", "d"]
-    assert out["verdict"].tolist() == ["holds", "undecided", "reversed", "not run"]
-    assert out["seeds_a"].tolist() == [3, 1, 1, 0]
-    for one in (out, merged("claims.csv", new, None)):
-        assert one.to_csv(columns=["n_points", "n_blocks"], index=False).split()[1:] == ["9,9", "9,9", "9,9", ","]
-
-
 def test_columns_of_the_same_places_are_kept() -> None:
     old = pd.DataFrame({"lat": [1.0, 2.0], "lon": [3.0, 4.0], "dino_x": [5, 6], "mugs_x": [7, 8]})
     new = old[["lat", "lon", "dino_x"]].assign(dino_x=[0, 0])
@@ -79,15 +61,15 @@ def test_columns_of_the_same_places_are_kept() -> None:
     assert "mugs_x" not in merged("figure2-places.csv", new.assign(lat=[1.5, 2.0]), old)
 
 
-@pytest.mark.parametrize("name", [*ENTRIES, *CLAIMS])
+@pytest.mark.parametrize("name", list(ENTRIES))
 def test_what_is_published_merges_with_itself(name: str) -> None:
     """On the committed files: the keys are columns of theirs, and nothing is lost or doubled."""
     for file in sorted((paths.repository() / "data" / "results").glob(f"*/{name}")):
         old = pd.read_csv(file, dtype={"run_id": str, "commit": str, "data": str}, low_memory=False)
-        key = list((ENTRIES | CLAIMS)[name])
+        key = list(ENTRIES[name])
         same = (old[key].fillna("") == old[key].iloc[0].fillna("")).all(axis=1)
         first = old[same]
-        out = merged(name, old if name in CLAIMS else first.reset_index(drop=True), old)
+        out = merged(name, first.reset_index(drop=True), old)
         assert len(out) == len(old) and list(out) == list(old)
         pd.testing.assert_frame_equal(out, old, check_dtype=False)
 
@@ -110,3 +92,46 @@ def test_publishing_adds_to_what_is_there(tmp_path: Path, monkeypatch: pytest.Mo
     assert publishing.publish(profile) == [folder / "table3.csv"]
     out = pd.read_csv(folder / "table3.csv")
     assert out["method"].tolist() == ["mugs"] * 2 + ["dino"] * 2 and out["value"].tolist() == [1.0, 2.0, 7.0, 8.0]
+
+
+def test_verdicts_are_never_kept(tmp_path: Path) -> None:
+    """What is published in a folder gives all its verdicts, whatever stood there before."""
+    publishing = importlib.import_module("reproduction.publishing")
+    cells = [("gps_selm", 0.5, 0), ("gps_selm", 0.7, 1), ("dino", 0.9, 0), ("mugs", 1.0, 0)]
+    made = [
+        {"experiment": "table1", "target": "l01", "split": "blocks", "setting": "frozen", "epochs": epochs,
+         "metric": "mse", "trial": 0, "value": value - epochs / 100, "n_train": 90, "n_test": 80,
+         "method": method, "seed": seed,
+         "profile": "p", "run_id": "r", "stand_in": False, "data": "d", "commit": "c", "device": "cpu", "torch": "2",
+         "date": "2026-11-28"}
+        for method, value, seed in cells
+        for epochs in (1, 25, 50)
+    ]  # fmt: skip
+    table = pd.DataFrame(made)
+    table.to_csv(tmp_path / "table1.csv", index=False)
+    pd.DataFrame({"id": ["T1-best-frozen-1-dino"], "verdict": ["better"]}).to_csv(tmp_path / "claims.csv", index=False)
+    half = [
+        {"region": "r", "target": "l01", "metric": "mse", "buffer_km": 1, "setting": "frozen", "method": row["method"],
+         "seed": row["seed"], "epochs": row["epochs"], "block": f"b{block}", "points": 4,
+         "score": row["value"] + (block % 2 - 0.5) / 10, "data": "d"}
+        for row in made
+        for block in range(20)
+    ]  # fmt: skip
+    blocks = pd.DataFrame(half)
+    blocks = blocks[blocks["method"] != "mugs"]  # its scores were not kept
+    blocks.loc[(blocks["method"] == "dino") & (blocks["epochs"] == 50), "score"] += 0.1  # those of older rows
+    blocks.to_csv(tmp_path / "table1-blocks.csv", index=False)
+    assert [file.name for file in publishing.publish_verdicts(tmp_path)] == ["claims-table1.csv", "claims.csv"]
+    by = pd.read_csv(tmp_path / "claims.csv").set_index("id")
+    one = by.loc["T1-best-frozen-1-dino"]
+    assert one["gain"] == pytest.approx(0.3) and one["verdict"] == "better" and 0 < one["low"] < 0.3 < one["high"]
+    assert one[["n_points", "n_blocks", "seeds_a", "seeds_b"]].tolist() == [80, 20, 2, 1]
+    for name, gain in (("T1-best-frozen-50-dino", 0.3), ("T1-best-frozen-25-mugs", 0.4)):
+        one = by.loc[name]
+        assert (one["verdict"], one["reason"]) == ("undecided", "scores were not kept") and pd.isna(one["low"])
+        assert one["gain"] == pytest.approx(gain) and one["n_points"] == 80
+    assert by.loc["T1-best-frozen-1-tile2vec", "reason"] == "no finished row of tile2vec"
+    assert by.loc["F5-tokyo", "reason"] == "no finished recall in tokyo and wall-street"
+    first = (tmp_path / "claims.csv").read_text()
+    publishing.publish_verdicts(tmp_path)
+    assert (tmp_path / "claims.csv").read_text() == first

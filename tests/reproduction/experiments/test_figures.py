@@ -169,5 +169,9 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
     assert asked == ["", "same", "noise"]  # and not again
     assert figure5_recall.finished(profile) == {}  # no map is drawn to see whether there is anything
     monkeypatch.setattr(figure5_recall, "is_drawn", lambda profile, area: True)
-    (published,) = figure5_recall.finished(profile).values()
-    assert len(published) == len(rows)
+    published = figure5_recall.finished(profile)
+    assert set(published) == {"figure5.csv", "figure5-blocks.csv"} and len(published["figure5.csv"]) == len(rows)
+    blocks = published["figure5-blocks.csv"]
+    assert isinstance(blocks, pd.DataFrame) and len(blocks) == 2 * 2  # the tiles of two representations
+    own = blocks[blocks["method"] == "pixels"]
+    assert own["points"].sum() == 30 and set(own["score"]) == {1.0} and set(own["target"]) == {"same"}

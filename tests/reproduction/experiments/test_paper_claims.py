@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from reproduction import report
-from reproduction.computed import place_tables
-from reproduction.experiments import figure5_recall, paper_claims, table1_table2
+from reproduction.experiments import figure5_recall, paper_claims, row_claims, table1_table2
 from reproduction.pages import claim_tables
 from reproduction.profiles import get_profile
 from reproduction.results import Kept
@@ -70,76 +70,81 @@ def test_a_bad_list_is_named(tmp_path: Path) -> None:
         paper_claims.read_claims(file)
 
 
-@pytest.fixture
-def some_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scores for three rows of Table 1, by method: gps_selm is much better than dino, geo just as good."""
+def files() -> dict[str, pd.DataFrame]:
+    """Rows and scores of three rows of Table 1, frozen: gps_selm is much better than dino, geo just as good."""
     rng = np.random.default_rng(0)
-    blocks = np.repeat([f"b{i}" for i in range(40)], 10)
-    base = rng.gamma(2, 0.3, len(blocks))
-    errors = {"gps_selm": base, "dino": base + 0.3, "gps_selm_geo": base + rng.normal(0, 0.2, len(blocks))}
+    cells = np.repeat([f"b{i}" for i in range(40)], 10)
+    base = rng.gamma(2, 0.3, len(cells))
+    errors = {"gps_selm": base, "dino": base + 0.3, "gps_selm_geo": base + rng.normal(0, 0.2, len(cells))}
+    rows, blocks = [], []
+    for method, seed, epochs in itertools.product(errors, (0, 1), (1, 2, 4)):
+        scores = errors[method][None, :] + np.array([[0.01], [-0.01]]) + seed / 100
+        same = {"target": "l01", "setting": "frozen", "method": method, "metric": "mse", "epochs": epochs, "data": "d"}
+        blocks.append(row_claims.blocks_of(scores, cells, "hokkaido", seed=seed, buffer_km=1.0, **same))
+        rows += [
+            {**same, "seed": seed, "split": "blocks", "trial": trial, "value": value, "n_test": len(cells),
+             "profile": "japan-cpu", "stand_in": False, "commit": "c", "device": "cpu", "torch": "2",
+             "date": "2026-11-28"}
+            for trial, value in enumerate(scores.mean(axis=1))
+        ]  # fmt: skip
+    return {"table1": pd.DataFrame(rows), "table1-blocks": pd.concat(blocks, ignore_index=True)}
 
-    def values(profile: object, claim: object, method: str) -> tuple[NDArray[np.float64], int] | None:
-        return (errors[method], 2) if claim.where == "table1" and method in errors else None  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(paper_claims, "scores_of", values)
-    monkeypatch.setattr(paper_claims, "blocks_of", lambda *_: blocks)
-    monkeypatch.setattr(paper_claims, "between_areas", lambda *_: (None, 0, 0, "no finished recall in tokyo"))
-    monkeypatch.setattr(place_tables, "points_key", lambda profile: "0" * 12)
-
-
-@pytest.mark.usefixtures("some_rows")
 def test_verdicts_count_the_whole_family() -> None:
-    verdicts = paper_claims.claim_verdicts(JAPAN, n_boot=4000)
+    verdicts = paper_claims.claim_verdicts_on(files(), "japan-cpu", n_boot=4000)
     assert verdicts["id"].tolist() == paper_claims.read_claims()["id"].tolist()
     by = verdicts.set_index("id")
-    assert by.loc["T1-best-frozen-50-dino", "verdict"] == "holds"
+    assert by.loc["T1-best-frozen-50-dino", "verdict"] == "better"
     assert by.loc["T1-best-frozen-50-dino", "low"] > 0
     assert by.loc["T1-best-frozen-50-dino", ["seeds_a", "seeds_b"]].tolist() == [2, 2]
     assert by.loc["T1-best-frozen-50-gps_selm_geo", "verdict"] == "undecided"
     assert by.loc["T1-best-frozen-50-mugs", "verdict"] == "not run"
     assert by.loc["T1-best-frozen-50-mugs", "reason"] == "no finished row of mugs"
     assert by.loc["T3-best-naip-dino", "reason"] == "needs NAIP/CDL"
-    for _, family in verdicts.groupby("where"):
+    assert by.loc["F5-tokyo", "reason"] == "no finished recall in tokyo and wall-street"
+    for _, family in verdicts.groupby(paper_claims.FAMILY, dropna=False):
         assert (family["n_family"] == len(family)).all()
     assert verdicts["profile"].unique().tolist() == ["japan-cpu"]
 
 
-@pytest.mark.usefixtures("some_rows")
 def test_claims_on_a_page() -> None:
-    verdicts = paper_claims.claim_verdicts(JAPAN, n_boot=4000)
+    verdicts = paper_claims.claim_verdicts_on(files(), "japan-cpu", n_boot=4000)
     table1 = verdicts[verdicts["where"] == "table1"]
     text = claim_tables.paper_claims_table(table1, caption="Table 1").text
-    assert "for all 64 claims, run or not" in text and "holds" in text and "not run" in text
+    assert "claims of a column, run or not" in text and ">better</span>" in text and "not run" in text
     assert "paper +0.16" in text  # 0.29 − 0.13: DINO less GPS-SELM, frozen, 50 epochs
     with pytest.raises(InputError, match="one table or figure at a time"):
         claim_tables.paper_claims_table(verdicts)
     quiet = claim_tables.paper_claims_table(table1.assign(profile="demo")).text
-    assert "holds" not in quiet and "undecided" not in quiet
+    assert ">better</span>" not in quiet and ">undecided</span>" not in quiet
 
 
-def test_fine_tuned_scores_come_back_to_the_places_they_are_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An entry that was fine-tuned on some places gives scores at those rows of all places, in their order."""
-    places = pd.DataFrame({"cell": [f"c{i % 5}" for i in range(200)]})
-    folds = SimpleNamespace(near=None)
-    task = table1_table2.Task("regression", places, np.zeros(200), folds)  # type: ignore[arg-type]
+def test_fine_tuned_scores_are_of_the_blocks_of_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An entry that was fine-tuned on some places, of which a trial tests some: the blocks' mean is its rows'."""
+    cells = [f"c{i % 5}" for i in range(200)]
+    places = pd.DataFrame({"cell": cells, "region": "north"})
+    task = table1_table2.Task("regression", places, np.zeros(200), SimpleNamespace(near=None))  # type: ignore[arg-type]
     rows = task.rows_of(SMOKE.probing.max_finetune)
     assert len(rows) == SMOKE.probing.max_finetune and (np.diff(rows) > 0).all()
     scores = np.full((3, 2, len(rows)), np.nan)  # evaluations, trials, places
     scores[:, 0, ::2] = np.arange(len(rows))[::2]
-    scores[:, 1, ::2] = np.arange(len(rows))[::2] + 2.0
+    scores[:, 1, ::3] = np.arange(len(rows))[::3] + 2.0
     kept = Kept(tmp_path / "entry")
-    kept.keep(
-        pd.DataFrame({"epochs": [1, 1, 2, 2, 3, 3]}),
-        {"mse": torch.from_numpy(scores), "predictions": torch.from_numpy(scores)},
-    )
+    made = pd.DataFrame({"epochs": [1, 1, 2, 2, 3, 3], "data": "d"})
+    kept.keep(made, {"mse": torch.from_numpy(scores), "predictions": torch.from_numpy(scores)})
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))  # where nothing is remembered
+    entry = table1_table2.Entry("table1", "l01", "blocks", "dino", "finetune")
+    others = [dataclasses.replace(entry, split="random"), dataclasses.replace(entry, target="interpolated")]
+    monkeypatch.setattr(table1_table2, "entries", lambda *_: [entry, *others])
     monkeypatch.setattr(table1_table2, "GRID", SimpleNamespace(kept=lambda profile, entry: kept))
     monkeypatch.setattr(table1_table2, "task", lambda *_: task)
-    found = paper_claims.entry_scores(SMOKE, "table1", "l01", "finetune", "dino", 0)
-    assert set(found) == {("mse", 1), ("mse", 2), ("mse", 3)}
-    values = found["mse", 3]
-    np.testing.assert_allclose(values[rows[::2]], np.arange(len(rows))[::2] + 1.0)
-    assert np.isnan(np.delete(values, rows[::2])).all()
+    found = table1_table2.finished_blocks(SMOKE, "table1")
+    assert list(found) == list(row_claims.COLUMNS) and set(found["epochs"]) == {1, 2, 3}
+    last = found[found["epochs"] == 3].set_index("block")
+    assert set(last.index) == {cells[row] for at, row in enumerate(rows) if at % 2 == 0 or at % 3 == 0}
+    expected = np.nanmean(scores[2], axis=1).mean()
+    assert np.average(last["score"], weights=last["points"]) == pytest.approx(expected)
+    assert set(found["buffer_km"]) == {SMOKE.maps.buffer_m / 1000} and set(found["metric"]) == {"mse"}
 
 
 def test_areas_are_compared_by_two_bootstraps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,18 +158,21 @@ def test_areas_are_compared_by_two_bootstraps(tmp_path: Path, monkeypatch: pytes
 
     for name, share in shares.items():
         rank = torch.from_numpy(np.where(rng.permutation(500) < 500 * share, 5, 400))
-        Kept(tmp_path / name).keep(pd.DataFrame({"share": [1.0]}), {"d0": rank})
+        rows = pd.DataFrame(
+            {"area": name, "query": "d0", "method": "gps_selm", "seed": 0, "share": [0.5, 1.0], "recall": [0.1, share],
+             "gallery": 500, "data": name, "date": "2026-11-28"}
+        )  # fmt: skip
+        Kept(tmp_path / name).keep(rows, {"d0": rank})
     monkeypatch.setattr(figure5_recall, "kept", kept)
     monkeypatch.setattr(figure5_recall, "is_drawn", lambda profile, area: True)
     monkeypatch.setattr(figure5_recall, "gallery", lambda profile, area: pd.DataFrame({"block": blocks}))
-    monkeypatch.setattr(paper_claims.representations, "complete_ones", lambda profile: [("gps_selm", 0)])
-    claim = SimpleNamespace(where="figure5", a="tokyo", b="wall-street")
-    draws, seeds_a, seeds_b, reason = paper_claims.between_areas(JAPAN, claim, 2000)
-    assert draws is not None and (seeds_a, seeds_b, reason) == (1, 1, "")
-    assert draws.gain == pytest.approx(0.4)
-    low, high = draws.interval(0.05)
-    expected = 1.96 * math.sqrt((0.8 * 0.2 + 0.4 * 0.6) / 500)
-    assert 0.4 - 2 * expected < low < 0.4 - 0.5 * expected and 0.4 + 0.5 * expected < high < 0.4 + 2 * expected
-    absent = SimpleNamespace(where="figure5", a="union-square", b="wall-street")
-    assert paper_claims.between_areas(JAPAN, absent, 2000)[3] == "no finished recall in union-square"
-    assert "no such area" in paper_claims.between_areas(SMOKE, claim, 2000)[3]
+    monkeypatch.setattr(figure5_recall.representations, "complete_ones", lambda profile: [("gps_selm", 0)])
+    published = {name.removesuffix(".csv"): table for name, table in figure5_recall.finished(JAPAN).items()}
+    by = paper_claims.claim_verdicts_on(published, "japan-cpu", n_boot=2000).set_index("id")  # type: ignore[arg-type]
+    one = by.loc["F5-tokyo"]
+    assert one["gain"] == pytest.approx(0.4) and one["verdict"] == "better"
+    assert one[["seeds_a", "seeds_b", "n_points", "n_blocks"]].tolist() == [1, 1, 1000, 50]
+    expected = 2.24 * math.sqrt((0.8 * 0.2 + 0.4 * 0.6) / 500)  # at 97.5 %: of a family of two
+    assert 0.4 - 2 * expected < one["low"] < 0.4 - 0.5 * expected
+    assert 0.4 + 0.5 * expected < one["high"] < 0.4 + 2 * expected
+    assert by.loc["F5-union-square", "reason"] == "no finished recall in union-square"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from reproduction.computed import frozen_features
-from reproduction.experiments import table1_table2
+from reproduction.experiments import row_claims, table1_table2
 from reproduction.profiles import get_profile
 from reproduction.report import SETTINGS
 from reproduction.rows import IN_TABLES, ROWS
@@ -82,6 +82,10 @@ def test_features_with_coordinates_are_trees_on_both(runs: Path, table: str, mon
     assert scores.shape == names.shape == (len(todo.places),) and np.isfinite(scores).any()
     finished = table1_table2.finished(SMOKE, table)
     assert len(finished) == len(rows)
+    blocks = table1_table2.finished_blocks(SMOKE, table)
+    where = {"target": target, "split": "blocks", "metric": metric, "method": "random_init", "epochs": 0}
+    side = row_claims.side_of(finished, blocks, **where, setting="with-coordinates")
+    assert side is not None and side.blocks is not None and side.mean == pytest.approx(mine["value"].mean())
     verdicts = table1_table2.claims(SMOKE, table)
     assert list(zip(verdicts["a"], verdicts["b"], strict=True)) == list(table1_table2.CLAIMS)
     assert set(verdicts["verdict"]) == {"not run"}  # none of their rows is there

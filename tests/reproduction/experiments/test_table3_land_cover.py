@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,16 @@ def test_entries_are_computed_once_and_those_without_images_are_shared(runs: Pat
     mean = first.groupby("metric")["value"].mean()
     assert 0 < mean["top1"] <= counts.max() / counts.sum() and mean["top5"] > mean["top1"]
     published = table3_land_cover.finished(SMOKE)
-    assert set(published) == {"table3.csv", "table3-classes.csv"} and len(published["table3.csv"]) == 2 * len(first)
+    assert set(published) == {"table3.csv", "table3-blocks.csv", "table3-classes.csv"}
+    assert len(published["table3.csv"]) == 2 * len(first) and not len(published["table3-blocks.csv"])
+    entry = next(c for c in table3_land_cover.entries(SMOKE, which=["prior"]) if c.split == "blocks")
+    entry = dataclasses.replace(entry, target=table3_land_cover.CLAIMED)
+    rows = table3_land_cover.GRID.rows(SMOKE, entry, progress=False)
+    blocks = table3_land_cover.finished(SMOKE)["table3-blocks.csv"]
+    for metric in ("top1", "top5"):
+        own = blocks[blocks["metric"] == metric]
+        mean = np.average(own["score"], weights=own["points"])
+        assert mean == pytest.approx(rows.loc[rows["metric"] == metric, "value"].mean())
 
 
 def test_photographs_of_the_embedded_profiles_are_map_images(runs: Path) -> None:

@@ -20,11 +20,11 @@ def made_up_claims() -> pd.DataFrame:
     dino = (claims["where"] == "table1") & (claims["a"] == "gps_selm") & (claims["b"] == "dino")
     values = {"gain": 0.2, "low": 0.1, "high": 0.3, "n_points": 1371, "n_blocks": 75, "seeds_a": 3, "seeds_b": 1}
     claims.loc[dino, list(values)] = list(values.values())
-    claims.loc[dino, ["verdict", "reason"]] = ["holds", ""]
+    claims.loc[dino, ["verdict", "reason"]] = ["better", ""]
     last = claims[dino & (claims["setting"] == "finetune")].index[-1]
     claims.loc[last, ["verdict", "gain", "low", "high"]] = ["undecided", 0.05, -0.1, 0.2]
     top1 = (claims["where"] == "table2") & (claims["b"] == "dino") & (claims["metric"] == "top1")
-    claims.loc[top1, ["verdict", "reason"]] = ["reversed", ""]
+    claims.loc[top1, ["verdict", "reason"]] = ["worse", ""]
     claims.loc[top1, ["gain", "low", "high", "n_points", "n_blocks"]] = [-0.02, -0.03, -0.01, 2655, 30]
     claims.loc[claims["target"] == "naip", "reason"] = "needs NAIP/CDL"
     return claims
@@ -33,38 +33,44 @@ def made_up_claims() -> pd.DataFrame:
 def test_every_claim_on_tables_1_and_2_is_in_one_line() -> None:
     claims = made_up_claims()
     table = findings.verdicts_by_group(claims)
-    counted = table[["holds", "undecided", "reversed", "not_run"]].sum(axis=1)
+    counted = table[["better", "equivalent", "undecided", "worse", "not_run"]].sum(axis=1)
     per_table = counted.groupby(table["where"]).sum()
     assert per_table.to_dict() == claims["where"].value_counts().to_dict()
     first = table.iloc[0]
-    assert first["claim"] == "GPS-SELM beats DINO" and first["verdict"] == "holds in part"
-    assert (first["holds"], first["undecided"], first["not_run"]) == (5, 1, 0)
+    assert first["claim"] == "GPS-SELM beats DINO" and first["verdict"] == "better in part"
+    assert (first["better"], first["undecided"], first["not_run"]) == (5, 1, 0)
     assert first["gain"] == "+0.050 to +0.200"
     assert first["paper"] == "+0.160 to +0.390"  # 0.29 − 0.13 … 0.65 − 0.26 (frozen), 0.61 − 0.22 fine-tuned
     area = table[(table["where"] == "table2") & (table["claim"] == "GPS-SELM beats DINO")].iloc[0]
-    assert area["verdict"] == "reversed" and area["gain"] == "−2.0 points"
+    assert area["verdict"] == "worse" and area["gain"] == "−2.0 points"
     assert "GPS-SELM beats DINO" in claim_tables.findings_table(table).text
 
 
 def test_one_word_for_a_group() -> None:
     words = {
-        (3, 0, 0): "holds", (3, 0, 1): "holds in part", (0, 2, 0): "reversed", (0, 2, 1): "reversed in part",
-        (1, 1, 5): "mixed", (0, 0, 4): "undecided", (0, 0, 0): "not run",
+        (3, 0, 0, 0): "better", (3, 0, 0, 1): "better in part", (0, 2, 0, 0): "worse", (0, 2, 0, 1): "worse in part",
+        (0, 0, 3, 0): "equivalent", (1, 1, 0, 5): "mixed", (1, 0, 1, 0): "mixed", (0, 0, 0, 4): "undecided",
+        (0, 0, 0, 0): "not run",
     }  # fmt: skip
     for counts, word in words.items():
-        assert findings.group_verdict(dict(zip(("holds", "reversed", "undecided"), counts, strict=True))) == word
+        assert findings.group_verdict(dict(zip((*findings.DECIDED, "undecided"), counts, strict=True))) == word
 
 
 def test_sentences_are_computed() -> None:
     claims = made_up_claims()
     assert "190 claims" in findings.headline(claims) and "12 could be tested" in findings.headline(claims)
-    assert "**5 hold, 6 are reversed, 1 is undecided**" in findings.headline(claims)
+    counted = "**5 hold (better), 6 are reversed (worse), in 0 the two are equivalent, 1 is undecided**"
+    assert counted in findings.headline(claims)
     basis = findings.basis(claims)
     assert "1,371 places in 75 blocks" in basis and "at most 3" in basis
     lines = "\n".join(findings.open_questions(claims))
     assert "8 claims need NAIP/CDL" in lines and "(of MUGS)" in lines
     assert "1 claim is undecided" in lines and "± 0.15 in MSE" in lines
-    settled = claims.assign(verdict="holds", reason="")
+    lost = claims.assign(low=np.nan, high=np.nan, n_blocks=np.nan)
+    line = findings.open_questions(lost)[-1]
+    assert "**1 claim is undecided because the scores of a row were not kept**" in line
+    assert "1,371 places)" in findings.basis(lost)
+    settled = claims.assign(verdict="better", reason="")
     assert findings.open_questions(settled) == []
 
 

@@ -80,7 +80,7 @@ def test_curves_against_training_set_size(saved_figure: Callable[[Figure], bytes
 def test_forest_puts_claims_where_their_gains_are() -> None:
     rows = pd.DataFrame(
         {"title": ["a > b", "c > d"], "gain": [0.2, -0.01], "low": [0.1, -0.1], "high": [0.3, 0.1],
-         "verdict": ["holds", "undecided"]}
+         "verdict": ["better", "undecided"]}
     )  # fmt: skip
     axis = result_figures.claims_forest(rows, scale=100, unit="points").axes[0]
     lines = [line.get_xdata() for line in axis.get_lines()]

@@ -138,5 +138,5 @@ def test_what_is_finished_is_published_and_nothing_else(profile: Profile, monkey
 
     monkeypatch.setattr(table1_table2, "point_scores", scores)
     verdicts = location_encoders.finished(profile)["location-claims.csv"]
-    assert len(verdicts) == 2 * 4 and (verdicts.loc[verdicts["b"] == "trees_coordinates", "verdict"] == "holds").all()
-    assert (verdicts.loc[verdicts["a"] == "gps_selm", "verdict"] == "reversed").all()
+    assert len(verdicts) == 2 * 4 and (verdicts.loc[verdicts["b"] == "trees_coordinates", "verdict"] == "better").all()
+    assert (verdicts.loc[verdicts["a"] == "gps_selm", "verdict"] == "worse").all()

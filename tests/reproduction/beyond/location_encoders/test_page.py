@@ -50,15 +50,15 @@ def test_location_table_and_what_is_lost() -> None:
 def test_claims_table() -> None:
     claims = pd.DataFrame(
         [{"a": "gps_selm", "b": "fourier", "gain": 0.1234, "low": 0.05, "high": 0.2, "p_holm": 0.0004,
-          "verdict": "holds", "interval_level": 0.99, "n_family": 12,
+          "verdict": "better", "interval_level": 0.99, "n_family": 12,
           "n_blocks": 70, "table": "table1", **COMMON},
          {"a": "fourier", "b": "fourier (random weights)", "gain": -0.1, "low": -0.2, "high": 0.1, "p_holm": 0.5,
           "verdict": "undecided", "interval_level": 0.99, "n_family": 12, "n_blocks": 70, "table": "table1", **COMMON}]
     )  # fmt: skip
     text = page.location_claims_table(claims, "table1").text
     assert "0.123" in text and "0.050 to 0.200" in text and "&lt; 0.001" in text and "−0.100" in text
-    assert "beats random Fourier hierarchy (GeoCLIP) (random weights)" in text and "holds" in text
-    assert "holds" not in page.location_claims_table(claims.assign(profile="smoke"), "table1").text
+    assert "beats random Fourier hierarchy (GeoCLIP) (random weights)" in text and ">better<" in text
+    assert ">better</span" not in page.location_claims_table(claims.assign(profile="smoke"), "table1").text
 
 
 def test_plumbing_checks_are_said_to_be_such() -> None:

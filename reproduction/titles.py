@@ -61,7 +61,7 @@ def title_of(method: str) -> str:
     if method in TITLES:
         return TITLES[method]
     if method.endswith(WHITENED):
-        return f"{title_of(method.removesuffix(WHITENED))}, whitened"
+        return f"whitened {title_of(method.removesuffix(WHITENED))}"
     for beside in ("coordinates", "colours"):
         if method.endswith(f"+{beside}"):
             return f"{title_of(method.removesuffix(f'+{beside}'))} and {beside}"

@@ -36,7 +36,7 @@ PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
 def title(method: str) -> str:
     """What a representation is called in figures."""
     if is_whitened(method):
-        return f"{title(plain(method))}, whitened"
+        return f"whitened {title(plain(method))}"
     return BASELINES[method] if method in BASELINES else titles.title_of(method)
 
 

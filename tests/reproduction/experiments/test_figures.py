@@ -178,8 +178,8 @@ def test_each_representation_is_there_whitened_too(monkeypatch: pytest.MonkeyPat
     """Under another name and address, with the run it is of; raw pixels are not."""
     runs = representations.with_whitened([("pixels", 0), ("histogram", 0), ("random_init", 1)])
     assert runs[3:] == [("histogram_whitened", 0), ("random_init_whitened", 1)]
-    assert representations.title("histogram_whitened") == "colour histogram, whitened"
-    assert representations.title("gps_selm_whitened") == "GPS-SELM (geo+rec+int), whitened"
+    assert representations.title("histogram_whitened") == "whitened colour histogram"
+    assert representations.title("gps_selm_whitened") == "whitened GPS-SELM (geo+rec+int)"
     assert representations.run_id(SMOKE, "random_init_whitened", 1) == "random_init"
     own = representations.source(SMOKE, "histogram", 0)
     there = representations.source(SMOKE, "histogram_whitened", 0)

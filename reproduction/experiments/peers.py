@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -51,7 +52,9 @@ def geoclip_encoder() -> nn.Module:
         package = ModuleType(ALONE)
         package.__path__ = [str(Path(spec.origin).parent / "model")]
         sys.modules[ALONE] = package
-    made: nn.Module = importlib.import_module(f"{ALONE}.location_encoder").LocationEncoder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it scripts functions, which torch is going to give up
+        made: nn.Module = importlib.import_module(f"{ALONE}.location_encoder").LocationEncoder()
     return made.eval()
 
 

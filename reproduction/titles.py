@@ -7,8 +7,13 @@ from selm.errors import unknown
 # in a setting of the chapter on more context
 ONE_ORIENTATION = ", one orientation"
 LAST_STAGE = ", last stage"
+# at the end of a representation's name in Figure 5
+WHITENED = "_whitened"
 # in a sweep: the method before anything is tried
 AS_IT_IS = "as it is"
+
+# encoders of coordinates that others have published, with their weights
+PEERS = ("geoclip",)
 
 TITLES = {
     # as the paper prints them
@@ -28,6 +33,8 @@ TITLES = {
     "multi_zoom": "multi-zoom GPS-SELM (geo)",
     "multi_zoom_wide": "wide multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
+    # published by others
+    "geoclip": "GeoCLIP (its own weights)",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes
     "prior": "no place at all",
     "knn_coordinates": "k-NN (5) on coordinates",
@@ -48,10 +55,13 @@ def title_of(method: str) -> str:
     """What the row `method` is called; InputError with the nearest name if there is none.
 
     A method's name with "+coordinates" or "+colours" at its end stands for its features together with the coordinates
-    or with the colours; with "_x4", for its pretraining on four times the places and images.
+    or with the colours; with "_x4", for its pretraining on four times the places and images; with "_whitened", for its
+    features whitened on a gallery.
     """
     if method in TITLES:
         return TITLES[method]
+    if method.endswith(WHITENED):
+        return f"whitened {title_of(method.removesuffix(WHITENED))}"
     for beside in ("coordinates", "colours"):
         if method.endswith(f"+{beside}"):
             return f"{title_of(method.removesuffix(f'+{beside}'))} and {beside}"

@@ -26,6 +26,8 @@ from selm.methods import METHODS
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
+PEERS = "peers"  # the extra that nothing needs: not locked
+LOCKED = tuple(extra for extra in PROJECT["optional-dependencies"] if extra != PEERS)
 FOR_USERS = ("maps", "plots", "probes", "search", "book")  # the extras that the library itself may import
 
 PLATFORMS = [
@@ -73,10 +75,16 @@ def test_lock_satisfies_every_requirement_once(platform: dict[str, str]) -> None
             (specifier,) = line.specifier
             assert specifier.operator == "==", line
             pins[name] = specifier.version
-    for requirement in requirements(*PROJECT["optional-dependencies"]):
+    for requirement in requirements(*LOCKED):
         name = canonicalize_name(requirement.name)
         assert name in pins, f"{name} is missing from requirements.lock"
         assert requirement.specifier.contains(pins[name]), f"{requirement} but {pins[name]} is locked"
+
+
+def test_every_extra_is_locked_but_that_of_peers() -> None:
+    (loop,) = re.findall(r"^for extra in ([a-z ]+); do", (ROOT / ".ci" / "lock").read_text(), re.M)
+    assert loop.split() == list(LOCKED)
+    assert not {canonicalize_name(line.name) for line in locked()} & {"geoclip"}
 
 
 def test_lock_names_no_registry_and_no_folder() -> None:

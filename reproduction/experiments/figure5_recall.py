@@ -1,4 +1,7 @@
-"""Figure 5: places found again from another picture of them, in areas of 5,000 places."""
+"""Figure 5: places found again from another picture of them, in areas of 5,000 places.
+
+By each representation as the paper would have it, and whitened on the gallery (`representations.whitened`).
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,7 @@ from reproduction.places.regions import source_of
 from reproduction.places.sampling import sample_places
 from reproduction.results import Kept, origin
 from reproduction.settings import Area, Profile, Query, Region
+from selm.embedding.search import Whitening
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 from selm.maps.mercator import to_tile
@@ -145,9 +149,10 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
     if missing:
         table, queries = gallery(profile, area), profile.retrieval.queries
         found: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = {run: {} for run in missing}
-        own = _all_vectors(profile, area, None, missing)
+        whitenings: dict[tuple[str, int], Whitening] = {}
+        own = _all_vectors(profile, area, None, missing, whitenings)
         for query in tqdm(queries, desc=f"figure 5, {area.name}", unit="query", disable=not progress):
-            asked = _all_vectors(profile, area, query, missing)
+            asked = _all_vectors(profile, area, query, missing, whitenings)
             for run in missing:
                 found[run][query.name] = recall.ranks(own[run], asked[run])
         for run in missing:
@@ -157,10 +162,18 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
 
 
 def _all_vectors(
-    profile: Profile, area: Area, query: Query | None, runs: list[tuple[str, int]]
-) -> dict[tuple[str, int], NDArray[np.float32]]:
-    seen = list(pictures(profile, area, query))
-    return {run: representations.vectors(profile, *run, seen) for run in runs}
+    profile: Profile, area: Area, query: Query | None, runs: list[tuple[str, int]],
+    whitenings: dict[tuple[str, int], Whitening],
+) -> dict[tuple[str, int], NDArray[np.float32]]:  # fmt: skip
+    """Of the gallery (no query), whose whitenings are put into `whitenings`; or of a query, whitened by those."""
+    seen, out = list(pictures(profile, area, query)), {}
+    for run in runs:
+        if representations.is_whitened(run[0]):
+            by = whitenings.get(run)
+            out[run], whitenings[run] = representations.whitened(profile, *run, seen, by)
+        else:
+            out[run] = representations.vectors(profile, *run, seen)
+    return out
 
 
 def _curves(
@@ -189,11 +202,14 @@ def _curves(
 
 
 def figure5(profile: Profile, which: Iterable[str] | None = None, *, progress: bool = True) -> pd.DataFrame:
-    """Recall curves of all representations at hand (`representations.available`) in every area; computes what is
-    missing. Raises InputError where no area is asked for."""
+    """Recall curves of all representations at hand (`representations.available`), plain and then whitened, in every
+    area; computes what is missing. `which` keeps some names. Raises InputError where no area is asked for."""
     if not profile.retrieval.areas:
         raise InputError(f"profile '{profile.name}': no area to look for places in")
-    todo = representations.available(profile, which)
+    names = None if which is None else set(which)
+    wanted = None if names is None else {representations.plain(name) for name in names}
+    todo = representations.with_whitened(representations.available(profile, wanted))
+    todo = [run for run in todo if names is None or run[0] in names]
     parts = [compute(profile, area, todo, progress=progress) for area in profile.retrieval.areas]
     return pd.concat(parts, ignore_index=True)
 
@@ -214,7 +230,7 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame | bytes]:
         if not is_drawn(profile, area):
             continue
         table = gallery(profile, area)
-        for method, seed in representations.complete_ones(profile):
+        for method, seed in representations.with_whitened(representations.complete_ones(profile)):
             of = kept(profile, area, method, seed)
             if of.is_there():
                 rows = of.rows()

@@ -1,7 +1,12 @@
-"""What Figures 2, 3 and 5 compare: the embeddings of the methods at hand, and two that need no training."""
+"""What Figures 2, 3 and 5 compare: the embeddings of the methods at hand, and two that need no training.
+
+Figure 5 has each also *whitened* (`whitened`): another representation of the same run, whose name has
+`reproduction.titles.WHITENED` at its end.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
@@ -17,18 +22,38 @@ from reproduction.computed import drawn_maps, encoders
 from reproduction.experiments.pretrainings import complete, pretrainings
 from reproduction.settings import Profile
 from selm import distributed
-from selm.encoder import new_encoder
+from selm.embedding import search
+from selm.encoder import ORIENTATIONS, STAGES, channels_last, new_encoder
 from selm.maps.style import lookup
 from selm.probes.practitioner import colour_histogram
 
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
 ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete
+WHITENED_VERSION = 1  # raise it when whitened numbers change
 PIXELS = 16  # a side, of the baseline that compares pictures pixel by pixel
 
 
 def title(method: str) -> str:
     """What a representation is called in figures."""
+    if is_whitened(method):
+        return f"whitened {title(plain(method))}"
     return BASELINES[method] if method in BASELINES else titles.title_of(method)
+
+
+def is_whitened(method: str) -> bool:
+    """Whether a representation is whitened."""
+    return method.endswith(titles.WHITENED)
+
+
+def plain(method: str) -> str:
+    """A representation as it is before it is whitened, if it is."""
+    return method.removesuffix(titles.WHITENED)
+
+
+def with_whitened(runs: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Some representations, and each whitened after them; raw pixels, which have no features to average, are not."""
+    runs = list(runs)
+    return runs + [(method + titles.WHITENED, seed) for method, seed in runs if method != "pixels"]
 
 
 def complete_ones(profile: Profile) -> list[tuple[str, int]]:
@@ -49,6 +74,9 @@ def available(profile: Profile, which: Iterable[str] | None = None) -> list[tupl
 
 def source(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What a representation depends on besides the images: part of the address of whatever is made from it."""
+    if is_whitened(method):
+        how = {"ridge": search.RIDGE, "orientations": ORIENTATIONS[-1], "stages": STAGES, "version": WHITENED_VERSION}
+        return source(profile, plain(method), seed) | {"whitened": how}
     if method in BASELINES:
         return {"method": method}
     return encoders.encoder_key(profile, method, seed)
@@ -56,6 +84,7 @@ def source(profile: Profile, method: str, seed: int) -> dict[str, Any]:
 
 def run_id(profile: Profile, method: str, seed: int) -> str:
     """The pretraining run's id, or the name of what was not pretrained."""
+    method = plain(method)
     if method in BASELINES or method == "random_init":
         return method
     return encoders.run_id(profile, method, seed)
@@ -80,7 +109,8 @@ def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
 def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) -> NDArray[np.float32]:
     """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
 
-    images: batches (B, 3, h, w) float in [0, 1].  Embeddings have length one, so that the order of distances is that of
+    images: batches (B, 3, h, w) float in [0, 1].  method: not a whitened one, which depends on a gallery (`whitened`).
+    Embeddings have length one, so that the order of distances is that of
     cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
     """
     on = distributed.device()
@@ -96,3 +126,25 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
             else:
                 out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
     return np.concatenate(out)
+
+
+def whitened(
+    profile: Profile, method: str, seed: int, images: Iterable[Tensor], by: search.Whitening | None = None
+) -> tuple[NDArray[np.float32], search.Whitening]:
+    """Whitened vectors (N, d) of the images, and the whitening: `by`, or where there is none that of these images.
+
+    So a gallery is whitened by itself, and the questions by the gallery's. An encoder's features are of all its stages,
+    averaged over the eight orientations of an image; a histogram, which knows neither, is whitened as it is.
+    """
+    name = plain(method)
+    if name in BASELINES:
+        x = vectors(profile, name, seed, images)
+    else:
+        on = distributed.device()
+        encoder = channels_last(encoders.encoder(profile, name, seed)).to(on).eval()
+        encoder.config = dataclasses.replace(encoder.config, orientations=ORIENTATIONS[-1], stages=STAGES)
+        with torch.no_grad():
+            parts = [encoder.embed(encoder.standardise(image.to(on))).float().cpu() for image in images]
+        x = torch.cat(parts).numpy()
+    by = by or search.whitening(x)
+    return by(x), by

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reproduction.computed import drawn_maps, encoders, place_tables, store
 from reproduction.computed.frozen_features import features
-from reproduction.experiments import row_claims
+from reproduction.experiments import peers, row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
@@ -71,7 +71,10 @@ class Entry:
 
 
 def entries(profile: Profile, table: str, which: Iterable[str] | None = None) -> list[Entry]:
-    """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table."""
+    """The grid of a table, in reading order; `which` keeps some methods. Raises InputError for an unknown table.
+
+    Table 1 has GeoCLIP's rows where its package is installed.
+    """
     if table not in TABLES:
         raise InputError(f"unknown table '{table}' (there are: {', '.join(TABLES)})")
     out = []
@@ -94,6 +97,8 @@ def entries(profile: Profile, table: str, which: Iterable[str] | None = None) ->
                 if tuned and ROWS[method].in_paper:
                     out.append(Entry(table, target, split, method, "finetune"))
             out += [Entry(table, target, split, method, "practitioner") for method in rows]
+            if target == "l01" and peers.geoclip_version():
+                out.append(Entry(table, target, split, peers.GEOCLIP, "frozen-closed"))
     if table == "table1":
         out += [
             Entry(table, "interpolated-leaking", "random", method, setting)
@@ -215,7 +220,10 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
 
 
 def frozen_features(profile: Profile, entry: Entry, places: pd.DataFrame) -> NDArray[np.float32]:
-    """(N, dim) features of the entry's encoder at its task's places, computed once for all entries on them."""
+    """(N, dim) features of the entry's encoder at its task's places, computed once for all entries on them; a peer's,
+    which cost next to nothing, anew."""
+    if entry.method == peers.GEOCLIP:
+        return peers.geoclip_features(places["lat"], places["lon"])
     label = f"{entry.table}-{entry.target.split('-')[0]}" if entry.table == "table1" else entry.table
     return features(profile, entry.method, entry.seed, places, label)
 
@@ -253,11 +261,12 @@ def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
 
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
-    return {
+    parts = {
         "points": place_tables.points_key(profile),
         "probing": dataclasses.asdict(profile.probing),
         "version": VERSION,
     }
+    return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 
 GRID = Grid[Entry](_parts, compute, data=lambda profile, entry: place_tables.points_key(profile))

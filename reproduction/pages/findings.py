@@ -14,7 +14,7 @@ from reproduction.pages import published
 from reproduction.pages.claim_tables import printed_values
 from reproduction.pages.more_context import chosen_zooms, zooms_title
 from reproduction.report import PERCENT, records, summarise
-from reproduction.titles import AS_IT_IS, title_of
+from reproduction.titles import AS_IT_IS, PEERS, title_of
 from selm.errors import InputError
 
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -213,9 +213,13 @@ _KINDS = {
 }  # fmt: skip
 
 
+_PEER = "a peer's embedding of coordinates"
+
+
 def practice(profile: str) -> pd.DataFrame | None:
     """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
 
+    An encoder of coordinates that others have published (a *peer*) is a kind of its own.
     By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
     where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
     """
@@ -238,7 +242,9 @@ def practice(profile: str) -> pd.DataFrame | None:
     table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
     table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
     table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
-    table["coordinates"] = beside
+    of_peers = table["method"].isin(list(PEERS))
+    table.loc[of_peers, "kind"] = _PEER
+    table["coordinates"] = beside | of_peers
     return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
 
 
@@ -246,7 +252,7 @@ def worth(rows: pd.DataFrame) -> list[str]:
     """What `practice` says, a sentence each: the best embedding against the best row without one, by what they know."""
     out = []
     for known, when in ((False, "Without coordinates"), (True, "With coordinates")):
-        some = rows[rows["coordinates"] == known]
+        some = rows[(rows["coordinates"] == known) & (rows["kind"] != _PEER)]
         ours, others = (some[(some["kind"] == "no embedding") == none] for none in (False, True))
         if not len(ours) or not len(others):
             continue

@@ -27,7 +27,7 @@ from reproduction.beyond.location_encoders.frame import Frame
 from reproduction.beyond.location_encoders.method import LocationMethod, PairedPlaces
 from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
-from reproduction.experiments import table1_table2
+from reproduction.experiments import peers, table1_table2
 from reproduction.experiments.entries import rows_and_scores
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
@@ -443,10 +443,12 @@ def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd
 
 def _speed_file(profile: Profile) -> Path:
     s = profile.location_encoders
-    parts = {
+    parts: dict[str, Any] = {
         "runs": [trained_name(profile, run) for run in _timed(profile)], "n": [s.n_timed, s.n_timed_images],
         "version": VERSION,
     }  # fmt: skip
+    if peers.geoclip_version():  # measured beside the others where it is installed
+        parts["package"] = peers.geoclip_version()
     return store.address("location-speed", profile.name, parts, ".csv")
 
 
@@ -455,7 +457,8 @@ def _timed(profile: Profile) -> list[Run]:
 
 
 def speed(profile: Profile) -> pd.DataFrame:
-    """Coordinates embedded a second by each encoder, and by map image and teacher from maps that are drawn already.
+    """Coordinates embedded a second by each encoder, by GeoCLIP's own where its package is installed, and by map image
+    and teacher from maps that are drawn already.
 
     Columns: way, coordinates_per_s (the best of three), n and provenance. On a CPU these are seconds of processor time,
     all threads together, which other work on the machine hardly changes. Measured once.
@@ -472,6 +475,10 @@ def speed(profile: Profile) -> pd.DataFrame:
             network.embed(coordinates[:64])
             seconds = min(_seconds(partial(network.embed, coordinates)) for _ in range(3))
             rows.append({"way": run.position, "coordinates_per_s": len(coordinates) / seconds, "n": len(coordinates)})
+        if peers.geoclip_version():
+            peers.geoclip_features(*more[:64].T)
+            seconds = min(_seconds(partial(peers.geoclip_features, *more.T)) for _ in range(3))
+            rows.append({"way": peers.GEOCLIP, "coordinates_per_s": len(more) / seconds, "n": len(more)})
         some = table.iloc[: s.n_timed_images]
         teacher, colours = encoders.encoder(profile, s.teacher, 0, progress=False), drawn_maps.palette(profile)
         seconds = min(

@@ -9,7 +9,7 @@ import pandas as pd
 from reproduction.pages.claim_tables import correction_note
 from reproduction.pages.html import PLUMBING_CHECKS, Html, fixed, profile_heading, simple_table, spread, tag
 from reproduction.report import records
-from reproduction.titles import title_of
+from reproduction.titles import PEERS, title_of
 
 OBJECTIVES = {"contrast": "by contrast with the map image", "distillation": "by distilling GPS-SELM"}
 
@@ -174,9 +174,10 @@ def speed_table(speed: pd.DataFrame) -> Html:
     from reproduction.beyond.location_encoders.experiment import POSITIONS
 
     base = float(speed.loc[speed["way"] == "map", "coordinates_per_s"].iloc[0])
+    named = {**POSITIONS, **{name: title_of(name) for name in PEERS}}
     rows = []
     for row in records(speed):
-        title = POSITIONS.get(row.way, "map image cut from a drawn atlas, and GPS-SELM")
+        title = named.get(row.way, "map image cut from a drawn atlas, and GPS-SELM")
         rate = float(f"{row.coordinates_per_s:.2g}")
         rows.append([html.escape(title), f"{rate:,.0f}", f"{row.coordinates_per_s / base:,.1f} ×"])
     return simple_table(

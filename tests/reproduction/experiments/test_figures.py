@@ -23,7 +23,8 @@ from reproduction.experiments import (
 )
 from reproduction.profiles import get_profile
 from reproduction.settings import Area, Figures, Query, Retrieval
-from selm.encoder import EncoderConfig
+from selm.embedding.search import whitening
+from selm.encoder import EncoderConfig, new_encoder
 from selm.errors import InputError
 from selm.maps.style import make_palette
 from selm.probes.practitioner import colour_histogram
@@ -175,3 +176,40 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
     assert isinstance(blocks, pd.DataFrame) and len(blocks) == 2 * 2  # the tiles of two representations
     own = blocks[blocks["method"] == "pixels"]
     assert own["points"].sum() == 30 and set(own["score"]) == {1.0} and set(own["target"]) == {"same"}
+
+
+def test_each_representation_is_there_whitened_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under another name and address, with the run it is of; raw pixels are not."""
+    runs = representations.with_whitened([("pixels", 0), ("histogram", 0), ("random_init", 1)])
+    assert runs[3:] == [("histogram_whitened", 0), ("random_init_whitened", 1)]
+    assert representations.title("histogram_whitened") == "whitened colour histogram"
+    assert representations.title("gps_selm_whitened") == "whitened GPS-SELM (geo+rec+int)"
+    assert representations.run_id(SMOKE, "random_init_whitened", 1) == "random_init"
+    own = representations.source(SMOKE, "histogram", 0)
+    there = representations.source(SMOKE, "histogram_whitened", 0)
+    assert there.pop("whitened")["ridge"] > 0 and there == own
+    asked: list[list[tuple[str, int]]] = []
+
+    def compute(profile: object, area: object, which: list[tuple[str, int]], progress: bool) -> pd.DataFrame:
+        asked.append(which)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(figure5_recall, "compute", compute)
+    monkeypatch.setattr(representations, "complete_ones", lambda profile: runs[:3])
+    figure5_recall.figure5(SMOKE, ["histogram_whitened", "random_init"])
+    assert asked[0] == [("random_init", 1), ("histogram_whitened", 0)]
+
+
+def test_a_query_is_whitened_by_its_gallery_and_seen_in_eight_orientations(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = EncoderConfig("resnet18", 0.125, image_px=32)
+    monkeypatch.setattr(encoders, "encoder", lambda *_: new_encoder(config, 3).eval())
+    own = torch.rand(40, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    asked = own[:10].rot90(1, dims=(2, 3)).flip(3)
+    found, by = representations.whitened(SMOKE, "dino_whitened", 0, own.split(16))
+    again, same = representations.whitened(SMOKE, "dino_whitened", 0, [asked], by)
+    assert found.shape == (40, 8 * (1 + 2 + 4 + 8)) and same is by
+    np.testing.assert_allclose(again, found[:10], atol=1e-3)
+    eight = new_encoder(dataclasses.replace(config, orientations=8, stages=(1, 2, 3, 4)), 3).eval()
+    with torch.no_grad():
+        features = eight.embed(own).numpy()
+    np.testing.assert_allclose(found, whitening(features)(features), atol=1e-3)

@@ -66,6 +66,9 @@ def test_plumbing_checks_are_said_to_be_such() -> None:
 
 
 def test_speed_table() -> None:
-    speed = pd.DataFrame({"way": ["raw", "map"], "coordinates_per_s": [123456.0, 1000.0], "device": "cpu"})
+    speed = pd.DataFrame(
+        {"way": ["raw", "geoclip", "map"], "coordinates_per_s": [123456.0, 5e4, 1000.0], "device": "cpu"}
+    )
     text = page.speed_table(speed).text
+    assert "GeoCLIP (its own weights)" in text and "50.0 ×" in text
     assert "120,000" in text and "123.5 ×" in text and "1.0 ×" in text

@@ -25,6 +25,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "figure4.csv": ("target", "split", "setting", "method", "seed"),
     "figure5.csv": ("area", "query", "method", "seed"),
     "surroundings.csv": ("split", "setting", "method", "seed"),
+    "knowledge.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
+    "knowledge-blocks.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "ablations.csv": ("method", "variant", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
     "location-encoders.csv": (
@@ -39,7 +41,7 @@ CLAIMS: dict[str, tuple[str, ...]] = {
 }
 _WHOLE = ("n_points", "n_blocks")  # empty for a claim that is not run, which must not make 1371 a 1371.0
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
-_ABOUT = ("area", "target")
+_ABOUT = ("area", "region", "target")
 
 
 def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:

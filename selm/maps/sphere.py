@@ -76,6 +76,10 @@ class Neighbourhood:
             return some.copy()
         return within(self.lat, self.lon, self.lat[some], self.lon[some], self.metres)
 
+    def some(self, rows: NDArray[np.int64]) -> Neighbourhood:
+        """The same for some of the places, by row number."""
+        return Neighbourhood(self.lat[rows], self.lon[rows], self.metres)
+
 
 def chords(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
     """Metres between each two of N places, straight through the ground: float64 (N, N)."""

@@ -16,6 +16,7 @@ in turn. In each the probe learns from whole cells (blocks) and leaves out what 
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -36,9 +37,9 @@ from reproduction.places.rotations import rotated
 from reproduction.rows import IN_TABLES, PRETRAINED
 from reproduction.settings import Profile
 from selm import distributed
-from selm.errors import unknown
+from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
-from selm.probes.folds import BufferedFolds, OutOfFold
+from selm.probes.folds import BufferedFolds, OutOfFold, problems
 from selm.probes.frozen import logistic, ridge
 
 EXPERIMENT = "knowledge"
@@ -154,6 +155,20 @@ def task(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = F
     return Task(TARGETS[target], places, values, BufferedFolds(fold, near), (0,) if elsewhere else None)
 
 
+@remembered(maxsize=64)
+def refusal(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = False) -> str:
+    """Why a target cannot be asked for under a buffer (some fold leaves nothing to learn from); "" where it can.
+
+    Densities are known around Sapporo alone in Hokkaido: 15 km from some of its cells there is no other.
+    """
+    todo = task(profile, target, buffer_km, elsewhere=elsewhere)
+    try:
+        problems(todo.targets, todo.folds, todo.kind, test_folds=todo.test_folds)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def trials(profile: Profile, entry: Entry) -> int:
     """How many draws of folds an entry is scored in."""
     s = profile.knowledge
@@ -226,11 +241,16 @@ def chapter(
     """All rows, computing what is missing; arguments as of `entries`.
 
     Without `which`, pretrained methods have rows where their pretraining is complete or comes with the code; methods
-    that are named are pretrained where they have to be.
+    that are named are pretrained where they have to be. A question that cannot be asked (`refusal`) is left out for
+    all, and a line on standard error says so.
     """
     parts = []
     for region, part in itertools.groupby(entries(profile, which, regions, seeds), key=lambda entry: entry.region):
         turned, todo = under(profile, region), list(part)
+        for target, split, km in dict.fromkeys((entry.target, entry.split, entry.buffer_km) for entry in todo):
+            if why := refusal(turned, target, km, elsewhere=split == "regions"):
+                print(f"{EXPERIMENT}: {region}, {target}, {split}: left out ({why})", file=sys.stderr)
+                todo = [entry for entry in todo if (entry.target, entry.split) != (target, split)]
         if which is None:
             there = {run: _is_there(turned, *run) for run in dict.fromkeys((one.method, one.seed) for one in todo)}
             todo = [entry for entry in todo if there[entry.method, entry.seed]]
@@ -243,8 +263,8 @@ def _is_there(profile: Profile, method: str, seed: int) -> bool:
 
 
 def finished(profile: Profile) -> dict[str, pd.DataFrame]:
-    """The rows that are there already and their blocks, by file name; computes no entry, and of a region without any not
-    even its places."""
+    """The rows that are there already and their blocks, by file name; computes no entry, and of a region without any
+    not even its places."""
     rows, of_blocks = [], []
     for region in regions_of(profile):
         turned = under(profile, region)

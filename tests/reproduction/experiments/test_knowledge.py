@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from reproduction.merging import merged
 from reproduction.places.rotations import rotated
 from reproduction.profiles import get_profile
 from reproduction.report import check_results, summarise
+from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
@@ -105,7 +107,9 @@ def test_the_smoke_profiles_rows_and_what_is_published_of_them(
         *(todo.places.loc[part[0], column] for part in (layout.test, layout.train) for column in ("lat", "lon")), k=5
     )
     there = tensors["predictions"][0, 0].numpy()[layout.test[0]]
-    assert abs(there - todo.targets[layout.train[0]][nearest].mean(axis=1)).mean() < 0.5  # 100 km away: nearly all as far
+    assert (
+        abs(there - todo.targets[layout.train[0]][nearest].mean(axis=1)).mean() < 0.5
+    )  # 100 km away: nearly all as far
 
     # numbers of blocks are those of the rows
     published = knowledge.finished(SMOKE)
@@ -161,12 +165,16 @@ def test_ridge_under_a_buffer_is_ridge_on_what_is_left(runs: Path) -> None:
         np.testing.assert_allclose(done.predictions[0, 0, test], expected, rtol=1e-3, atol=1e-4)
 
 
-def test_a_buffer_that_leaves_nothing_is_refused_in_one_line(runs: Path) -> None:
+def test_a_buffer_that_leaves_nothing_is_refused_in_one_line(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     far = dataclasses.replace(SMOKE, knowledge=dataclasses.replace(SMOKE.knowledge, buffers_km=(50.0,)))
     entry = Entry("helsinki", "price", PRACTITIONERS, 50.0, "prior")
     with pytest.raises(InputError, match="no points to train on: all others lie within the buffer") as caught:
         knowledge.GRID.rows(far, entry)
     assert "\n" not in str(caught.value)
+    rows = knowledge.chapter(far, ["prior"], progress=False)  # leaves that question out, and says so
+    assert set(rows["split"]) == {"regions"} and set(rows["target"]) == {"price", "area_type"}
+    (said, _) = capsys.readouterr().err.splitlines()
+    assert said.startswith("knowledge: helsinki, price, blocks, 50 km: left out (folds: draw 0, fold 0: no points to")
 
 
 def test_a_region_that_is_not_computed_here_keeps_its_published_rows() -> None:
@@ -180,3 +188,25 @@ def test_a_region_that_is_not_computed_here_keeps_its_published_rows() -> None:
         assert out["score"].tolist() == [1.0, 1.0, 3.0, 3.0]
         out = merged(name, rows("kansai", "today", 3.0).assign(method="mugs"), old)
         assert out["region"].tolist() == ["hokkaido"] * 2 + ["kansai"] * 2  # other data go, of the same region alone
+
+
+def test_without_being_named_only_pretrained_methods_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def table(profile: Profile, title: str, entries: list[Entry], *, progress: bool) -> pd.DataFrame:
+        asked.extend((profile.name, entry.method) for entry in entries)
+        return pd.DataFrame()
+
+    def is_pretrained(profile: Profile, method: str, seed: int) -> bool:
+        return (profile.name, method, seed) == ("japan-cpu-kansai", "dino", 0)
+
+    monkeypatch.setattr(knowledge, "GRID", SimpleNamespace(table=table))
+    monkeypatch.setattr(knowledge, "refusal", lambda *question, elsewhere: "")
+    monkeypatch.setattr(knowledge.encoders, "is_pretrained", is_pretrained)
+    knowledge.chapter(JAPAN, regions=["hokkaido", "kansai"])
+    plain = {"random_init", *knowledge.WITHOUT_EMBEDDING}
+    assert {method for name, method in asked if name == "japan-cpu"} == plain
+    assert {method for name, method in asked if name == "japan-cpu-kansai"} == plain | {"dino"}
+    asked.clear()
+    knowledge.chapter(JAPAN, ["mugs"], ["hokkaido"])  # named: trained where it has to be
+    assert set(asked) == {("japan-cpu", "mugs")}

@@ -22,7 +22,6 @@ from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
-from selm.maps.sphere import nearest_places
 from selm.probes.folds import problems
 from selm.probes.frozen import ridge
 
@@ -101,15 +100,6 @@ def test_the_smoke_profiles_rows_and_what_is_published_of_them(
     assert len(layout.draw) == 1
     values = todo.targets[layout.test[0]]
     np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-6)
-    entry = Entry("helsinki", "price", OTHER_REGIONS, 0.0, "knn_coordinates")
-    tensors = knowledge.GRID.kept(SMOKE, entry).tensors()
-    _, nearest = nearest_places(
-        *(todo.places.loc[part[0], column] for part in (layout.test, layout.train) for column in ("lat", "lon")), k=5
-    )
-    there = tensors["predictions"][0, 0].numpy()[layout.test[0]]
-    assert (
-        abs(there - todo.targets[layout.train[0]][nearest].mean(axis=1)).mean() < 0.5
-    )  # 100 km away: nearly all as far
 
     # numbers of blocks are those of the rows
     published = knowledge.finished(SMOKE)

@@ -84,15 +84,21 @@ def table(
 
 @app.command()
 def chapter(
-    name: Annotated[str, typer.Argument(help="surroundings, …: a chapter beyond the paper")],
+    name: Annotated[str, typer.Argument(help="knowledge, …: a chapter beyond the paper")],
     profile: ProfileName,
+    which: Annotated[
+        str | None,
+        typer.Option(metavar="METHODS", help="knowledge: these rows, with commas between, trained if need be"),
+    ] = None,
+    regions: Annotated[str | None, typer.Option(help="knowledge: these regions, with commas between")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="knowledge: at most so many of each row")] = None,
     publish: Publish = False,
 ) -> None:
     """Compute what is missing of a chapter beyond the paper and print it."""
     from reproduction import contents, report
 
     chosen = _profile(profile)
-    results = contents.chapter(chosen, name)
+    results = contents.chapter(chosen, name, _names(which), regions=_names(regions), seeds=seeds)
     shown = report.summarise(results) if "experiment" in results else results
     typer.echo(shown.to_string(index=False))
     if publish:
@@ -155,7 +161,7 @@ def reproduce(
 
     made = book.make_site_profile(place=place, source=map, title=title, bbox=bbox, scale=profile, labels=labels)
     typer.echo(f"profile {made.name}")
-    results = book.tables(made, None if methods is None else methods.split(","))
+    results = book.tables(made, _names(methods))
     typer.echo(book.summary_text(made, results))
     if publish:
         typer.echo(book.publish_site(made, results))
@@ -237,6 +243,11 @@ def methods_() -> None:
 
     for name, row in ROWS.items():
         typer.echo(f"{name:18}  {title_of(name)}{'' if row.in_paper else ' (a control of ours)'}")
+
+
+def _names(text: str | None) -> list[str] | None:
+    """What is written with commas between; None where nothing is."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _profile(name: str) -> Any:

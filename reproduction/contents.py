@@ -17,6 +17,7 @@ from reproduction.experiments import (
     figure3_interpolation,
     figure4_sample_size,
     figure5_recall,
+    knowledge,
     table1_table2,
     table3_land_cover,
     table4_detection,
@@ -39,9 +40,10 @@ FIGURES: dict[int, Callable[[Profile], pd.DataFrame]] = {
     5: figure5_recall.figure5,
 }
 # The chapters beyond the paper: their rows, computed where they are missing.
-CHAPTERS: dict[str, Callable[[Profile], pd.DataFrame]] = {
+CHAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     "ablations": ablations.chapter,
     "tuning": tuning.chapter,
+    "knowledge": knowledge.chapter,
     "surroundings": more_context.surroundings,
     "location-encoders": location_encoders.chapter,
     "image-to-location": geolocation.recall_against_area,
@@ -63,6 +65,7 @@ FINISHED_FIGURES: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]
 FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "ablations": ablations.finished,
     "tuning": tuning.finished,
+    "knowledge": knowledge.finished,
     "surroundings": more_context.finished,
     "location-encoders": location_encoders.finished,
     "image-to-location": geolocation.finished,
@@ -105,8 +108,19 @@ def figure(profile: Profile, number: int, *, photographs: str | None = None) -> 
     return figure4_sample_size.figure4(profile, photographs=photographs)
 
 
-def chapter(profile: Profile, name: str) -> pd.DataFrame:
-    """The rows of a chapter; raises InputError with the nearest name if there is none."""
+def chapter(
+    profile: Profile, name: str, which: Iterable[str] | None = None, *, regions: Iterable[str] | None = None,
+    seeds: int | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """The rows of a chapter; raises InputError with the nearest name if there is none.
+
+    `which`, `regions` and `seeds` keep some methods, regions and pretraining seeds, in the chapter "knowledge"
+    (`reproduction.experiments.knowledge.chapter`).
+    """
     if name not in CHAPTERS:
         raise unknown("chapter", name, CHAPTERS)
-    return CHAPTERS[name](profile)
+    options = {"which": which, "regions": regions, "seeds": seeds}
+    chosen = {option: value for option, value in options.items() if value is not None}
+    if chosen and name != "knowledge":
+        raise InputError(f"chapter '{name}' is computed as a whole; {', '.join(chosen)} can be chosen for knowledge")
+    return CHAPTERS[name](profile, **chosen)

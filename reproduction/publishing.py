@@ -30,6 +30,8 @@ from selm import files
 from selm.errors import unknown
 from selm.files import written
 
+_ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
+
 
 def publish(profile: Profile) -> list[Path]:
     """Write what is finished to data/results/PROFILE/, for the book to show; computes no entry and no run.
@@ -64,7 +66,7 @@ def publish(profile: Profile) -> list[Path]:
             with written(folder / name) as temporary:
                 temporary.write_bytes(content)
         else:
-            write_csv(folder / name, content.round(6))
+            write_csv(folder / name, content if name in _ROUNDED else content.round(6))
     return [folder / name for name in out] + publish_verdicts(folder)
 
 

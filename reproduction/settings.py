@@ -326,6 +326,18 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """What an embedding knows: the targets, the buffers under which it is asked, and how often; ours. Part of no other
+    result's address."""
+
+    targets: tuple[str, ...] = ("price", "density", "area_type", "zone")
+    buffers_km: tuple[float, ...] = (1.0, 5.0, 15.0)  # a zoom-10 image in Hokkaido is 28.6 km wide, half of it 14.3
+    n_trials: int = 10  # of ridge, k-NN and the prior
+    n_logistic: int = 3  # of logistic regression, k-NN and the prior on classes
+    n_trees: int = 2
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     purpose: str
@@ -345,10 +357,13 @@ class Profile:
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     surroundings: Surroundings = field(default_factory=Surroundings)
+    knowledge: Knowledge = field(default_factory=Knowledge)
     seeds: tuple[tuple[str, int], ...] = ()  # (method, number of pretraining seeds); 1 where absent
     # (method, how it is pretrained otherwise than `pretraining` and `views` say): chosen by `experiments.tuning`
     recipes: tuple[tuple[str, Change], ...] = ()
     folds: str = ""  # a fold file of its own (`reproduction.any_place`); else the committed one of its data set
+    rotations: tuple[str, ...] = ()  # pretraining regions that are held out in turn (`reproduction.places.rotations`)
+    held_out: str = ""  # in a rotation: the region that it tests on and its base pretrains on
 
     def seeds_of(self, method: str) -> int:
         """Number of pretraining seeds of a method."""

@@ -95,5 +95,6 @@ def site_profile(name: str, description: Mapping[str, Any], scales: Mapping[str,
         ),
         retrieval=Retrieval(gallery=base.retrieval.gallery, areas=areas),
         seeds=(),
+        rotations=(),
         folds=str(sites_folder() / f"{name}.csv"),
     )

@@ -57,7 +57,7 @@ def _atlas(profile: Profile, region: Region, style: str | None, zoom: int | None
 
 def drawn_blocks(profile: Profile, region: Region, fingerprint: str) -> NDArray[np.int32] | None:
     """`regions.blocks_with_points`, computed once: who only draws needs no reader of official files."""
-    if profile.stand_ins or region.role == "pretrain":
+    if profile.stand_ins or region.role == "pretrain" or region.name == profile.held_out:
         return None
     parts = {"labels": splits.label_fingerprint(profile), "region": dataclasses.asdict(region), "map": fingerprint,
              "version": VERSION}  # fmt: skip

@@ -152,14 +152,9 @@ def pretrained(
     """
     with distributed.main_first():  # maps and places are made once
         config = pretraining_config(profile, method, seed)
+    if found := _finished(profile, method, seed, config):
+        return found
     folder = _run_folder(profile, method, seed, config)
-    if is_complete(folder):
-        return folder
-    if not (folder / "run.json").exists():
-        for kind in dict.fromkeys((config["device"], *DEVICES)):
-            also = config | {"device": kind}
-            if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
-                return found
     zooms = rows.zooms_of(method)
     change = profile.recipe_of(method)
     trained = change.of(profile)
@@ -169,6 +164,24 @@ def pretrained(
     )  # fmt: skip
     with torch.enable_grad():  # also where whoever wants the encoder is not differentiating
         return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
+
+
+def is_pretrained(profile: Profile, method: str, seed: int = 0) -> bool:
+    """Whether `pretrained` would train nothing: the run is finished, or comes with the code (and is then taken)."""
+    return _finished(profile, method, seed, pretraining_config(profile, method, seed)) is not None
+
+
+def _finished(profile: Profile, method: str, seed: int, config: dict[str, Any]) -> Path | None:
+    """The run directory of a pretraining that need not be trained; a published one is copied there."""
+    folder = _run_folder(profile, method, seed, config)
+    if is_complete(folder):
+        return folder
+    if not (folder / "run.json").exists():
+        for kind in dict.fromkeys((config["device"], *DEVICES)):
+            also = config | {"device": kind}
+            if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
+                return found
+    return None
 
 
 def _fetch_published(profile: Profile, config: dict[str, Any], folder: Path) -> bool:

@@ -47,6 +47,18 @@ def points(profile: Profile) -> pd.DataFrame:
     return cached_table("points", profile.name, _points_parts(profile), lambda: probe_points(profile, atlases(profile)))
 
 
+def elsewhere(profile: Profile) -> pd.DataFrame:
+    """Labelled places of all regions but the test region: the official points, computed once, or for stand-ins those of
+    the set-aside cells."""
+    from reproduction.places.labelled import official_elsewhere
+
+    if profile.stand_ins:
+        table = points(profile)
+        return table[table["split"] != "test"].reset_index(drop=True)
+    parts = _points_parts(profile) | {"table": "elsewhere"}
+    return cached_table("elsewhere", profile.name, parts, lambda: official_elsewhere(profile, atlases(profile)))
+
+
 def interpolated(profile: Profile) -> pd.DataFrame:
     """Places of the test region with prices from points nearby (`reproduction.places.interpolated`), computed once."""
     from reproduction.places.interpolated import interpolated_points

@@ -23,7 +23,7 @@ from reproduction.settings import Profile
 from selm import distributed, encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError
-from selm.maps.sphere import pairs_within
+from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes import practitioner
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
@@ -109,12 +109,16 @@ def entries(profile: Profile, table: str, which: Iterable[str] | None = None) ->
 
 @dataclass(frozen=True)
 class Task:
-    """The places, targets and folds of an entry; folds (T, N), targets (N,) or (T, N)."""
+    """The places, targets and folds of an entry; folds (T, N), targets (N,) or (T, N).
+
+    `test_folds`: those that one model a draw is tested on; None for a model a fold (`selm.probes.folds.problems`).
+    """
 
     kind: str
     places: pd.DataFrame
     targets: NDArray[Any]
     folds: BufferedFolds
+    test_folds: tuple[int, ...] | None = None
 
     def first(self, trials: int) -> Task:
         """The same with the first `trials` draws only."""
@@ -134,7 +138,8 @@ class Task:
         if len(self.places) <= n:
             return self
         rows = self.rows_of(n)
-        near = self.folds.near[rows][:, rows]
+        near = self.folds.near
+        near = near.some(rows) if isinstance(near, Neighbourhood) else near[rows][:, rows]
         return dataclasses.replace(
             self, places=self.places.iloc[rows].reset_index(drop=True), targets=self.targets[..., rows],
             folds=BufferedFolds(self.folds.fold[:, rows], near),
@@ -184,7 +189,7 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     todo = task(profile, entry.table, entry.target, entry.split)
     lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
     if entry.setting == "practitioner":
-        return _practitioner(profile, entry, todo)
+        return without_embedding(profile, entry.method, todo)
     if entry.method.startswith("raw_gps"):
         inputs = "standardised" if entry.method.endswith("standardised") else "raw"
         return raw_gps(lat, lon, todo.targets, todo.folds, task=todo.kind, inputs=inputs, epochs=probing.epochs,
@@ -234,16 +239,17 @@ def _image_reader(profile: Profile, places: pd.DataFrame, like: MapEncoder) -> C
     return lambda rows: like.standardise(colour(indices[rows.to(on)], palette))
 
 
-def _practitioner(profile: Profile, entry: Entry, todo: Task) -> OutOfFold:
+def without_embedding(profile: Profile, method: str, todo: Task) -> OutOfFold:
+    """A practitioner's row (`PRACTITIONER`) scored out of fold; trees in the first `Probing.n_trees` draws alone."""
     lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
-    if entry.method == "prior":
+    if method == "prior":
         if todo.kind == "classification":
-            return practitioner.class_prior(todo.targets, todo.folds)
-        return practitioner.target_mean(todo.targets, todo.folds)
-    if entry.method == "knn_coordinates":
-        return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind)
+            return practitioner.class_prior(todo.targets, todo.folds, test_folds=todo.test_folds)
+        return practitioner.target_mean(todo.targets, todo.folds, test_folds=todo.test_folds)
+    if method == "knn_coordinates":
+        return practitioner.knn(lat, lon, todo.targets, todo.folds, task=todo.kind, test_folds=todo.test_folds)
     coordinates = np.column_stack([lat, lon])
-    name, _, also = entry.method.partition("+")
+    name, _, also = method.partition("+")
     if name == "trees_coordinates":
         x = coordinates
     else:
@@ -254,10 +260,14 @@ def _practitioner(profile: Profile, entry: Entry, todo: Task) -> OutOfFold:
 
 def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
     probing = profile.probing
-    folds = todo.first(probing.n_trees).folds
+    todo = todo.first(probing.n_trees)
     if todo.kind == "regression":
-        return practitioner.boosting(x, todo.targets, folds, task=todo.kind, max_iter=probing.rounds)
-    return practitioner.forest(x, todo.targets, folds, task=todo.kind, trees=probing.trees)
+        return practitioner.boosting(
+            x, todo.targets, todo.folds, task=todo.kind, max_iter=probing.rounds, test_folds=todo.test_folds
+        )
+    return practitioner.forest(
+        x, todo.targets, todo.folds, task=todo.kind, trees=probing.trees, test_folds=todo.test_folds
+    )
 
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def probe_points(
         table = _official_probes(profile, atlases, folds, area_type_field)
     table = _with_land_cover(table, land_cover_atlases, zoom).rename(columns={"price": "price_pretrain"})
     table["price"] = np.float32(np.nan)
-    raw = _raw_price(table)
+    raw = raw_price(table)
     scales = {}
     for name, rows in table.groupby("target_set").indices.items():
         scale = PriceScale.of(raw[rows])
@@ -110,7 +110,21 @@ def probe_points(
     return table
 
 
-def _raw_price(table: pd.DataFrame) -> NDArray[np.float64]:
+def official_elsewhere(profile: Profile, atlases: Mapping[str, Atlas]) -> pd.DataFrame:
+    """The official points of all regions but the test region, whatever their split: columns `lat lon region split cell
+    price_yen_m2 density area_type zone id`, as in `probe_points`, with the same codes."""
+    points = _points_with_splits(profile, atlases, splits.read_folds(profile))
+    tested = [region.name for region in profile.regions_for("test")]
+    table = points[~points["region"].isin(tested)].reset_index(drop=True)
+    areas = population.read_areas(data_file(POPULATION))
+    table["density"] = population.density_at(table["lat"], table["lon"], areas)
+    table["area_type"] = area_type.codes_of(table["zoning"], _area_types(profile))
+    table["zone"] = area_type.zone_of(table["zoning"])
+    columns = ["lat", "lon", "region", "split", "cell", "price_yen_m2", "density", "area_type", "zone", "id"]
+    return table[columns]
+
+
+def raw_price(table: pd.DataFrame) -> NDArray[np.float64]:
     """What `price` is the standardised log of: yen/m², or for stand-ins 1 + amenity access."""
     if "amenity_access" in table:
         return 1.0 + table["amenity_access"].to_numpy(np.float64)
@@ -232,8 +246,8 @@ def _stand_in_labels(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
 
 def _with_stand_ins(profile: Profile, table: pd.DataFrame) -> pd.DataFrame:
     table = _stand_in_labels(profile, table)
-    scale = PriceScale.of(_raw_price(table))
-    table["price"] = scale(_raw_price(table))
+    scale = PriceScale.of(raw_price(table))
+    table["price"] = scale(raw_price(table))
     table["density"] = table["floor_area"]
     table["density_class"], centres = population.density_classes(
         table["floor_area"], profile.pretraining.density_classes
@@ -267,8 +281,8 @@ def _stand_in_probes(profile: Profile, atlases: Mapping[str, Atlas], folds: pd.D
     table["id"] = [f"{region}-{row}" for row, region in enumerate(table["region"])]
     table = _stand_in_labels(profile, table)
     pretrain = table["split"] != "test"
-    scale = PriceScale.of(_raw_price(table[pretrain]))
-    table["price"] = scale(_raw_price(table))
+    scale = PriceScale.of(raw_price(table[pretrain]))
+    table["price"] = scale(raw_price(table))
     table["density"] = table["floor_area"]
     table["density_class"] = -1
     table.attrs = {"area_types": list(stand_ins.AREA_TYPES), "zones": list(stand_ins.LAND_USES)}

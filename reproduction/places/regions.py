@@ -81,11 +81,12 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
 
 
 def blocks_with_points(profile: Profile, region: Region) -> NDArray[np.int32] | None:
-    """The zoom-13 tiles of a region to draw, int32 (N, 2): None (all with content) where places are sampled from it.
+    """The zoom-13 tiles of a region to draw, int32 (N, 2): None (all with content) where places are sampled from it,
+    in the region that a rotation holds out too, whose map pretraining on it draws.
 
     Elsewhere only official points are looked at: their tiles and the eight around each.
     """
-    if profile.stand_ins or region.role == "pretrain":
+    if profile.stand_ins or region.role == "pretrain" or region.name == profile.held_out:
         return None
     points = official_points(profile)
     points = points[points["region"] == region.name]

@@ -4,7 +4,7 @@ Neighbouring places look and cost alike, so a random split tests what was nearly
 out by whole cells; training places within a buffer of a held-out place or cell are left out. Which cells are set aside
 and which fold a cell is in is drawn once, with a fixed seed, and committed in ``data/folds``:
 
-    python -m reproduction.places.splits          # makes data/folds/embedded.csv and, with the real data, japan.csv
+    python -m reproduction.places.splits          # makes data/folds/embedded.csv and, with the real data, japan*.csv
     python -m reproduction.places.splits --check  # compares instead of writing
 """
 
@@ -14,8 +14,8 @@ import argparse
 import hashlib
 import io
 import sys
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +84,8 @@ def fold_file(profile: Profile) -> Path:
     """The profile's own fold file, or the committed one of its data set."""
     if profile.folds:
         return Path(profile.folds)
-    return paths.repository() / "data" / "folds" / ("embedded.csv" if profile.stand_ins else "japan.csv")
+    name = "embedded" if profile.stand_ins else f"japan-{profile.held_out}" if profile.held_out else "japan"
+    return paths.repository() / "data" / "folds" / f"{name}.csv"
 
 
 def read_folds(profile: Profile) -> pd.DataFrame:
@@ -97,7 +98,7 @@ def read_folds(profile: Profile) -> pd.DataFrame:
     return _read_folds(fold_file(profile)).copy()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _read_folds(path: Path) -> pd.DataFrame:
     try:
         folds = pd.read_csv(path, dtype={"cell": str, "region": str})
@@ -154,6 +155,24 @@ def make_folds(
     return folds.join(pd.DataFrame(draws, columns=[f"draw_{d}" for d in range(DRAWS)]))
 
 
+def rotated_folds(folds: pd.DataFrame, regions: Iterable[str], held_out: str, seed: int = SEED) -> pd.DataFrame:
+    """The fold table of a rotation from that of its base: its `regions` alone, of which `held_out` is tested on.
+
+    The cells of that region get ten folds in each draw and none is set aside; all others stay as they are.
+    Deterministic by `seed`.
+    """
+    out = folds[folds["region"].isin(list(regions))].reset_index(drop=True)
+    rows = np.flatnonzero(out["region"] == held_out)
+    rng = np.random.default_rng([seed, *held_out.encode()])
+    draws = np.empty((len(rows), DRAWS), np.int64)
+    for draw in range(DRAWS):
+        for fold, part in enumerate(np.array_split(rng.permutation(len(rows)), FOLDS)):
+            draws[part, draw] = fold
+    out.loc[rows, "set_aside"] = 0
+    out.loc[rows, [f"draw_{d}" for d in range(DRAWS)]] = draws
+    return out
+
+
 def fold_of(cells: Sequence[str] | NDArray[np.str_], folds: pd.DataFrame, draw: int) -> NDArray[np.int64]:
     """int64 fold of each cell in draw `draw` of a fold table; -1 for a cell that has none or is not in the table."""
     if not 0 <= draw < DRAWS:
@@ -170,14 +189,14 @@ def split_of(lat: ArrayLike, lon: ArrayLike, role: str, profile: Profile, folds:
 
     In ``validation`` and ``test`` regions it is the role. In a pretraining region: ``set-aside`` in a set-aside cell,
     ``buffer`` (used for nothing) within `profile.maps.buffer_m` metres of one or of another held-out cell (of a test
-    region next door), else ``pretrain``.
+    region next door, in a site or a rotation), else ``pretrain``.
     """
     lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
     if role != "pretrain":
         return np.full(len(lat), role)
     cell_degrees = profile.maps.cell_degrees
     set_aside = folds.loc[folds["set_aside"] == 1, "cell"].to_numpy(str)
-    held_out = folds.loc[folds["draw_0"] >= 0, "cell"].to_numpy(str) if profile.folds else set_aside
+    held_out = folds.loc[folds["draw_0"] >= 0, "cell"].to_numpy(str) if profile.folds or profile.held_out else set_aside
     split = np.full(len(lat), "pretrain", dtype="<U10")
     split[metres_to_cells(lat, lon, held_out, cell_degrees) <= profile.maps.buffer_m] = "buffer"
     split[np.isin(cell_of(lat, lon, cell_degrees), set_aside)] = "set-aside"
@@ -212,6 +231,12 @@ def embedded_folds() -> pd.DataFrame:
     return make_folds(cells, regions, roles, profile.maps.set_aside_share)
 
 
+def rotation_folds(profile: Profile) -> pd.DataFrame:
+    """The fold table of a rotation, from the committed one of Japan."""
+    names = [region.name for region in profile.regions]
+    return rotated_folds(read_folds(get_profile("japan")), names, profile.held_out)
+
+
 def to_csv(folds: pd.DataFrame) -> str:
     """The text of a fold file."""
     out = io.StringIO()
@@ -224,8 +249,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare with the committed files instead of writing")
     check = parser.parse_args(arguments).check
     status = 0
-    for name, make in (("demo", embedded_folds), ("japan", japan_folds)):
-        path = fold_file(get_profile(name))
+    files: list[tuple[Profile, Callable[[], pd.DataFrame]]] = [
+        (get_profile("demo"), embedded_folds),
+        (get_profile("japan"), japan_folds),
+    ]
+    for region in get_profile("japan").rotations:  # of the file as it is then
+        rotation = get_profile(f"japan-{region}")
+        files.append((rotation, partial(rotation_folds, rotation)))
+    for profile, make in files:
+        path = fold_file(profile)
         try:
             text = to_csv(make())
         except InputError as error:

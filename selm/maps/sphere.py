@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
@@ -55,6 +57,28 @@ def pairs_within(lat: ArrayLike, lon: ArrayLike, metres: float) -> sparse.csr_ar
     first, second = cKDTree(places).query_pairs(chord, output_type="ndarray").T
     both = np.concatenate([first, second]), np.concatenate([second, first])
     return sparse.csr_array((np.ones(len(both[0]), dtype=bool), both), shape=(n, n))
+
+
+@dataclass(frozen=True, eq=False)
+class Neighbourhood:
+    """N places and a distance: who lies within `metres` of some of them, asked without a list of all pairs.
+
+    For wide distances among many places, where `pairs_within` would hold a pair for most of them.
+    """
+
+    lat: NDArray[np.float64]
+    lon: NDArray[np.float64]
+    metres: float
+
+    def of(self, some: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each place lies within the distance of any of `some`, themselves too; bool (N,) both."""
+        if self.metres <= 0:
+            return some.copy()
+        return within(self.lat, self.lon, self.lat[some], self.lon[some], self.metres)
+
+    def some(self, rows: NDArray[np.int64]) -> Neighbourhood:
+        """The same for some of the places, by row number."""
+        return Neighbourhood(self.lat[rows], self.lon[rows], self.metres)
 
 
 def chords(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from selm.errors import InputError
+from selm.maps.sphere import Neighbourhood
 
 TASKS = ("regression", "classification")
 
@@ -109,12 +110,19 @@ def random_folds(n: int, draws: Iterable[int] = range(10), n_folds: int = 10) ->
 class BufferedFolds:
     """Folds with a buffer: no model learns from a point that lies near one it is tested on.
 
-    fold: int64 (T, N).  near: sparse bool (N, N), symmetric: which points lie within the buffer of each other.
+    fold: int64 (T, N).  near: which points lie within the buffer of each other: sparse bool (N, N), symmetric, or a
+        `Neighbourhood` of the N points, which takes no memory for pairs.
     Pass one wherever a probe takes `folds`.
     """
 
     fold: NDArray[np.int64]
-    near: sparse.csr_array
+    near: sparse.csr_array | Neighbourhood
+
+    def buffer_of(self, tested: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Whether each point lies within the buffer of a tested one; bool (N,) both."""
+        if isinstance(self.near, Neighbourhood):
+            return self.near.of(tested)
+        return np.asarray(self.near @ tested.astype(np.int32), dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -197,11 +205,13 @@ def problems(
             tested = np.isin(fold_array[draw], group) & usable[draw]
             trained = usable[draw] & ~tested
             if isinstance(folds, BufferedFolds):
-                trained &= ~np.asarray(folds.near @ tested.astype(np.int32), dtype=bool)
+                trained &= ~folds.buffer_of(tested)
             if not tested.any() and test_folds is None:
                 continue  # a fold whose points all lack a target
             if not trained.any() or not tested.any():
                 side = "train on" if tested.any() else "test on"
+                if tested.any() and isinstance(folds, BufferedFolds) and (usable[draw] & ~tested).any():
+                    side += ": all others lie within the buffer of those tested"
                 raise InputError(f"folds: draw {draw}, fold {', '.join(map(str, group))}: no points to {side}")
             draws.append(draw)
             numbers.append(group[0])

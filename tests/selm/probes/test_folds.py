@@ -5,6 +5,8 @@ import pytest
 from scipy import sparse
 
 from selm.errors import InputError
+from selm.maps.mercator import haversine_m
+from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes.folds import BufferedFolds, problems, random_folds
 
 
@@ -90,3 +92,34 @@ def test_a_buffer_keeps_neighbours_of_tested_points_out_of_training() -> None:
         [True, False, False, False, False, False],
     ]
     assert not (buffered.train & ~plain.train).any()
+
+
+@pytest.mark.parametrize("metres", [0.0, 1_000.0, 5_000.0, 15_000.0])
+def test_no_training_point_is_nearer_than_the_buffer(metres: float) -> None:
+    """Both kinds of buffer, against a slow loop over all pairs."""
+    rng = np.random.default_rng(0)
+    lat, lon = 43 + rng.random(120), 141 + rng.random(120)
+    fold = random_folds(120, range(2))
+    layouts = [
+        problems(np.zeros(120), BufferedFolds(fold, near), "regression")
+        for near in (pairs_within(lat, lon, metres), Neighbourhood(lat, lon, metres))
+    ]
+    for layout in layouts:
+        for draw, number, train, test in zip(layout.draw, layout.fold, layout.train, layout.test, strict=True):
+            tested = np.flatnonzero(fold[draw] == number)
+            np.testing.assert_array_equal(np.flatnonzero(test), tested)
+            kept = [
+                point
+                for point in range(120)
+                if fold[draw, point] != number
+                and all(haversine_m(lat[point], lon[point], lat[other], lon[other]) > metres for other in tested)
+            ]
+            np.testing.assert_array_equal(np.flatnonzero(train), kept)
+
+
+def test_a_buffer_that_leaves_nothing_to_train_on_is_refused_in_one_line() -> None:
+    lat, lon = np.linspace(43.0, 43.01, 20), np.full(20, 141.0)
+    folds = BufferedFolds(random_folds(20, range(1)), Neighbourhood(lat, lon, 15_000.0))
+    with pytest.raises(InputError, match="draw 0, fold 0: no points to train on: all others lie within") as caught:
+        problems(np.zeros(20), folds, "regression")
+    assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 
-from reproduction.places.rotations import rotated
+from reproduction.rotations import rotated
 from reproduction.settings import (
     Area,
     Detection,

@@ -362,7 +362,7 @@ class Profile:
     # (method, how it is pretrained otherwise than `pretraining` and `views` say): chosen by `experiments.tuning`
     recipes: tuple[tuple[str, Change], ...] = ()
     folds: str = ""  # a fold file of its own (`reproduction.any_place`); else the committed one of its data set
-    rotations: tuple[str, ...] = ()  # pretraining regions that are held out in turn (`reproduction.places.rotations`)
+    rotations: tuple[str, ...] = ()  # pretraining regions that are held out in turn (`reproduction.rotations`)
     held_out: str = ""  # in a rotation: the region that it tests on and its base pretrains on
 
     def seeds_of(self, method: str) -> int:

@@ -4,7 +4,7 @@ Targets at the official points of the test region: ``price`` (log of yen/m²), `
 ``area_type`` (70 classes) and ``zone`` (the merged use districts). Land cover needs images without fills and stays in
 Table 3. Squared errors are of targets standardised within the region that is tested, so that 1 is what its mean scores.
 
-The test region is Hokkaido and, in the profile's rotations (`reproduction.places.rotations`), each other large region
+The test region is Hokkaido and, in the profile's rotations (`reproduction.rotations`), each other large region
 in turn. In each the probe learns from whole cells (blocks) and leaves out what lies within a buffer of the tested ones:
 
 - 1 km: next door, where a wide image shows the tested place itself;
@@ -33,7 +33,7 @@ from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.table1_table2 import Task, without_embedding
 from reproduction.places import splits
 from reproduction.places.labelled import raw_price
-from reproduction.places.rotations import rotated
+from reproduction.rotations import rotated
 from reproduction.rows import IN_TABLES, PRETRAINED
 from reproduction.settings import Profile
 from selm import distributed

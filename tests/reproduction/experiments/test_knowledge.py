@@ -15,9 +15,9 @@ from reproduction import contents
 from reproduction.experiments import knowledge
 from reproduction.experiments.knowledge import CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
 from reproduction.merging import merged
-from reproduction.places.rotations import rotated
 from reproduction.profiles import get_profile
 from reproduction.report import check_results, summarise
+from reproduction.rotations import rotated
 from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm.errors import InputError

@@ -10,8 +10,8 @@ import pytest
 
 from reproduction.computed import drawn_maps
 from reproduction.places import regions, splits
-from reproduction.places.rotations import rotated
 from reproduction.profiles import PROFILES, get_profile
+from reproduction.rotations import rotated
 from selm.errors import InputError
 
 JAPAN = get_profile("japan-cpu")

@@ -1,4 +1,4 @@
-"""The one exception that users meet, bad input said in one line, and the one warning."""
+"""The one exception that users meet, bad input said in one line, and the warnings."""
 
 import difflib
 import errno
@@ -25,3 +25,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 class OutsideMapWarning(UserWarning):
     """Some coordinates lie outside the map; their embeddings are missing."""
+
+
+class InputWarning(UserWarning):
+    """Something in a table was taken otherwise than it stands there, or looks wrong."""

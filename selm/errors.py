@@ -11,8 +11,12 @@ class InputError(ValueError):
     """Input that cannot be used.
 
     Its message is one line that names the file, row or field at fault and, where there is one, the remedy.
-    The command line prints it after ``selm: `` and exits with status 2; the Python API raises it.
+    The command line prints it after ``selm: `` and exits with status 2; the Python API raises it. Whatever of a file it
+    quotes, it stays one line: what cannot be printed becomes a blank.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:

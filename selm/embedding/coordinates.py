@@ -489,14 +489,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path}: a folder, not a table")
     ending = path.suffix.lower()
     try:
-        if ending in (".parquet", ".pq", ".geoparquet"):
-            return _read_parquet(path)
-        if ending in GEOGRAPHIC:
-            return _read_geographic(path)
-        if ending == ".xls":
-            raise InputError(f"{path}: a workbook of an old Excel; save it as .xlsx or CSV")
-        data = None if ending in (".xlsx", ".xlsm") else _unpacked(path)
-        return _read_excel(path) if data is None else _read_text(path, data)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="openpyxl|pyogrio|geopandas")  # of styles, of fields' types
+            if ending in (".parquet", ".pq", ".geoparquet"):
+                return _read_parquet(path)
+            if ending in GEOGRAPHIC:
+                return _read_geographic(path)
+            if ending == ".xls":
+                raise InputError(f"{path}: a workbook of an old Excel; save it as .xlsx or CSV")
+            data = None if ending in (".xlsx", ".xlsm") else _unpacked(path)
+            return _read_excel(path) if data is None else _read_text(path, data)
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever a library finds wrong with a file

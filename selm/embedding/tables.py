@@ -55,7 +55,8 @@ def embed_file(
     """Embed a table of coordinates (any that `read_places` reads) into `out`; returns the number of rows served.
 
     `out` ends in one of `ENDINGS`; it has the input's columns and geometry, then float32 embeddings as `columns` says
-    (wide or list; list in .parquet and .csv only). Polygons, lines and cells get the mean over about `samples` points.
+    (wide or list; list in .parquet and .csv only). Polygons, lines and cells get the mean over about `samples` points,
+    those of them that lie on the map.
     Rows without coordinates or outside the map have no embedding, and a warning names them. Raises InputError for bad
     coordinates, where no row at all lies on the map, and where the file cannot be written; then nothing is.
     """

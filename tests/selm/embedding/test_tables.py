@@ -591,3 +591,25 @@ def test_origin_is_kept_with_lists(embedder: Embedder, tmp_path: Path) -> None:
     schema = pq.read_schema(tmp_path / "out.parquet")
     assert schema.field("embedding").type == pa.list_(pa.float32())
     assert json.loads(schema.metadata[b"selm"])["map"] == embedder.map_name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_altered_files_get_one_line_or_are_read(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pieces = [b"\0", b'"', b"\n", b",", b";", b"inf", b"1e999", "°".encode(), b"sep=", b"h3", b"POINT(", b"\x1f\x8b"]
+    made = {"x.csv": PLAIN.encode(), "x.csv.gz": gzip.compress(PLAIN.encode())}
+    table = pa.table({"lat": LAT, "lon": LON})
+    pq.write_table(table, tmp_path / "x.parquet")
+    made["x.parquet"] = (tmp_path / "x.parquet").read_bytes()
+    for _ in range(150):
+        name = str(rng.choice(list(made)))
+        data = bytearray(made[name])
+        for _ in range(rng.integers(1, 5)):
+            at = int(rng.integers(len(data) + 1))
+            data[at : at + int(rng.integers(0, 9))] = pieces[rng.integers(len(pieces))]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)
+            try:
+                read_places(write(tmp_path / name, bytes(data)))
+            except InputError as error:
+                assert len(str(error).splitlines()) == 1

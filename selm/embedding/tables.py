@@ -206,8 +206,11 @@ def _origin(embedder: Embedder) -> dict[str, str]:
     }
 
 
-def _named_columns(places: Places) -> list[tuple[str, pd.Series[Any]]]:
-    """The user's columns, and behind them `lat` and `lon` unless there are such columns that hold the coordinates."""
+def _named_columns(places: Places, as_text: bool) -> list[tuple[str, pd.Series[Any]]]:
+    """The user's columns, and behind them `lat` and `lon` unless there are such columns that hold the coordinates.
+
+    Those become numbers where they are text, unless text is written that is read as the same numbers again.
+    """
     table = places.table
     columns = [(str(name), table.iloc[:, i]) for i, name in enumerate(table.columns)]
     lower = [name.lower() for name, _ in columns]
@@ -217,8 +220,15 @@ def _named_columns(places: Places) -> list[tuple[str, pd.Series[Any]]]:
         theirs = [_plain(columns[i][1]) for i in at]
         if all(_same(*pair) for pair in zip(theirs, centres, strict=True)):
             for i, values in zip(at, theirs, strict=True):
-                if not pd.api.types.is_numeric_dtype(columns[i][1].dtype):
-                    columns[i] = (columns[i][0], pd.Series(values, index=table.index))
+                name, column = columns[i]
+                if pd.api.types.is_numeric_dtype(column.dtype):
+                    continue
+                numbers = pd.to_numeric(column.astype(object).replace("", np.nan), errors="coerce")
+                same = np.array_equal(numbers, values, equal_nan=True)
+                if not same:
+                    _say(places, f"column {name} is written with decimal points")
+                if not (as_text and same and (column.isna() | (column == "") | np.isfinite(values)).all()):
+                    columns[i] = (name, pd.Series(values, index=table.index))
             return columns
     prefix = ""
     while {f"{prefix}lat", f"{prefix}lon"} & set(lower):
@@ -267,7 +277,7 @@ def _write(
     path: Path, ending: str, out: Path, places: Places, embeddings: NDArray[np.float32], missing: NDArray[np.bool_],
     layout: str, origin: dict[str, str],
 ) -> None:  # fmt: skip
-    columns = _named_columns(places)
+    columns = _named_columns(places, as_text=ending in (".csv", ".csv.gz"))
     ours = _our_names(places, [name for name, _ in columns], layout, embeddings.shape[1])
     if ending in _DRIVERS:
         _write_geographic(path, ending, out, places, columns, ours, embeddings, missing)

@@ -397,6 +397,18 @@ def test_no_column_is_lost_or_renamed(embedder: Embedder, tmp_path: Path, said: 
         np.testing.assert_allclose(stored, embedder(LAT[:2], LON[:2]), atol=1e-5)
 
 
+def test_the_text_of_coordinates_stays_in_text(embedder: Embedder, tmp_path: Path, said: Any) -> None:
+    embed_file(write(tmp_path / "x.csv", "Lat,LON\n35.6900,+139.75\n,\n"), embedder, tmp_path / "o.csv", progress=False)
+    header, first, second = (tmp_path / "o.csv").read_text().splitlines()
+    assert header.startswith("Lat,LON,e0,") and first.startswith("35.6900,+139.75,") and second.startswith(",,,")
+    said()
+    for text in ("35,69;139,75\n", "35.69;139.75\n-;n/a\n"):
+        embed_file(write(tmp_path / "x.csv", "lat;lon\n" + text), embedder, tmp_path / "o.csv", progress=False)
+        assert ("column lat is written with decimal points" in said()) == ("," in text)
+        rest, stored = read_embeddings(tmp_path / "o.csv")
+        assert rest["lat"].tolist()[0] == 35.69 and rest["lat"].dtype == float and np.isfinite(stored[0]).all()
+
+
 def test_coordinates_that_were_read_otherwise_stand_beside_the_users(
     embedder: Embedder, tmp_path: Path, said: Any
 ) -> None:

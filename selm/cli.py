@@ -124,7 +124,7 @@ def check(
 
 @app.command()
 def pretrain(
-    places: Annotated[Path, typer.Argument(metavar="PLACES", help="CSV or parquet with lat, lon; price, density")],
+    places: Annotated[Path, typer.Argument(metavar="PLACES", help="a table with lat, lon; price, density")],
     map: MapName,
     method: Annotated[str, typer.Option("--method", help="dino, gps_selm, moco_v2, …")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="folder of the run")],
@@ -161,21 +161,31 @@ def pretrain(
 
 @app.command()
 def embed(
-    coordinates: Annotated[Path, typer.Argument(metavar="COORDS", help="CSV or parquet with columns lat and lon")],
+    coordinates: Annotated[
+        Path, typer.Argument(metavar="COORDS", help="CSV, .xlsx, parquet, GeoJSON, FlatGeobuf or GeoPackage")
+    ],
     model: ModelName,
     map: MapName,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet or .csv")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet, .csv, .csv.gz, .geojson, .fgb or .gpkg")
+    ],
+    columns: Annotated[str, typer.Option(help="wide: e0, e1, …; list: one column of vectors")] = "wide",
+    samples: Annotated[int, typer.Option(min=1, help="points in a polygon, line or H3 cell, about")] = 16,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
     orientations: Orientations = None,
     stages: Stages = None,
 ) -> None:
-    """Add embeddings (columns e0, e1, …) to a table of coordinates; rows outside the map are named and left empty."""
+    """Add embeddings to a table of coordinates; its columns stay, rows outside the map are named and left empty.
+
+    Coordinates come from columns such as lat and lon, from a geometry or from H3 cells. Degrees may have minutes and
+    seconds. A polygon, line or cell gets the mean over points inside.
+    """
     from selm.embedding.embedder import Embedder
     from selm.embedding.tables import embed_file
 
     embedder = Embedder(model, map, device, batch, orientations, _stages(stages))
-    served = embed_file(coordinates, embedder, out)
+    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples)
     typer.echo(f"{out}: {served} embeddings")
 
 

@@ -1,4 +1,4 @@
-"""The one exception that users meet, bad input said in one line, and the one warning."""
+"""The one exception that users meet, bad input said in one line, and the warnings."""
 
 import difflib
 import errno
@@ -11,8 +11,12 @@ class InputError(ValueError):
     """Input that cannot be used.
 
     Its message is one line that names the file, row or field at fault and, where there is one, the remedy.
-    The command line prints it after ``selm: `` and exits with status 2; the Python API raises it.
+    The command line prints it after ``selm: `` and exits with status 2; the Python API raises it. Whatever of a file it
+    quotes, it stays one line: what cannot be printed becomes a blank.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__("".join(c if c.isprintable() else " " for c in message))
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
@@ -25,3 +29,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 class OutsideMapWarning(UserWarning):
     """Some coordinates lie outside the map; their embeddings are missing."""
+
+
+class InputWarning(UserWarning):
+    """Something in a table was taken otherwise than it stands there, or looks wrong."""

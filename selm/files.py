@@ -25,7 +25,7 @@ def cache_folder() -> Path:
 def check_target(path: str | Path, endings: tuple[str, ...]) -> Path:
     """`path` as a Path; raises InputError if it ends otherwise than `endings` or is something other than a file."""
     path = Path(path)
-    if path.suffix.lower() not in endings:
+    if not path.name.lower().endswith(endings):
         raise InputError(f"{path}: the output's name must end in {' or '.join(endings)}")
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: exists and is not a file")

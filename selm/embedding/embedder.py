@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from selm.embedding.coordinates import is_geographic, read_places
 from selm.errors import InputError, OutsideMapWarning
-from selm.maps.mercator import check_coordinates
+from selm.maps.mercator import LAT_MAX, check_coordinates
 
 if TYPE_CHECKING:
     import torch
@@ -72,17 +73,37 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             out[rows] = embeddings
         return out
 
+    def add_to(
+        self, table: pd.DataFrame, columns: str = "wide", samples: int = 16, *, progress: bool = False
+    ) -> pd.DataFrame:
+        """A DataFrame or GeoDataFrame with the embeddings added: float32 columns ``e0`` …, or one column of vectors.
+
+        Coordinates are found as `selm.embedding.coordinates.read_places` finds them in a file: by the geometry or by
+        the names of columns; polygons, lines and H3 cells get the mean over about `samples` points inside. `columns` is
+        ``wide`` or ``list``. Columns, rows and index of the table stay; a warning names rows without an embedding.
+        """
+        from selm.embedding.tables import add_embeddings
+
+        return add_embeddings(table, self, columns, samples, progress)
+
     # scikit-learn
 
     def fit(self, X: Any, y: Any = None) -> Embedder:
         """Open model and map, check that they belong together and that X holds coordinates; learns nothing."""
-        check_coordinates(*_columns(X))
+        if is_geographic(X):
+            read_places(X)
+        else:
+            check_coordinates(*_columns(X))
         self._open()
         self.n_features_in_ = 2
         return self
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """(N, 2) latitudes and longitudes, or a DataFrame with columns `lat` and `lon` → (N, dim) float32."""
+        """(N, 2) latitudes and longitudes, a DataFrame with `lat` and `lon`, or a GeoDataFrame → (N, dim) float32."""
+        if is_geographic(X):
+            from selm.embedding.tables import embeddings_of
+
+            return embeddings_of(X, self)[0]
         return self(*_columns(X))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -122,6 +143,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._open().first.name
 
     @property
+    def map_bounds(self) -> tuple[float, float, float, float]:
+        """The box of the map: west, south, east, north, degrees."""
+        return self._open().first.bounds
+
+    @property
     def map_fingerprint(self) -> str:
         return self._open().first.fingerprint
 
@@ -129,7 +155,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""
         lat, lon = _pair(lat, lon)
         check_coordinates(lat, lon)
-        return ~self._open().first.covers(lat, lon)
+        return ~self._open().first.covers(lat, _west(lon)) | (np.abs(lat) > LAT_MAX)
 
     def describe_outside(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
@@ -140,8 +166,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
         bounds = " ".join(f"{value:.3f}" for value in self._open().first.bounds)
         swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().first.covers(lon[rows], lat[rows]).all())
+        polar = " (Web Mercator ends at 85.05)" if (np.abs(lat[rows]) > LAT_MAX).any() else ""
         return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}" + (
-            "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N)"
+            "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N){polar}"
         )
 
     def stream(
@@ -153,8 +180,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         lat, lon = _pair(lat, lon)
         inside = np.flatnonzero(~self.outside(lat, lon))
-        for rows, embeddings in self._open().stream(lat[inside], lon[inside], batch=self.batch, progress=progress):
+        lat, lon = lat[inside], _west(lon[inside])
+        for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, progress=progress):
             yield inside[rows], embeddings
+
+
+def _west(lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The 180th meridian as -180: the map's western edge."""
+    return np.where(lon == 180, -180.0, lon)
 
 
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm import files
-from selm.embedding.tables import embedding_pieces, one_embedding, read_embeddings
+from selm.embedding.tables import embedded_places, embedding_pieces, one_embedding, read_embeddings
 from selm.errors import InputError, unknown
 from selm.maps.mercator import check_coordinates, haversine_m
 
@@ -307,7 +307,7 @@ def find_nearest(
         served = np.ones(len(lat), bool)
     else:
         table, embeddings = read_embeddings(path)
-        lat, lon = table["lat"].to_numpy(float), table["lon"].to_numpy(float)
+        lat, lon = embedded_places(table)
         search = Nearest(embeddings, lat, lon)
         served = search.found
     if like is not None and embedder is not None:

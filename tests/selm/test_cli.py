@@ -99,18 +99,20 @@ def test_embed_keeps_the_table_and_adds_columns(here: Path, run: Run) -> None:
     assert answer.status == 0 and "3 embeddings" in answer.out
     table = pd.read_parquet(here / "out.parquet")
     dim = made_up.encoder().dim
-    assert table.columns.tolist() == ["lat", "lon", "name", *(f"e{i}" for i in range(dim))]
+    own = ["name", "latitude", "lng"]
+    assert table.columns.tolist() == [*own, "lat", "lon", *(f"e{i}" for i in range(dim))]
     assert table["name"].tolist() == ["北", "b", "c"] and table["lat"].tolist() == [35.69, 35.68, 35.67]
-    assert (table.dtypes.iloc[3:] == np.float32).all() and table.iloc[:, 3:].notna().all(axis=None)
+    assert table["lng"].tolist() == ["139.75", "139.76", "139.77"]  # as they were
+    assert (table.dtypes.iloc[5:] == np.float32).all() and table.iloc[:, 5:].notna().all(axis=None)
     from selm import Embedder
 
     want = Embedder(here / "run", here / "atlas", "cpu")(table["lat"], table["lon"])
-    np.testing.assert_allclose(table.iloc[:, 3:].to_numpy(), want, atol=1e-5)
+    np.testing.assert_allclose(table.iloc[:, 5:].to_numpy(), want, atol=1e-5)
 
     assert run(*embedding(here, out="out.csv")).status == 0
     text = pd.read_csv(here / "out.csv")
     assert text.columns.tolist() == table.columns.tolist()
-    np.testing.assert_allclose(text.iloc[:, 3:].to_numpy(), want, atol=1e-5)
+    np.testing.assert_allclose(text.iloc[:, 5:].to_numpy(), want, atol=1e-5)
     assert sorted(file.name for file in here.iterdir()) == ["atlas", "coords.csv", "out.csv", "out.parquet", "run"]
 
 
@@ -148,8 +150,9 @@ def test_pieces_make_the_same_file(here: Path, run: Run, monkeypatch: pytest.Mon
     assert (here / "pieces.csv").read_bytes() == (here / "whole.csv").read_bytes()
     for name in ("pieces.parquet", "pieces.csv"):
         rest, embeddings = tables.read_embeddings(here / name)
-        assert rest.columns.tolist() == ["lat", "lon", "name"] and embeddings.shape == (3, made_up.encoder().dim)
-        whole = pd.read_parquet(here / "whole.parquet").iloc[:, 3:].to_numpy()
+        assert rest.columns.tolist() == ["name", "latitude", "lng", "lat", "lon"]
+        assert embeddings.shape == (3, made_up.encoder().dim)
+        whole = pd.read_parquet(here / "whole.parquet").iloc[:, 5:].to_numpy()
         np.testing.assert_allclose(embeddings, whole, rtol=1e-6)
 
 
@@ -206,14 +209,13 @@ def test_from_the_map_to_the_nearest_place_on_a_real_extract(tmp_path: Path, run
         ("name,x\na,1\n", ["no column lat", "has: name, x"]),
         ("lat,name\n35.7,a\n", ["no column lon"]),
         ("lat,lon\n35.7,139.7\n35.7,somewhere\n", ["row 2", "lon", "'somewhere'"]),
-        ("lat,lon\n35.7,139.7\nnan,139.7\n", ["row 2", "lat", "no value"]),
+        ("lat,lon\nnan,139.7\n,\n", ["row 1", "lat", "no value"]),
         ("lat,lon\n35.7,\n", ["row 1", "lon", "no value"]),
         ("lat,lon\n139.75,35.7\n", ["row 1", "swapped"]),
-        ("lat,lon\n35.7,139.7\n35.7,239.7\n", ["row 2", "lon", "239.7"]),
+        ("lat,lon\n35.7,9999\n", ["row 1", "lon", "9999", "metres"]),
         ("lat,lon\n-95,-179\n-95,-179\n", ["row 1", "lat", "-95"]),
         ("lat,lon\n", ["no rows"]),
         ("", ["empty"]),
-        ("lat,lon,e0\n35.7,139.7,1\n", ["column e0"]),
         ("lat,lon\n51.5,-0.12\n48.9,2.3\n", ["2 of 2 coordinates lie outside atlas", "row 1 (51.5, -0.12), row 2"]),
     ],
 )

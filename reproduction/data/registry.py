@@ -69,7 +69,7 @@ DATA_SETS: dict[str, DataSet] = {
             "map ODbL + CC BY 4.0, prices MLIT terms, census Government of Japan Standard Terms of Use",
             f"© OpenMapTiles © OpenStreetMap contributors; {MLIT}（地価公示）; 総務省 国勢調査（e-Stat）",
             "https://github.com/hfu/jp1710_13", "osm-japan/kanto.mbtiles", 103_000_000,
-            "reproduction.data.japan_2017.build",
+            "reproduction.data.japan_2017.build_files",
         ),
         DataSet(
             "osm", "an OpenStreetMap extract by name: a city of BBBike (Tokyo, Berlin) or a region of Geofabrik "

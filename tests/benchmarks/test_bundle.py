@@ -68,16 +68,17 @@ def test_a_machine_with_the_bundle_alone_does_the_same(
         "sys.meta_path.insert(0, No())\n"
         "import torch, mapnik\n"
         "from test_bundle import SMALL\n"
-        "from selm import profiles, stages\n"
+        "from reproduction import profiles\n"
+        "from reproduction.computed import drawn_maps, encoders\n"
         "profiles.PROFILES[SMALL.name] = SMALL\n"
         "from reproduction.experiments.table1_table2 import task\n"
-        "sampler = stages.sampler(SMALL)\n"
+        "sampler = encoders.sampler(SMALL)\n"
         "generator = torch.Generator().manual_seed(3)\n"
         "batch = sampler.batch(sampler.draw_rows(8, generator), generator)\n"
         "todo = task(SMALL, 'table1', 'l01', 'blocks')\n"
         "print(json.dumps({'mapnik': mapnik.__file__, 'views': float(batch.global_views.double().sum()),\n"
-        "    'folder': stages.pretraining_folder(SMALL, 'dino').name,\n"
-        "    'images': int(stages.point_images(SMALL, todo.places).long().sum())}))\n"
+        "    'folder': encoders.pretraining_folder(SMALL, 'dino').name,\n"
+        "    'images': int(drawn_maps.point_images(SMALL, todo.places).long().sum())}))\n"
     )
     environment = {
         **os.environ, "SELM_DATA": str(here / "data"), "SELM_RUNS": str(here / "runs"),

@@ -23,7 +23,7 @@ from reproduction.settings import Profile
 from selm import distributed, encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError
-from selm.maps.sphere import pairs_within
+from selm.maps.mercator import pairs_within
 from selm.probes import practitioner
 from selm.probes.claims import compare_claims
 from selm.probes.finetune import finetune

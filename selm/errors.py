@@ -25,3 +25,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
 
 class OutsideMapWarning(UserWarning):
     """Some coordinates lie outside the map; their embeddings are missing."""
+
+
+class MapWarning(UserWarning):
+    """A map is of another kind than encoders have learned on."""

@@ -26,7 +26,7 @@ from selm.errors import DISK_FULL, InputError
 from selm.files import write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
-from selm.maps.remote import Listed, check_tile, tiles_of
+from selm.maps.remote import Listed, Tile, check_tile, tiles_of
 from selm.maps.sources import MapSource, open_source, tiles_in
 from selm.maps.style import Style, lookup, to_indices
 
@@ -65,23 +65,21 @@ class Pen:
         try:
             mapnik.render(canvas, image, self.tile_px / 256 * shrunk)
         except RuntimeError as error:
-            self._find_damage(x, y, zoom, size)
+            for _ in self._tiles_below(x, y, zoom, size):
+                pass  # names a damaged tile
             reason = " ".join(str(error).split())
             raise InputError(f"style {self.style.name} cannot draw {self.source.name}: {reason}") from None
         return image
 
-    def _blocks_below(self, x: float, y: float, zoom: int, size: int) -> list[tuple[int, int]]:
-        return [(bx, by) for bx, by in blocks_below(x, y, zoom, size / self.tile_px).tolist()]
-
-    def _find_damage(self, x: float, y: float, zoom: int, size: int) -> None:
-        """Raise InputError that names the first damaged tile of a square; nothing where all are whole."""
+    def _tiles_below(self, x: float, y: float, zoom: int, size: int) -> Iterator[tuple[Tile, dict[str, Any]]]:
+        """The tiles of a square, the closest first, and what their layers hold; InputError for the first damaged."""
         tiles = tiles_in(self.source.layers)
         if tiles is None:
             return
-        for block in self._blocks_below(x, y, zoom, size):
+        for column, row in blocks_below(x, y, zoom, size / self.tile_px).tolist():
             for tile_zoom in range(tiles.last, tiles.first - 1, -1):
-                for tile in tiles_of(*block, tile_zoom):
-                    check_tile(tiles.tile(*tile) or b"", tile, self.source.name)
+                for tile in tiles_of(column, row, tile_zoom):
+                    yield tile, check_tile(tiles.tile(*tile) or b"", tile, self.source.name)
 
     def _look_again(self, x: float, y: float, zoom: int, size: int) -> None:
         """Raise InputError where nothing was drawn though tiles have features there, and Mapnik finds none of them.
@@ -90,25 +88,22 @@ class Pen:
         """
         import mapnik
 
-        tiles = tiles_in(self.source.layers)
-        if tiles is None:
-            return
         canvas, _ = self._maps[size]
-        seen: dict[str, Any] = {layer.datasource.parameters()["layer"]: layer.datasource for layer in canvas.layers}
-        shrunk = 2.0 ** min(0, zoom - self.source.min_zoom)
-        scale = canvas.scale_denominator() * self.tile_px / 256 * shrunk
-        for block in self._blocks_below(x, y, zoom, size):
-            for tile in tiles_of(*block, tiles.last):
-                layers = check_tile(tiles.tile(*tile) or b"", tile, self.source.name)
-                for name, (features, _) in layers.items():
-                    if not features or name not in seen:
-                        continue
-                    query = mapnik.Query(canvas.envelope(), (1.0, 1.0), scale)
-                    if not any(True for _ in seen[name].features(query) or ()):
+        seen: dict[str, Any] = {layer.datasource.parameters()["layer"]: layer.datasource for layer in canvas.layers
+                                if layer.datasource.parameters()["type"] == "tiles"}  # fmt: skip
+        scale = canvas.scale_denominator() * self.tile_px / 256 * 2.0 ** min(0, zoom - self.source.min_zoom)
+        for (z, column, row), layers in self._tiles_below(x, y, zoom, size):
+            side = 2 * HALF_M / 2**z
+            west, north = column * side - HALF_M, HALF_M - row * side
+            box = mapnik.Box2d(west - side / 8, north - side * 9 / 8, west + side * 9 / 8, north + side / 8)
+            for name, (features, _) in layers.items():
+                if features and name in seen:
+                    if not any(True for _ in seen[name].features(mapnik.Query(box, (1.0, 1.0), scale)) or ()):
                         raise InputError(
-                            f"{self.source.name}: tile {tile[0]}/{tile[1]}/{tile[2]} has {features} features in its "
-                            f"layer '{name}', but none can be drawn: its header does not fit its tiles"
+                            f"{self.source.name}: tile {z}/{column}/{row} has {features} features in its layer "
+                            f"'{name}', but none can be drawn: its header does not fit its tiles"
                         )
+                    return
 
     def rgba(self, x: float, y: float, zoom: int, size: int) -> NDArray[np.uint8]:
         """uint8 (size, size, 4) whose north-west corner is at fractional tile coordinates (x, y) of `zoom`."""

@@ -87,7 +87,7 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     frame = _read_pbf(file) if packed else _read_xml(file)
     west, south, east, north = (float(v) for v in frame.total_bounds)
     bounds = (west, south, east, north)
-    if declared is not None and _is_credible(declared, bounds):
+    if declared is not None and is_credible(declared, bounds):
         bounds = declared
     layers = to_layers(frame, bounds)
     keys = _tiles_with_content(layers, bounds)
@@ -101,7 +101,7 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     return dict(json.loads(description.read_text()))
 
 
-def _is_credible(declared: mercator.BBox, data: mercator.BBox) -> bool:
+def is_credible(declared: mercator.BBox, data: mercator.BBox) -> bool:
     """Whether a declared box can be what an extract was cut by: not one of the whole planet around one town."""
 
     def blocks(box: mercator.BBox) -> float:
@@ -127,7 +127,7 @@ def check_pbf(file: Path) -> mercator.BBox | None:
                 (length,) = struct.unpack(">I", stream.read(4))
                 if length > 64 * 1024:  # the format's own limit
                     raise ValueError
-                header = message_fields(stream.read(length))
+                header = dict(message(stream.read(length)))
                 kind, content = header[1], header[3]
                 if place == 0 and kind != b"OSMHeader":
                     raise ValueError
@@ -147,11 +147,6 @@ def check_pbf(file: Path) -> mercator.BBox | None:
     return bounds
 
 
-def message_fields(data: bytes) -> dict[int, int | bytes]:
-    """The fields of one protocol buffer message: numbers and bytes; of repeated fields the last."""
-    return dict(message(data))
-
-
 def _part(fields: dict[int, int | bytes], number: int) -> bytes:
     """The field of that number, which holds bytes; KeyError or ValueError otherwise."""
     value = fields[number]
@@ -162,9 +157,9 @@ def _part(fields: dict[int, int | bytes], number: int) -> bytes:
 
 def header_bounds(blob: bytes) -> mercator.BBox | None:
     try:
-        packed = message_fields(blob)
+        packed = dict(message(blob))
         block = _part(packed, 1) if 1 in packed else zlib.decompress(_part(packed, 3))
-        box = message_fields(_part(message_fields(block), 1))
+        box = dict(message(_part(dict(message(block)), 1)))
         west, east, north, south = ((int(box[i]) >> 1) ^ -(int(box[i]) & 1) for i in (1, 2, 3, 4))  # zigzag
     except (KeyError, ValueError, IndexError, zlib.error):
         return None  # bounds are optional

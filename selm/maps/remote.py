@@ -48,6 +48,7 @@ TRIES = 6  # of a tile, where the server is busy or fails
 BACKOFF_S, LONGEST_WAIT_S = 0.5, 300.0
 TIMEOUT_S = (10, 60)  # to connect, and between two pieces of an answer
 FRESH_S = 24 * 3600  # how long a server's description of itself is believed
+FIRST_READ = 2**14  # bytes of an archive: its header and root directory lie there
 _NO_TILE = "not a vector tile, plain or in gzip (brotli and zstd are not read)"
 _TOGETHER = 64  # tiles that are written to the cache together
 
@@ -69,9 +70,6 @@ _OTHER_SCHEMAS = {
 Fields = dict[str, dict[str, str]]  # of each layer, its fields and their types
 Tile = tuple[int, int, int]  # zoom, x, y; rows count from the north
 Keys = NDArray[np.int32]  # (N, 2): blocks (x, y)
-
-
-# -- the schema --------------------------------------------------------------------------------------------------------
 
 
 def check_schema(where: str, layers: set[str]) -> None:
@@ -102,9 +100,6 @@ def declared_layers(described: Any) -> Fields | None:
 def with_drawn(layers: Fields) -> Fields:
     """These layers, and all that styles draw with the fields that they look at: to Mapnik the others do not exist."""
     return {name: FIELDS | layers.get(name, {}) for name in sorted({*layers, *DRAWN})}
-
-
-# -- one tile ----------------------------------------------------------------------------------------------------------
 
 
 def unpacked(data: bytes) -> bytes:
@@ -188,9 +183,6 @@ def tiles_of(x: int, y: int, zoom: int) -> list[Tile]:
         return [(zoom, x >> (BLOCK_ZOOM - zoom), y >> (BLOCK_ZOOM - zoom))]
     n = 1 << (zoom - BLOCK_ZOOM)
     return [(zoom, x * n + i, y * n + j) for i in range(n) for j in range(n)]
-
-
-# -- many tiles --------------------------------------------------------------------------------------------------------
 
 
 class Tiles:
@@ -442,7 +434,7 @@ class PMTiles(Tiles):
         rows = np.flatnonzero(out)
         shift = 2 * (self.last - BLOCK_ZOOM)
         # on the Hilbert curve the tiles of a block follow one another
-        start = _before(self.last) + ((_tile_ids(BLOCK_ZOOM, *keys[rows].T) - _before(BLOCK_ZOOM)) << shift)
+        start = _before(self.last) + ((tile_ids(BLOCK_ZOOM, *keys[rows].T) - _before(BLOCK_ZOOM)) << shift)
         for row, tile in sorted(zip(rows.tolist(), start.tolist(), strict=True), key=lambda pair: pair[1]):
             found = self._last_before(tile + (1 << shift))
             out[row] = found is not None and int(found[0][0][found[1]] + found[0][1][found[1]]) > tile
@@ -466,7 +458,7 @@ class PMTiles(Tiles):
                 walk(self._leaf(directory, row))
 
         walk(self._root)
-        keys = _tile_places(BLOCK_ZOOM, np.unique(np.concatenate(found)))
+        keys = tile_places(BLOCK_ZOOM, np.unique(np.concatenate(found)))
         return keys[np.lexsort((keys[:, 1], keys[:, 0]))].astype(np.int32)
 
     @cached_property
@@ -479,7 +471,7 @@ class PMTiles(Tiles):
         return Tiles.bounds.func(self)  # type: ignore[attr-defined,no-any-return]
 
     def tile(self, zoom: int, x: int, y: int) -> bytes | None:
-        wanted = int(_tile_ids(zoom, np.array([x]), np.array([y]))[0])
+        wanted = int(tile_ids(zoom, np.array([x]), np.array([y]))[0])
         found = self._last_before(wanted + 1)
         if found is None:
             return None
@@ -499,7 +491,7 @@ class PMTiles(Tiles):
                 (tiles, runs, *_), row = found
                 at = int(tiles[row] + runs[row] - 1)
                 if at >= _before(self.last):
-                    ((x, y),) = _tile_places(self.last, np.array([at - _before(self.last)])).tolist()
+                    ((x, y),) = tile_places(self.last, np.array([at - _before(self.last)])).tolist()
                     yield (self.last, x, y), self.tile(self.last, x, y) or b""
 
 
@@ -533,7 +525,7 @@ def _turned(
     return np.where(ry == 0, y, x), np.where(ry == 0, x, y)
 
 
-def _tile_ids(zoom: int, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
+def tile_ids(zoom: int, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
     """Numbers of tiles along PMTiles's Hilbert curve."""
     x, y = np.asarray(x, np.int64), np.asarray(y, np.int64)
     out = np.full(x.shape, _before(zoom), np.int64)
@@ -545,7 +537,7 @@ def _tile_ids(zoom: int, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
     return out
 
 
-def _tile_places(zoom: int, place: NDArray[np.int64]) -> NDArray[np.int64]:
+def tile_places(zoom: int, place: NDArray[np.int64]) -> NDArray[np.int64]:
     """(N, 2): x and y of the tiles of a zoom, numbered along the curve from 0."""
     x, y = np.zeros_like(place), np.zeros_like(place)
     for bit in range(zoom):
@@ -555,9 +547,6 @@ def _tile_places(zoom: int, place: NDArray[np.int64]) -> NDArray[np.int64]:
         x, y = _turned(side, x, y, rx, ry)
         x, y, place = x + rx, y + ry, place >> 1
     return np.stack([x, y], 1)
-
-
-# -- the cache ---------------------------------------------------------------------------------------------------------
 
 
 class TileCache(MBTiles):
@@ -646,10 +635,6 @@ class TileCache(MBTiles):
             self._write("INSERT OR IGNORE INTO parts VALUES (?, ?)", [(place, found[0])])
         return bytes(found[0])
 
-    def has(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
-        with self._errors():
-            return super().has(keys)
-
 
 @dataclass(frozen=True)
 class View:
@@ -681,13 +666,6 @@ def check_tile(data: bytes, tile: Tile, name: str) -> dict[str, tuple[int, set[s
         return tile_layers(data)
     except ValueError as error:
         raise InputError(f"{name}: tile {tile[0]}/{tile[1]}/{tile[2]} is damaged: {error}") from None
-
-
-# -- servers -----------------------------------------------------------------------------------------------------------
-
-
-def is_address(text: str) -> bool:
-    return text.lower().startswith(("http://", "https://"))
 
 
 class _NoAnswer(InputError):
@@ -953,10 +931,9 @@ def _templated(address: str, template: str, described: dict[str, Any], folder: P
 
 def _archived(address: str, folder: Path, web: Web) -> Server:
     """A PMTiles archive by ranges: its directories are fetched as they are needed, and kept."""
-    first_read = 2**14  # header and root directory lie in the first 16 KB
 
     def ask() -> dict[str, Any]:
-        data, tag = web.get(address, address, span=(0, first_read))
+        data, tag = web.get(address, address, span=(0, FIRST_READ))
         if data is None:
             raise InputError(f"{address}: the server has nothing there")
         PMTiles(lambda offset, length: data[offset : offset + length], address)  # refuses what is none

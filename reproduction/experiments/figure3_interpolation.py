@@ -20,7 +20,7 @@ from reproduction.results import origin, read_csv, write_csv
 from reproduction.settings import Profile
 from selm.embedding.search import Nearest
 from selm.errors import InputError
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 
 VERSION = 1  # raise it when the numbers change
 DRAWN = ("gps_selm", "dino")  # whose pairs are shown as images

@@ -28,7 +28,8 @@ from reproduction.settings import Area, Profile, Query, Region
 from selm.embedding.search import Whitening
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
-from selm.maps.mercator import nearest_places, to_tile
+from selm.maps.mercator import to_tile
+from selm.maps.sphere import nearest_places
 from selm.views import DeviceAtlas
 
 VERSION = 1  # raise it when the numbers change

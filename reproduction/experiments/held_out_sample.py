@@ -17,7 +17,7 @@ from reproduction.labels.land_price import RADIUS_M, interpolate_price
 from reproduction.places import sampling, splits
 from reproduction.places.regions import POPULATION, data_file, open_region, source_of
 from reproduction.settings import Profile
-from selm.maps import mercator
+from selm.maps import sphere
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
 from selm.maps.style import LAND_COVER_CLASSES
@@ -72,7 +72,7 @@ def _make(profile: Profile) -> pd.DataFrame:
     points = points[points["target_set"] == region.name].reset_index(drop=True)
 
     def near(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return mercator.within(lat, lon, points["lat"], points["lon"], RADIUS_M)
+        return sphere.within(lat, lon, points["lat"], points["lon"], RADIUS_M)
 
     table = sampling.sample_places(
         atlas, figures.places, figures.seed + 3,
@@ -88,7 +88,7 @@ def _make(profile: Profile) -> pd.DataFrame:
     else:
         table["price_yen_m2"] = interpolate_price(lat, lon, points)
         table["density"] = population.density_at(lat, lon, population.read_areas(data_file(POPULATION)))
-        distance, nearest = mercator.nearest_places(lat, lon, points["lat"], points["lon"])
+        distance, nearest = sphere.nearest_places(lat, lon, points["lat"], points["lon"])
         zone = points["zone"].to_numpy()[nearest[:, 0]]
         table["zone"] = np.where(distance[:, 0] <= figures.label_radius_m, zone, -1)
     size = profile.views.global_px

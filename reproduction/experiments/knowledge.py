@@ -38,7 +38,7 @@ from reproduction.rows import IN_TABLES, PRETRAINED
 from reproduction.settings import Profile
 from selm import distributed
 from selm.errors import InputError, unknown
-from selm.maps.mercator import Neighbourhood
+from selm.maps.sphere import Neighbourhood
 from selm.probes.folds import BufferedFolds, OutOfFold, problems
 from selm.probes.frozen import logistic, ridge
 

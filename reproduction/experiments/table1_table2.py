@@ -23,7 +23,7 @@ from reproduction.settings import Profile
 from selm import distributed, encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError
-from selm.maps.mercator import Neighbourhood, pairs_within
+from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes import practitioner
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds

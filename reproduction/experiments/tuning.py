@@ -27,7 +27,7 @@ from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import AS_IT_IS, Change, Profile, Query
 from selm.encoder import MapEncoder
 from selm.errors import InputError, unknown
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
 from selm.views import DeviceAtlas

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reproduction.labels.official_files import JAPAN, find_member, read_table, text_of
 from selm.errors import InputError
-from selm.maps import mercator
+from selm.maps import sphere
 
 if TYPE_CHECKING:
     import geopandas
@@ -164,7 +164,7 @@ def inverse_distance_mean(
     values = np.asarray(values, np.float64)
     if not len(values):
         return np.full(len(lat), np.nan)
-    distance, index = mercator.nearest_places(lat, lon, to_lat, to_lon, k=k, radius_m=radius_m)
+    distance, index = sphere.nearest_places(lat, lon, to_lat, to_lon, k=k, radius_m=radius_m)
     weight = np.where(np.isfinite(distance), 1.0 / np.maximum(distance, 1.0), 0.0)
     total = weight.sum(1)
     mean = (weight * values[index]).sum(1) / np.where(total > 0, total, 1.0)

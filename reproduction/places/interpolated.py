@@ -12,7 +12,7 @@ from reproduction.labels.land_price import RADIUS_M, inverse_distance_mean
 from reproduction.places import splits
 from reproduction.places.sampling import sample_places
 from reproduction.settings import Profile
-from selm.maps import mercator
+from selm.maps import sphere
 from selm.maps.atlas import Atlas
 
 
@@ -32,7 +32,7 @@ def interpolated_points(
     point_lat, point_lon = points["lat"].to_numpy(), points["lon"].to_numpy()
 
     def allowed(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return mercator.within(lat, lon, point_lat, point_lon, RADIUS_M)
+        return sphere.within(lat, lon, point_lat, point_lon, RADIUS_M)
 
     maps = profile.maps
     table = sample_places(
@@ -41,7 +41,7 @@ def interpolated_points(
     )  # fmt: skip
     table["split"] = "test"
     table["cell"] = splits.cell_of(table["lat"], table["lon"], maps.cell_degrees)
-    _, index = mercator.nearest_places(table["lat"], table["lon"], point_lat, point_lon)
+    _, index = sphere.nearest_places(table["lat"], table["lon"], point_lat, point_lon)
     table["nearest"] = index[:, 0]
     leaking = inverse_distance_mean(table["lat"], table["lon"], point_lat, point_lon, points["price"])
     table["price_leaking"] = leaking.astype(np.float32)

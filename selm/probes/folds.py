@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
 from selm.errors import InputError
-from selm.maps.mercator import Neighbourhood
+from selm.maps.sphere import Neighbourhood
 
 TASKS = ("regression", "classification")
 

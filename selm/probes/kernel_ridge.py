@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from selm.errors import InputError
-from selm.maps.mercator import chords
+from selm.maps.sphere import chords
 from selm.probes.folds import BufferedFolds, Collector, OutOfFold, problems
 from selm.probes.frozen import conditioned, fold_statistics
 

@@ -37,7 +37,7 @@ from reproduction.settings import Profile
 from selm import checkpoints, distributed
 from selm.errors import InputError
 from selm.files import read_json
-from selm.maps.mercator import nearest_places
+from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge

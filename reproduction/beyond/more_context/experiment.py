@@ -31,7 +31,7 @@ from reproduction.places import splits
 from reproduction.settings import Profile
 from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
 from selm.encoder import STAGES
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold

@@ -10,7 +10,8 @@ from reproduction.places import splits
 from reproduction.places.regions import official_points
 from reproduction.profiles import get_profile
 from selm.errors import InputError
-from selm.maps.mercator import haversine_m, pairs_within
+from selm.maps.mercator import haversine_m
+from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds, problems
 
 JAPAN, EMBEDDED = get_profile("japan-cpu"), get_profile("demo")

@@ -18,7 +18,8 @@ from selm.errors import InputError
 from selm.maps import entropy, mercator
 from selm.maps.atlas import Atlas, block_path, encode_png
 from selm.maps.entropy import entropy_at
-from selm.maps.mercator import haversine_m, pairs_within
+from selm.maps.mercator import haversine_m
+from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds, problems
 
 SMOKE = get_profile("smoke")

@@ -5,7 +5,8 @@ import pytest
 from scipy import sparse
 
 from selm.errors import InputError
-from selm.maps.mercator import Neighbourhood, haversine_m, pairs_within
+from selm.maps.mercator import haversine_m
+from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes.folds import BufferedFolds, problems, random_folds
 
 

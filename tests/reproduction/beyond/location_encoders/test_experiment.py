@@ -19,7 +19,8 @@ from reproduction.experiments.table1_table2 import Task
 from reproduction.profiles import get_profile
 from reproduction.settings import Profile
 from selm.errors import InputError
-from selm.maps.mercator import haversine_m, pairs_within
+from selm.maps.mercator import haversine_m
+from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds, random_folds
 
 KINDS = ("pretraining", "test", "set-aside", "queries")

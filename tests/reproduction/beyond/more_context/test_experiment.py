@@ -17,7 +17,7 @@ from reproduction.beyond.more_context.experiment import Entry
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings
-from selm.maps.mercator import pairs_within
+from selm.maps.sphere import pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes.folds import BufferedFolds
 from selm.probes.kernel_ridge import KernelRidge, kernel_ridge

@@ -30,7 +30,7 @@ from reproduction.settings import Profile
 from selm.errors import InputError
 from selm.files import read_json, write_json
 
-TABLES = ("blocks", "locations", "points", "interpolated", "pixels")  # kinds of results below runs/
+TABLES = ("blocks", "places", "points", "elsewhere", "interpolated", "pixels")  # kinds of results below runs/
 # Of Mapnik: the module, its library, and the plugin that reads vector tiles; no fonts, other readers or programs.
 MAPNIK = ("__init__.py", "paths.py", "mapnik_settings.py", "_mapnik.", "lib/libmapnik", "lib/mapnik/input/tiles.input")
 LIST = "bundle.json"
@@ -52,6 +52,7 @@ def write(profile: Profile, out: Path, part_mib: float, wheel: Path | None = Non
         drawn_maps.drawn_blocks(profile, region, open_region(region).fingerprint)
     encoders.encoder_config(profile)  # makes places and pixel statistics
     place_tables.points(profile)
+    place_tables.elsewhere(profile)
     place_tables.interpolated(profile)
     out.mkdir(parents=True, exist_ok=True)
     try:

@@ -80,9 +80,9 @@ SEPARATED = {
     "old mac lines.csv": PLAIN.replace("\n", "\r"),
     "blank lines.csv": "\n" + PLAIN + "\n\n",
     "bom.csv": b"\xef\xbb\xbf" + PLAIN.encode(),
-    "packed.csv.gz": gzip.compress(PLAIN.encode()),
+    "packed.csv.gz": gzip.compress(PLAIN.encode(), mtime=0),
     "packed.csv.bz2": bz2.compress(PLAIN.encode()),
-    "packed in disguise.csv": gzip.compress(PLAIN.encode()),
+    "packed in disguise.csv": gzip.compress(PLAIN.encode(), mtime=0),
 }
 
 
@@ -214,7 +214,7 @@ def test_rows_without_coordinates_stay(tmp_path: Path, said: Any) -> None:
         ("x.csv", "lat,latitude,lon\n1,2,3\n", "columns lat and latitude could both be lat"),
         ("x.csv", "lat,lon\n,\n,\n", "row 1, column lat: no value"),
         ("x.csv", "X,Y\n385000,6672000\n", "columns X and Y are not degrees .row 1: 385000"),
-        ("x.csv.gz", gzip.compress(PLAIN.encode())[:20], "not a readable table"),
+        ("x.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)[:20], "not a readable table"),
         ("x.zip", b"PK\x03\x04 no zip", "not a readable table"),
         ("x.parquet", "lat,lon\n1,2\n", "not a readable table"),
         ("x.geojson", "{}", "not a readable table"),
@@ -609,7 +609,7 @@ def test_origin_is_kept_with_lists(embedder: Embedder, tmp_path: Path) -> None:
 def test_altered_files_get_one_line_or_are_read(tmp_path: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     pieces = [b"\0", b'"', b"\n", b",", b";", b"inf", b"1e999", "°".encode(), b"sep=", b"h3", b"POINT(", b"\x1f\x8b"]
-    made = {"x.csv": PLAIN.encode(), "x.csv.gz": gzip.compress(PLAIN.encode())}
+    made = {"x.csv": PLAIN.encode(), "x.csv.gz": gzip.compress(PLAIN.encode(), mtime=0)}
     table = pa.table({"lat": LAT, "lon": LON})
     pq.write_table(table, tmp_path / "x.parquet")
     made["x.parquet"] = (tmp_path / "x.parquet").read_bytes()

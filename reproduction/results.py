@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reproduction.settings import Profile
@@ -69,6 +71,10 @@ class Kept:
 
     def tensors(self) -> dict[str, Tensor]:
         return checkpoints.load_tensors(self.safetensors)[0]
+
+    def point_scores(self, metric: str, evaluation: int = 0) -> NDArray[np.float64]:
+        """Each point's score (N,), averaged over the trials that tested it; NaN where none did."""
+        return np.asarray(self.tensors()[metric][evaluation].double().nanmean(dim=0))
 
     def keep(self, rows: pd.DataFrame, tensors: Mapping[str, Tensor]) -> None:
         checkpoints.save_tensors(self.safetensors, tensors)

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from reproduction import paths
-from reproduction.data.download import download, sha256_of
+from reproduction.data.download import download
 from selm.errors import InputError
 from selm.files import written
 from selm.maps import mercator
@@ -356,27 +356,3 @@ def areas_digest(areas: pd.DataFrame) -> str:
     """SHA-256 (hex) over the keys and numbers of a table of census areas, in its order; outlines are not part of it."""
     text = areas[list(DIGEST_COLUMNS)].to_csv(index=False, lineterminator="\n", float_format="%.6f")
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def check_files(root: Path | None = None) -> list[str]:
-    """What differs below `root` (default `SELM_DATA`) from the data of the reference runs, one line each."""
-    import pandas as pd
-
-    root = root or paths.sources()
-    wrong = []
-    for name, tile_file in TILE_FILES.items():
-        file = root / MAP_FILE.format(name)
-        if not file.exists():
-            wrong.append(f"{file}: not here")
-        elif tiles_digest(read_tiles(file)) != tile_file.tiles:
-            wrong.append(f"{file}: other tiles than those of the reference runs")
-    prices, areas = root / PRICE_FILE, root / CENSUS_FILE
-    if not prices.exists():
-        wrong.append(f"{prices}: not here")
-    elif sha256_of(prices) != PRICES_SHA256:
-        wrong.append(f"{prices}: another file than that of the reference runs")
-    if not areas.exists():
-        wrong.append(f"{areas}: not here")
-    elif areas_digest(pd.read_parquet(areas, columns=list(DIGEST_COLUMNS))) != CENSUS_TABLE:
-        wrong.append(f"{areas}: other areas than those of the reference runs")
-    return wrong

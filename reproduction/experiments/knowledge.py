@@ -220,10 +220,10 @@ def blocks(profile: Profile, entry: Entry) -> pd.DataFrame:
     mean `score`, each point's averaged over the trials that tested it; told by the entry's fields."""
     elsewhere = entry.setting == OTHER_REGIONS
     cells = task(profile, entry.target, entry.buffer_km, elsewhere=elsewhere).places["cell"].to_numpy(str)
-    tensors = GRID.kept(profile, entry).tensors()
+    kept = GRID.kept(profile, entry)
     parts = []
     for metric in METRICS[TARGETS[entry.target]]:
-        scores = pd.Series(tensors[metric][0].double().nanmean(dim=0).numpy()).groupby(cells)
+        scores = pd.Series(kept.point_scores(metric)).groupby(cells)
         by_block = scores.agg(points="count", score="mean").rename_axis("block").reset_index()
         parts.append(by_block[by_block["points"] > 0].assign(metric=metric))
     table = pd.concat(parts, ignore_index=True).assign(

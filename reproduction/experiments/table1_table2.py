@@ -291,7 +291,7 @@ def point_scores(
     """
     rows, kept = GRID.rows(profile, entry), GRID.kept(profile, entry)
     evaluations = list(dict.fromkeys(rows["epochs"]))
-    values = kept.tensors()[metric][evaluations.index(epochs)].double().nanmean(dim=0).numpy()
+    values = kept.point_scores(metric, evaluations.index(epochs))
     todo = task(profile, entry.table, entry.target, entry.split)
     out = np.full(len(todo.places), np.nan)
     some = entry.setting == "finetune" and not entry.method.startswith("raw_gps")

@@ -36,7 +36,6 @@ from selm.errors import InputError
 
 N_BOOT = 20_000
 BLOCKS = ("region", "seed", "block", "points", "score")  # columns of a table of blocks
-VERDICTS = ("better", "worse", "equivalent", "undecided", "not run")
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,6 @@ class OutOfFold:
         """(E, T): the metric of each trial, pooled over its tested points."""
         return np.nanmean(self.scores[metric].astype(np.float64), axis=2)
 
-    def mean_scores(self, metric: str) -> NDArray[np.float64]:
-        """(E, N): each point's score, averaged over the trials that tested it; NaN for points never tested."""
-        scores = self.scores[metric].astype(np.float64)
-        tested = np.isfinite(scores).sum(axis=1)
-        return np.where(tested > 0, np.nansum(scores, axis=1) / np.maximum(tested, 1), np.nan)
-
     def rows(self, **columns: Any) -> list[dict[str, Any]]:
         """One row of the tidy results table for each evaluation, metric and trial, with `columns` copied into each."""
         return [

@@ -7,7 +7,7 @@ from the training points.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +26,6 @@ from tqdm import tqdm
 from selm.errors import InputError
 from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, problems
 
-if TYPE_CHECKING:
-    from selm.maps.atlas import Atlas
-
-ZOOMS = (17, 16, 15, 14)
 COLOURS = 64
 _SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
 # Numbers (models × points × features) from which trees go to several processes: seconds of work. To start them takes
@@ -68,14 +64,6 @@ def _nearest_of_first(palette: NDArray[Any]) -> NDArray[np.uint8]:
     colours = palette.astype(np.int64)
     distance = np.square(colours[:, None] - colours[None, :COLOURS]).sum(axis=2)
     return distance.argmin(axis=1).astype(np.uint8)
-
-
-def atlas_histograms(
-    atlas: Atlas, lat: ArrayLike, lon: ArrayLike, zooms: tuple[int, ...] = ZOOMS, size: int | None = None
-) -> dict[int, NDArray[np.float32]]:
-    """zoom → `colour_histogram` (N, 64) of images centred on the coordinates; `size` px wide (default: one tile)."""
-    size = atlas.tile_px if size is None else size
-    return {zoom: colour_histogram(atlas.indices(lat, lon, zoom, size), atlas.palette) for zoom in zooms}
 
 
 def knn(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -43,3 +44,15 @@ def test_rows_say_where_they_come_from() -> None:
     assert found["profile"] == "smoke" and found["data"] == "0123456789ab" and found["run_id"] == "run"
     assert found["stand_in"] is True and {"commit", "device", "torch", "date"} < set(found)
     assert "run_id" not in results.origin(SMOKE, "0") and not results.origin(SMOKE, "0", stand_in=False)["stand_in"]
+
+
+def test_a_points_score_is_the_mean_over_the_trials_that_tested_it(tmp_path: Path) -> None:
+    score = torch.full((2, 2, 4), torch.nan)
+    score[0, 0] = torch.tensor([1.0, 2, 3, 6])
+    score[0, 1, :2] = torch.tensor([4.0, 8])
+    score[1, :, 0] = torch.tensor([5.0, 7])
+    kept = results.Kept(tmp_path / "a")
+    kept.keep(TABLE, {"mse": score})
+    np.testing.assert_allclose(kept.point_scores("mse"), [2.5, 5, 3, 6])
+    np.testing.assert_allclose(kept.point_scores("mse", 1)[:1], [6])
+    assert np.isnan(kept.point_scores("mse", 1)[1:]).all()

@@ -426,8 +426,7 @@ def claims(profile: Profile, tables: Iterable[str] = ("table1", "table2")) -> pd
                 others = (f"{name} (random weights)", NEIGHBOURS, "trees_coordinates")
                 pairs += [(s.teacher, name), *((name, other) for other in others)]
             run_entry(profile, table, "blocks", "frozen-closed", run, progress=False)
-            values = kept(profile, table, "blocks", "frozen-closed", run).tensors()[metric][0]
-            scores[name] = values.double().nanmean(dim=0).numpy()
+            scores[name] = kept(profile, table, "blocks", "frozen-closed", run).point_scores(metric)
         for name, setting in ((s.teacher, "frozen-closed"), ("trees_coordinates", "practitioner")):
             entry = Entry(table, TARGETS[table], "blocks", name, setting)
             scores[name], names = table1_table2.point_scores(profile, entry, metric, 0)

@@ -14,7 +14,6 @@ from selm.errors import InputError
 from selm.probes import practitioner
 from selm.probes.folds import random_folds
 from selm.probes.practitioner import (
-    atlas_histograms,
     boosting,
     class_prior,
     colour_histogram,
@@ -218,9 +217,9 @@ def test_marks_of_histograms(real: Callable[[str], Path]) -> None:
     points = points[points["address"].str.startswith("北海道")]
     price = np.log(points["price_yen_m2"].to_numpy())
     price = (price - price.mean()) / price.std()
-    colours = atlas_histograms(
-        Atlas(os.environ["SELM_ATLAS_HOKKAIDO"]), points["lat"].to_numpy(), points["lon"].to_numpy(), (17, 14)
-    )
+    atlas = Atlas(os.environ["SELM_ATLAS_HOKKAIDO"])
+    lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
+    colours = {zoom: colour_histogram(atlas.indices(lat, lon, zoom, atlas.tile_px), atlas.palette) for zoom in (17, 14)}
     error = {
         zoom: boosting(colours[zoom], price, random_folds(1371, [0]), task="regression").values("mse").mean()
         for zoom in (17, 14)

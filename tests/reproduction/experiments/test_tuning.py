@@ -19,9 +19,9 @@ JAPAN = get_profile("japan-cpu")
 
 
 def test_every_pretrained_row_has_the_same_number_of_tries() -> None:
-    assert {len(tuning.tries(name)) for name in PRETRAINED} == {6}
+    assert {len(tuning.tries(name)) for name in PRETRAINED} == {4}
     for name in PRETRAINED:
-        assert len({change.name for change in tuning.tries(name)}) == 6
+        assert len({change.name for change in tuning.tries(name)}) == 4
     with pytest.raises(InputError, match="tuned row 'raw_gps'"):
         tuning.tries("raw_gps")
 

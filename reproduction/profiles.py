@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from functools import lru_cache
 
+from reproduction.recipes import TUNED
 from reproduction.rotations import rotated
 from reproduction.settings import (
     Area,
@@ -226,6 +227,7 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=SMALL,
+            recipes=TUNED,
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
@@ -255,7 +257,7 @@ PROFILES: dict[str, Profile] = {
                 vit_dim=96,
                 vit_heads=3,
             ),
-            seeds=(("dino", 3), ("gps_selm", 3)),
+            seeds=(("dino", 3), ("gps_selm", 3), ("moco_v2", 3), ("mugs", 3)),
             rotations=_ROTATIONS,
         ),
         Profile(

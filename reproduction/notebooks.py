@@ -199,6 +199,9 @@ def fill(profile: str, book: Path, into: Path) -> list[Path]:
     A notebook whose inputs are those of the last time is left as it is.
     """
     into.mkdir(parents=True, exist_ok=True)
+    # of small networks: threads that wait for each other cost more processor time than they save, several times as
+    # much where other work runs beside them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _copy_pages(book, into)
     library, done = library_hash(), []
     for source in notebooks(book):

@@ -36,6 +36,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "knowledge.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "knowledge-blocks.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "ablations.csv": ("method", "variant", "seed"),
+    "probe-tuning.csv": ("method", "seed"),
     "tuning.csv": ("method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
     "location-encoders.csv": (

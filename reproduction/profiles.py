@@ -57,7 +57,8 @@ _EMBEDDED_FIGURES = Figures(places=300, field_classes=("grass", "park", "wood"),
 _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 
 # What japan-cpu and japan-gpu ask of their encoders: the same, so that their rows can be compared.
-_FEW_PROBES = Probing(max_finetune=1_000, n_interpolated=2_000)
+# The linear layer's rate and decay are those of least error in the validation regions (`experiments.tuning`).
+_FEW_PROBES = Probing(max_finetune=1_000, n_interpolated=2_000, n_finetune=3, frozen_lr=0.01, frozen_weight_decay=1.0)
 _FEW_LAND_COVER = LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3)
 _FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32)
 _FEW_KNOWLEDGE = Knowledge(

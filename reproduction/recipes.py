@@ -59,8 +59,8 @@ CHOSEN = {
     "gps_selm": "teacher temperature 0.04, no local crops",
     "moco_v2": "queue of 512",
     "moco_geo_tp": AS_IT_IS.name,
-    "mugs": AS_IT_IS.name,
-    "tile2vec": AS_IT_IS.name,
+    "mugs": "no local crops, queue of 512",
+    "tile2vec": "neighbours within half an image",
 }
 
 

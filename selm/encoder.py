@@ -179,7 +179,8 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
         values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
         try:
-            encoder = cls(EncoderConfig(**values))
+            with torch.device("meta"):  # every weight is read: none needs to be drawn
+                encoder = cls(EncoderConfig(**values)).to_empty(device="cpu")
         except InputError as error:
             raise InputError(f"{config_path}: {error}") from error
         tensors, _ = checkpoints.load_tensors(weights_path)

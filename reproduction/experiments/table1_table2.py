@@ -198,7 +198,8 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
         x, on = frozen_features(profile, entry, todo.places), distributed.device()
         if entry.setting == "frozen":
             return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
-                          lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
+                          lr=probing.frozen_lr, weight_decay=probing.frozen_weight_decay, device=on,
+                          progress=progress)  # fmt: skip
         if todo.kind == "regression":
             return ridge(x, todo.targets, todo.folds, device=on)
         return logistic(x, todo.targets, todo.folds, device=on)

@@ -82,8 +82,9 @@ def run(profile: Profile, method: str, change: Change, seed: int = 0, *, progres
     return computed_once(file_of(profile, method, change, seed), make)
 
 
-def price_error(profile: Profile, network: MapEncoder) -> float:
-    """Mean squared error (over trials) of ridge at the validation regions' official points, under spatial blocks."""
+def validation_task(profile: Profile) -> tuple[pd.DataFrame, BufferedFolds]:
+    """The validation regions' official points, and their folds of spatial blocks; raises InputError for a profile
+    without such regions."""
     points = place_tables.points(profile)
     places = points[points["target_set"] == "validation"].reset_index(drop=True)
     if not len(places):
@@ -92,8 +93,21 @@ def price_error(profile: Profile, network: MapEncoder) -> float:
     draws = range(profile.probing.n_frozen)
     fold = np.stack([splits.fold_of(places["cell"].to_numpy(), table, draw) for draw in draws])
     near = pairs_within(places["lat"], places["lon"], profile.maps.buffer_m)
-    x = frozen_features.encode(network, drawn_maps.point_images(profile, places), drawn_maps.palette(profile)).numpy()
-    return float(ridge(x, places["price"].to_numpy(float), BufferedFolds(fold, near)).values("mse")[0].mean())
+    return places, BufferedFolds(fold, near)
+
+
+def validation_features(profile: Profile, network: MapEncoder, places: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, D) embeddings of places of the validation regions."""
+    return frozen_features.encode(
+        network, drawn_maps.point_images(profile, places), drawn_maps.palette(profile)
+    ).numpy()
+
+
+def price_error(profile: Profile, network: MapEncoder) -> float:
+    """Mean squared error (over trials) of ridge at the validation regions' official points, under spatial blocks."""
+    places, folds = validation_task(profile)
+    x = validation_features(profile, network, places)
+    return float(ridge(x, places["price"].to_numpy(float), folds).values("mse")[0].mean())
 
 
 def recalls(profile: Profile, network: MapEncoder) -> dict[str, float]:

@@ -354,7 +354,7 @@ def run_entry(
         x = embeddings(profile, run, todo.places, progress=progress)
         if setting == "frozen":
             out = frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
-                         lr=probing.frozen_lr, progress=progress)  # fmt: skip
+                         lr=probing.frozen_lr, weight_decay=probing.frozen_weight_decay, progress=progress)  # fmt: skip
         elif setting == "frozen-closed":
             out = (ridge if todo.kind == "regression" else logistic)(x, todo.targets, todo.folds)
         else:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selm.embedding.embedder import Embedder
+    from selm.embedding.embedder import Embedder, embed
     from selm.embedding.search import Nearest
     from selm.encoder import MapEncoder
     from selm.errors import InputError
@@ -25,6 +25,7 @@ _PUBLIC = {
     "MapEncoder": "selm.encoder",
     "Nearest": "selm.embedding.search",
     "draw_atlas": "selm.maps.draw",
+    "embed": "selm.embedding.embedder",
     "fit": "selm.pretrain",
     "draw_image": "selm.maps.draw",
     "open_source": "selm.maps.sources",
@@ -38,6 +39,7 @@ __all__ = [
     "Nearest",
     "draw_atlas",
     "draw_image",
+    "embed",
     "fit",
     "open_source",
 ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selm.maps.draw import draw_atlas, draw_image
     from selm.maps.sources import open_source
     from selm.pretrain import fit
+    from selm.trial import try_embedding
 
 _PUBLIC = {
     "Atlas": "selm.maps.atlas",
@@ -29,6 +30,7 @@ _PUBLIC = {
     "fit": "selm.pretrain",
     "draw_image": "selm.maps.draw",
     "open_source": "selm.maps.sources",
+    "try_embedding": "selm.trial",
 }
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "embed",
     "fit",
     "open_source",
+    "try_embedding",
 ]
 
 

@@ -214,6 +214,31 @@ def embed(
     typer.echo(f"{out}: {served} embeddings")
 
 
+@app.command("try")
+def try_(
+    coordinates: Annotated[Path, typer.Argument(metavar="TABLE", help="as of `selm embed`, with a column to predict")],
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="what is to be predicted")],
+    map: MapName,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="HTML", help="the report")] = Path("trial.html"),
+    task: Annotated[str | None, typer.Option(help="regression or classification; by default by the column")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="at most so many are tried, drawn at random")] = 5000,
+    model: ModelName = None,
+    device: Device = None,
+) -> None:
+    """Is an embedding worth it for a table of yours? Scores beside what is free, a verdict, and a report.
+
+    Each way of predicting is scored under random folds and under spatial blocks, with intervals: the mean, coordinates,
+    the images' colours, the embedding, all of them, and GeoCLIP where it is installed.
+    """
+    from selm.files import check_target
+
+    check_target(out, (".html",))
+    from selm.trial import try_embedding
+
+    found = try_embedding(coordinates, target, map=map, model=model, task=task, rows=rows, device=device, progress=True)
+    typer.echo(f"{found}\n\n{found.save(out)}")
+
+
 @app.command()
 def nearest(
     embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` or `selm index` wrote")],

@@ -28,7 +28,8 @@ def test_a_published_encoder_is_found_in_place_of_training(
     (published,) = publishing.publish_encoders(SMOKE, ["tile2vec"])
     assert published == tmp_path / "encoders" / "smoke" / "tile2vec"
     card = (published / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# Tile2Vec, profile smoke") and "© OpenStreetMap" in card and "stand-ins" in card
+    assert "# smoke-tile2vec: Tile2Vec" in card and "© OpenStreetMap" in card and "stand-ins" in card
+    assert "Not scored yet." in card and "model-index" not in card
     assert "96 images seen" in card and "reduced scale" in card
     before = checkpoints.load_tensors(folder / "model.safetensors")[0]
     assert load_encoder(published).config.image_px == SMOKE.views.global_px

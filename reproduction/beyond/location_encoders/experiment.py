@@ -27,7 +27,7 @@ from reproduction.beyond.location_encoders.frame import Frame
 from reproduction.beyond.location_encoders.method import LocationMethod, PairedPlaces
 from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
-from reproduction.experiments import peers, table1_table2
+from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import rows_and_scores
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
@@ -39,6 +39,7 @@ from selm.errors import InputError
 from selm.files import read_json
 from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
+from selm.probes import peers
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.settings import Pretraining

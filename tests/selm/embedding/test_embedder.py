@@ -235,7 +235,8 @@ def test_in_a_pipeline_and_a_search(encoder: MapEncoder, atlas: Atlas) -> None:
 
 def test_scikit_learn_conventions(encoder: MapEncoder, atlas: Atlas) -> None:
     embedder = Embedder(encoder, atlas, "cpu", batch=8)
-    assert set(embedder.get_params()) == {"model", "map", "device", "batch", "orientations", "stages"}
+    names = {"model", "map", "device", "batch", "orientations", "stages", "zooms", "beside"}
+    assert set(embedder.get_params()) == names
     other = clone(embedder)
     assert other is not embedder and other.batch == 8 and "_opened" not in vars(other)
     lat, lon = some_places(12, atlas)

@@ -59,6 +59,7 @@ table.selm td.words {{text-align: left; white-space: normal; min-width: 9em}}
 .selm-against {{color: #a34a00}}
 html[data-theme=dark] .selm-agree {{color: #7fd08f}}
 html[data-theme=dark] .selm-against {{color: #f5a65b}}
+.selm-words {{display: block; text-align: left; white-space: normal; overflow-wrap: anywhere}}
 .selm-foot {{font-size: .8em; opacity: .9; line-height: 1.4; margin: .4em 0 1em}}
 .selm-foot code {{white-space: normal; overflow-wrap: anywhere}}
 .selm-figure {{margin: 1.2em 0}}

@@ -380,7 +380,7 @@ def error_map(name: str, target: str, metric: str, cell_degrees: float, methods:
         return prose("A map of the errors needs the scores by block, which are not published with this run.")
     figure = error_squares(blocks, cell_degrees, methods)
     sizes = blocks.groupby("method")["block"].nunique()
-    return picture(figure, f"**Where it errs.** {METRIC_LABELS[metric]} in each block of {cell_degrees:g}°; the size of "
+    return picture(figure, f"**Where it errs.** {METRIC_LABELS[metric]} by block of {cell_degrees:g}°; the size of "
                    f"a square grows with its number of places. {int(sizes.max())} blocks.",
                    f"Maps of {len(methods)} rows with a square a block, coloured by its error.")  # fmt: skip
 

@@ -23,7 +23,7 @@ from reproduction.merging import merged
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
-from selm.errors import unknown
+from selm.errors import InputError, unknown
 from selm.files import written
 
 _ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
@@ -96,7 +96,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     provenance and a card; returns their folders.
 
     `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
-    taken. Raises InputError for one that is not finished.
+    taken. Raises InputError for one that is not finished, or that the collapse watch marked at its end.
     """
     longer = profile.surroundings.longer
     rows = {method: (profile, method) for method in PRETRAINED}
@@ -107,6 +107,9 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     for name in which:
         if name not in done:
             raise unknown("finished pretraining", name, done)
+        word = read_csv(done[name] / "metrics.csv")["collapse"].iloc[-1]
+        if isinstance(word, str) and word:
+            raise InputError(f"{name}: {word}, says the collapse watch, so it is not a reference run")
     out = []
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name

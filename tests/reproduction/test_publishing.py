@@ -43,6 +43,14 @@ def test_a_published_encoder_is_found_in_place_of_training(
     assert checkpoints.digest(after) == checkpoints.digest(before)
     assert files.read_json(folder / "run.json")["complete"]
 
+    text = (folder / "metrics.csv").read_text()
+    header, *lines = text.splitlines()
+    marked = dict(zip(header.split(","), lines[-1].split(","), strict=True)) | {"collapse": "one output takes all"}
+    (folder / "metrics.csv").write_text("\n".join([header, *lines[:-1], ",".join(marked.values())]) + "\n")
+    with pytest.raises(InputError, match="tile2vec: one output takes all, says the collapse watch"):
+        publishing.publish_encoders(SMOKE, ["tile2vec"])
+    (folder / "metrics.csv").write_text(text)
+
     shutil.rmtree(folder)  # another configuration is another run
     run = files.read_json(published / "run.json")
     run["config"]["pretraining"]["lr"] *= 2

@@ -56,7 +56,7 @@ class Interrupting(Embedder):
 def test_rows_that_are_done_are_not_computed_again(
     atlas: Atlas, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(inference, "TOGETHER", 64)
+    monkeypatch.setitem(inference.TOGETHER, "cpu", 64)
     encoder, out = made_up.encoder(), tmp_path / "out.parquet"
     first = Interrupting(encoder, atlas, "cpu")
     first.helpings, first.error = 3, error
@@ -109,7 +109,7 @@ import made_up
 from selm.embedding import inference, unfinished
 from selm.embedding.embedder import Embedder
 from selm.embedding.tables import embed_file
-inference.TOGETHER = 64
+inference.TOGETHER["cpu"] = 64
 keep = unfinished.Rows.keep
 
 def slowly(self, rows, values):  # long enough to be killed

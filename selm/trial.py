@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from selm.bundled import shelf
 from selm.embedding.coordinates import EMPTY, Places, read_places, wrapped
 from selm.embedding.embedder import Embedder
-from selm.embedding.tables import InMemory, fill, on_map
+from selm.embedding.tables import Rows, fill, on_map
 from selm.errors import InputError, unknown
 from selm.maps.mercator import EARTH_RADIUS_M, metres_per_pixel
 from selm.maps.sphere import Neighbourhood
@@ -227,7 +227,7 @@ def _embedded(
         places, table=places.table.iloc[rows], lat=places.lat[kept], lon=places.lon[kept],
         rows=number[places.rows[kept]],
     )  # fmt: skip
-    out = InMemory(len(rows), embedder.dim)
+    out = Rows(len(rows), embedder.dim)
     fill(out, some, np.ones(len(some.rows), bool), embedder, progress=progress)
     return out.values
 

@@ -17,8 +17,7 @@ import pytest
 
 from selm.embedding import inference
 from selm.embedding.embedder import Embedder
-from selm.embedding.tables import embed_file, read_embeddings
-from selm.embedding.unfinished import kept_rows
+from selm.embedding.tables import embed_file, kept_rows, read_embeddings
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 
@@ -106,17 +105,17 @@ PROGRAM = """
 import sys
 import time
 import made_up
-from selm.embedding import inference, unfinished
+from selm.embedding import inference, tables
 from selm.embedding.embedder import Embedder
 from selm.embedding.tables import embed_file
 inference.TOGETHER["cpu"] = 64
-keep = unfinished.Rows.keep
+keep = tables.Rows.keep
 
 def slowly(self, rows, values):  # long enough to be killed
     time.sleep(60 if self.done.any() else 0)
     keep(self, rows, values)
 
-unfinished.Rows.keep = slowly
+tables.Rows.keep = slowly
 embed_file(sys.argv[1], Embedder(made_up.encoder(), sys.argv[2], "cpu"), sys.argv[3], progress=False)
 """
 

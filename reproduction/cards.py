@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ FREE = {
     "5 nearest by coordinates": "knn_coordinates",
     "the mean of the others": "prior",
 }
+_MARKS = ("<!-- written by python -m reproduction encoders -->", "<!-- until here -->")  # in the README
 SAME_COLOURS = "the same images' colours"
 _COLUMNS = ["method", "km", "probe", "zooms", "orientations", "stages", "beside", "validation", "error"]
 _LEARNED = {
@@ -187,7 +189,29 @@ def written(encoders: Path | None = None, results: Path | None = None) -> dict[P
         "encoders": [dataclasses.asdict(one.bundled) for one in found],
     }  # fmt: skip
     out[encoders / LIST] = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    readme = paths.repository() / "README.md"
+    if encoders == paths.encoders() and readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        before, _, rest = text.partition(_MARKS[0])
+        _, _, after = rest.partition(_MARKS[1])
+        out[readme] = f"{before}{_MARKS[0]}\n{sentence(first)}\n{_MARKS[1]}{after}"
     return out
+
+
+def sentence(best: Described) -> str:
+    """What the README says of the default encoder, wrapped."""
+    errors = best.bundled.errors or best.bundled.trained_errors
+    if not errors:
+        return "No encoder has been scored yet."
+    km = min(errors, key=float)
+    free = "; ".join(f"{name}, {error:.3f}" for name, error in best.free(km).items())
+    test = ", ".join(region.name.capitalize() for region in best.profile.regions_for("test"))
+    text = (
+        f"What to expect: on land prices of {test}, {km} km and more from the places that the probe has learned from, "
+        f"the default encoder ({best.bundled.name}, {described(best.bundled)}) leaves a squared error of "
+        f"**{errors[km]:.3f}** in the standardised logarithm. Without any encoder: {free}. `selm encoders` lists all."
+    )
+    return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 
 
 def write(encoders: Path | None = None, results: Path | None = None) -> list[Path]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from selm.bundled import shelf
 from selm.embedding.coordinates import EMPTY, Places, read_places, wrapped
 from selm.embedding.embedder import Embedder
-from selm.embedding.tables import InMemory, fill, on_map
+from selm.embedding.tables import Rows, fill, on_map
 from selm.errors import InputError, unknown
 from selm.maps.mercator import EARTH_RADIUS_M, metres_per_pixel
 from selm.maps.sphere import Neighbourhood
@@ -123,15 +123,16 @@ def try_embedding(
         for way, features in ways.items()
         for name, of in folds.items()
     }
-    metric = "mse" if task == "regression" else "top1"
-    points = {key: np.nanmean(one.scores[metric][0], axis=0) for key, one in scored.items()}
+    points = {key: _errors(one, standard, task) for key, one in scored.items()}
     scores = pd.DataFrame([{"way": way, **_intervals(points, way, block)} for way in ways])
     comparison = compare(points, WITH, FREE, block, task)
-    verdict = _verdict(target, task, points, comparison, compare(points, WITH, MEAN, block, task))
+    over_mean = max(compare(points, way, MEAN, block, task).low for way in (WITH, FREE))
+    verdict = _verdict(target, task, points, comparison, over_mean)
     every = scored[WITH, "blocks"].predictions[0]
     shown = pd.DataFrame({"row": usable + places.first, "lat": lat, "lon": lon})
     if task == "regression":
-        shown["truth"], shown["predicted"] = y, np.nanmean(every, axis=0) * spread + mean
+        shown["truth"] = y
+        shown["predicted"] = np.nanmean(_within(every, standard), axis=0) * spread + mean
         shown["error"] = shown["predicted"] - shown["truth"]
     else:
         shown["truth"] = [names[code] for code in y]
@@ -226,7 +227,7 @@ def _embedded(
         places, table=places.table.iloc[rows], lat=places.lat[kept], lon=places.lon[kept],
         rows=number[places.rows[kept]],
     )  # fmt: skip
-    out = InMemory(len(rows), embedder.dim)
+    out = Rows(len(rows), embedder.dim)
     fill(out, some, np.ones(len(some.rows), bool), embedder, progress=progress)
     return out.values
 
@@ -280,6 +281,18 @@ def _score(
     return practitioner.target_mean(y, folds) if task == "regression" else practitioner.class_prior(y, folds)
 
 
+def _within(predictions: NDArray[Any], y: NDArray[Any]) -> NDArray[Any]:
+    """Predictions held within the column's range: far from all it has seen, a linear model may say anything."""
+    return np.clip(predictions, y.min(), y.max())
+
+
+def _errors(found: OutOfFold, y: NDArray[Any], task: str) -> NDArray[np.float64]:
+    """Each place's squared error, or share of right answers, over the draws that tested it: float64 (N,)."""
+    if task == "classification":
+        return np.asarray(np.nanmean(found.scores["top1"][0].astype(np.float64), axis=0))
+    return np.asarray(np.nanmean(np.square(_within(found.predictions[0].astype(np.float64), y) - y), axis=0))
+
+
 def _intervals(points: dict[tuple[str, str], NDArray[Any]], way: str, block: NDArray[np.int64]) -> dict[str, float]:
     out: dict[str, float] = {}
     for split in SPLITS:
@@ -298,20 +311,21 @@ def compare(
 
 
 def _verdict(
-    target: str, task: str, points: dict[tuple[str, str], NDArray[Any]], gain: Comparison, over_mean: Comparison
+    target: str, task: str, points: dict[tuple[str, str], NDArray[Any]], gain: Comparison, over_mean: float
 ) -> str:
-    """One sentence. `gain` is what the embedding adds to what is free, `over_mean` what all add to the mean."""
+    """One sentence. `gain` is what the embedding adds to what is free; `over_mean` what that, or all together, is at
+    least better than the mean."""
     regression = task == "regression"
     mean = {key: float(np.nanmean(values)) for key, values in points.items()}
     numbers = (
         f"{'variance that is left' if regression else 'share that is right'}: {mean[WITH, 'blocks']:.3f} with it, "
         f"{mean[FREE, 'blocks']:.3f} without; 95 % interval of the gain {gain.low:+.3f} to {gain.high:+.3f}"
     )
-    if over_mean.low <= 0:
+    if over_mean <= 0:
         tempting = (mean[MEAN, "random"] - mean[WITH, "random"]) * (1 if regression else -1) > 0
         return (
-            "No: in blocks that nothing was learned from, the embedding, the colours and the coordinates together are "
-            f"not shown to predict {target} better than its {'mean' if regression else 'most frequent class'}"
+            "No: in blocks that nothing was learned from, neither colours and coordinates nor these with the embedding "
+            f"are shown to predict {target} better than its {'mean' if regression else 'most frequent class'}"
             f"{', whatever random folds say' if tempting else ''} ({numbers})."
         )
     if gain.low > 0:

@@ -19,26 +19,26 @@ from selm.probes.claims import Comparison
 
 SPLITS = ("random", "blocks")
 WITH = "embedding, colours, coordinates"  # the way with all
+MOST = 1.3  # of an axis: a way much worse than the mean leaves the picture
 _STYLE = """
-.selm-trial { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 0 1rem; color: #1a1a1a }
+.selm-trial { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 0 1rem }
 .selm-trial .verdict { font-size: 1.2rem; border-left: 4px solid #0b62a8; padding-left: .8rem }
 .selm-trial .scroll { overflow-x: auto }
 .selm-trial table { border-collapse: collapse; width: 100% }
 .selm-trial th, .selm-trial td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #d0d0d0 }
 .selm-trial td + td { font-variant-numeric: tabular-nums; white-space: nowrap }
 .selm-trial svg { width: 100%; height: auto; background: #fff }
-.selm-trial figcaption, .selm-trial footer { color: #555; font-size: .9rem }
+.selm-trial figcaption, footer.selm-trial { color: inherit; font-size: .9rem }
+body.selm-page { color: #1a1a1a; background: #fff }
 @media (prefers-color-scheme: dark) {
-  body.selm-page { background: #181818 }
-  body.selm-page .selm-trial { color: #e8e8e8 }
-  body.selm-page .selm-trial figcaption, body.selm-page .selm-trial footer { color: #aaa }
+  body.selm-page { color: #e8e8e8; background: #181818 }
 }
 """
 _BLUE, _GREY, _ORANGE = np.array([0x0B, 0x62, 0xA8]), np.array([0xD0, 0xD0, 0xD0]), np.array([0xC8, 0x4A, 0x0B])
 _WIDTH, _LABELS = 860.0, 250.0  # of figures; of the names in the figure of scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trial:
     """What `try_embedding` found.
 
@@ -73,9 +73,9 @@ class Trial:
         return path
 
     def _repr_html_(self) -> str:
-        return body(self)
+        return body(self, heading=3)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         heads = ["", "random folds", f"blocks of {self.block_km:g} km"]
         rows = self.table_rows()
         wide = max(len(row[0]) for row in rows)
@@ -93,34 +93,36 @@ def unit(task: str) -> str:
 def page(trial: Trial) -> str:
     """The whole document."""
     title = escape(f"Is an embedding worth it for {trial.target}?")
+    made = f"{escape(trial.table)}; selm {version('selm')}, {datetime.date.today().isoformat()}."
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'</head><body class="selm-page">\n{body(trial)}\n</body></html>\n'
+        f'</head><body class="selm-page">\n{body(trial)}\n'
+        f'<footer class="selm-trial">{made}</footer>\n</body></html>\n'
     )
 
 
-def body(trial: Trial) -> str:
-    """The same as part of a page, for a notebook."""
+def body(trial: Trial, heading: int = 1) -> str:
+    """The same as part of a page, its headings from some level on."""
+    first, second = f"h{heading}", f"h{heading + 1}"
     numbers = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row)}</tr>" for row in trial.table_rows())
     return f"""<div class="selm-trial"><style>{_STYLE}</style>
-<h1>Is an embedding worth it for {escape(trial.target)}?</h1>
+<{first}>Is an embedding worth it for {escape(trial.target)}?</{first}>
 <p class="verdict">{escape(trial.verdict)}</p>
 <figure>{scores_figure(trial)}
 <figcaption>{escape(unit(trial.task).capitalize())}. Filled: under blocks of {trial.block_km:g} km; hollow: under random
-folds. Lines are 95 % intervals, from draws of whole blocks.</figcaption></figure>
+folds. Lines are 95 % intervals, from draws of whole blocks{_beyond(trial)}.</figcaption></figure>
 <div class="scroll"><table><thead><tr><th>predicted from</th><th>random folds</th><th>blocks of
 {trial.block_km:g} km</th></tr></thead><tbody>{numbers}</tbody></table></div>
-<h2>Where it errs</h2>
+<{second}>Where it errs</{second}>
 <figure>{error_map(trial)}
 <figcaption>{escape(_legend(trial))}</figcaption></figure>
-<h2>How it was tried</h2>
+<{second}>How it was tried</{second}>
 <ul>{"".join(f"<li>{escape(fact)}</li>" for fact in trial.facts)}</ul>
 <p>Every way has the same places, folds and linear probe ({_probe(trial.task)}); the nearest places and the mean stand
 for themselves. <em>coordinates</em> is a smooth field of them; <em>colours</em> are shares of 64 colours in the map
 images that the embedding is made from. The verdict compares <em>{escape(WITH)}</em> with the same without the
 embedding, under blocks: a question that was fixed beforehand.</p>
-<footer>{escape(trial.table)}; selm {version("selm")}, {datetime.date.today().isoformat()}.</footer>
 </div>"""
 
 
@@ -136,12 +138,16 @@ def _legend(trial: Trial) -> str:
     return f"Each tested place under blocks, predicted from {WITH}: {said}."
 
 
+def _beyond(trial: Trial) -> str:
+    ends = trial.scores[[f"{split}_high" for split in SPLITS]].to_numpy()
+    return f"; what is above {MOST:g} is drawn there" if ends.max() > MOST else ""
+
+
 def scores_figure(trial: Trial) -> str:
     """A line a way: its score under both splits, with intervals."""
     table = trial.scores
     ends = table[[f"{split}{end}" for split in SPLITS for end in ("_low", "_high")]].to_numpy()
-    most = 1.3 if trial.task == "regression" else 1.0  # a way much worse than the mean may leave the picture
-    low, high = min(0.0, float(ends.min())), min(most, max(1.0, float(ends.max())))
+    low, high = min(0.0, float(ends.min())), min(MOST, max(1.0, float(ends.max())))
     height = 40 + 30 * len(table)
 
     def x(value: float) -> float:

@@ -67,6 +67,12 @@ MEASURED: dict[str, Measured] = {
          ("peak_mib", "peak memory, MiB", "n")),
         "python -m benchmarks.embedding --model RUN --map SOURCE",
     ),
+    "coordinates": Measured(
+        "Coordinates in, features out: the default encoder beside GeoCLIP's location encoder",
+        (("what", "", "s"), ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
+         ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n")),
+        "python -m benchmarks.coordinates",
+    ),
     "encoder_share": Measured(
         "How much of the time the encoder takes",
         (("encoder", "encoder", "s"), ("px", "pixels", "n"), ("places_per_s", "places/s", "n"),

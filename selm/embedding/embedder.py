@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -219,20 +219,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 yield inside[rows], embeddings
 
 
-@overload
-def embed(
-    where: pd.DataFrame, lon: None = None, *, map: str | Path | Atlas, model: str | Path | MapEncoder | None = None,
-    progress: bool = False, **options: Any,
-) -> pd.DataFrame: ...  # fmt: skip
-@overload
-def embed(
-    where: ArrayLike, lon: ArrayLike, *, map: str | Path | Atlas, model: str | Path | MapEncoder | None = None,
-    progress: bool = False, **options: Any,
-) -> NDArray[np.float32]: ...  # fmt: skip
 def embed(
     where: ArrayLike | pd.DataFrame, lon: ArrayLike | None = None, *, map: str | Path | Atlas,
     model: str | Path | MapEncoder | None = None, progress: bool = False, **options: Any,
-) -> NDArray[np.float32] | pd.DataFrame:  # fmt: skip
+) -> Any:  # fmt: skip
     """``embed(lat, lon, map=…)`` → float32 (N, dim); ``embed(table, map=…)`` → the table with embeddings as columns.
 
     `where` holds latitudes (N,) in degrees, or is a DataFrame or GeoDataFrame. `model` is by default the best of the

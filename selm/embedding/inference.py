@@ -39,7 +39,8 @@ from selm.views import DeviceAtlas, colour
 
 _AHEAD = 4  # cuts that wait for the network
 _CUT = 128  # images that are cut together
-TOGETHER = 16_384  # images that are looked at, at one zoom after the other, before some places are done
+# Images that are looked at before some places are done, some seconds of work: what a call that is killed may lose.
+TOGETHER = {"cpu": 8_192, "cuda": 131_072}
 BESIDE = ("colours", "coordinates")  # what may stand beside the features
 Tick = Callable[[float], None]  # is told of places as they are done: with several zooms, of shares of them
 _ENDED = object()
@@ -107,7 +108,8 @@ class Opened:
     def together(self) -> int:
         """How many neighbouring places are looked at together."""
         config = self.encoder.config
-        return max(64, TOGETHER // (len(config.zooms) * config.orientations))
+        most = TOGETHER["cuda" if self.device.type == "cuda" else "cpu"]
+        return max(64, most // (len(config.zooms) * config.orientations))
 
     @torch.inference_mode()
     def stream(

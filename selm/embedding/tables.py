@@ -10,6 +10,7 @@ the user's file counts them, from 1.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import gzip
 import hashlib
 import io
@@ -19,7 +20,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,9 +33,8 @@ from numpy.typing import NDArray
 
 from selm.embedding import reduction
 from selm.embedding.coordinates import SAMPLES, Places, is_geographic, needed, read_places, read_table, wrapped
-from selm.embedding.unfinished import Rows, kept_rows
 from selm.errors import InputError, InputWarning, OutsideMapWarning, unknown
-from selm.files import check_target, written
+from selm.files import cannot_write, check_target, written
 
 if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
@@ -118,7 +118,7 @@ def embeddings_of(
     """The embeddings float32 (N, dim) of a table in memory, NaN where a row has none, and what was read."""
     places = read_places(table, samples)
     inside, served = on_map(places, embedder)
-    rows = InMemory(len(places.table), embedder.dim)
+    rows = Rows(len(places.table), embedder.dim)
     fill(rows, places, inside, embedder, progress=progress)
     rows.values[~served] = np.nan
     return rows.values, places
@@ -169,20 +169,59 @@ def on_map(places: Places, embedder: Embedder) -> tuple[NDArray[np.bool_], NDArr
     return inside, served
 
 
-class InMemory:
-    """Rows as `selm.embedding.unfinished.Rows`, for a table that is in memory anyway."""
+class Rows:
+    """``values`` float32 (n, dim) and which rows are ``done``, bool (n,): in memory, or both in the file `path`."""
 
-    def __init__(self, n: int, dim: int) -> None:
-        self.values = np.zeros((n, dim), np.float32)
-        self.done = np.zeros(n, np.bool_)
+    def __init__(self, n: int, dim: int, path: Path | None = None) -> None:
+        self.done: NDArray[np.bool_] = np.zeros(n, np.bool_)
+        self.values: NDArray[np.float32] = np.zeros((n, dim), np.float32) if path is None else np.zeros((0, 0), "f4")
+        if path is None:
+            return
+        flags = -(-n // 4096) * 4096
+        size = flags + n * dim * 4
+        if not path.exists() or path.stat().st_size != size:
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+        self.done = np.memmap(path, np.bool_, "r+", shape=(n,))
+        self.values = np.memmap(path, np.float32, "r+", offset=flags, shape=(n, dim))
 
     def keep(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Keep some rows (k,), (k, dim). They are on disk before they count as done: after a power cut, too."""
         self.values[rows] = values
+        if isinstance(self.values, np.memmap):
+            self.values.flush()
         self.done[rows] = True
 
 
+@contextmanager
+def kept_rows(out: Path, n: int, dim: int, key: str) -> Iterator[Rows]:
+    """Rows beside the file `out`, in a hidden file that goes when the block ends well.
+
+    Where it ends otherwise, the file stays if any row is done, and the next call with the same `key`, which says what
+    the rows are, finds them. Raises InputError where the disk is full or the folder cannot be written to.
+    """
+    path = out.with_name(f".{out.name}.{key[:16]}.rows")
+    rows = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        rows = Rows(n, dim, path)
+        yield rows
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        if rows is None or not rows.done.any():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    for done in out.parent.glob(f".{glob.escape(out.name)}.*.rows"):  # of calls with other options, too
+        with suppress(OSError):
+            done.unlink(missing_ok=True)
+
+
 def fill(
-    out: Rows | InMemory, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
+    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
 ) -> None:
     """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
 

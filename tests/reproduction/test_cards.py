@@ -15,12 +15,13 @@ from reproduction.cli import main
 from selm.errors import InputError
 
 WIDE, MUGS = "multi_zoom_wide_x4", "mugs"
+MARK = "<!-- written by python -m reproduction encoders -->"
 
 
 def test_what_is_committed_is_what_the_results_give() -> None:
     wanted = cards.written()
     there = {file.parent / "README.md" for file in paths.encoders().glob("*/*/config.json")}
-    assert set(wanted) == there | {paths.encoders() / "encoders.json"}
+    assert set(wanted) == there | {paths.encoders() / "encoders.json", paths.repository() / "README.md"}
     for file, text in wanted.items():
         assert file.read_text(encoding="utf-8") == text, f"{file}: not up to date; python -m reproduction encoders"
 
@@ -113,3 +114,9 @@ def test_one_command_writes_them(
     with pytest.raises(SystemExit):
         main(["encoders"])
     assert capsys.readouterr().out.count("README.md") == 2 and (encoders / "encoders.json").exists()
+    (results.parent / "README.md").write_text(f"before{MARK}old words<!-- until here -->after")
+    with pytest.raises(SystemExit):
+        main(["encoders"])
+    text = (results.parent / "README.md").read_text(encoding="utf-8")
+    assert text.startswith(f"before{MARK}\n") and text.endswith("\n<!-- until here -->after") and "old" not in text
+    assert "an error of **0.320**" in " ".join(text.split()).replace("a squared error", "an error")

@@ -119,11 +119,11 @@ def test_features_of_all_stages_at_several_zooms(tmp_path: Path) -> None:
 
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
-    monkeypatch.setattr(inference, "TOGETHER", 17)
+    monkeypatch.setitem(inference.TOGETHER, "cpu", 17)
     zooms = (17, 16, 13, 11)
     atlas = made_up.atlas(tmp_path, 7, 6, without=((3, 3), (6, 0)), zooms=zooms)
     encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=zooms[1:]))
-    lat, lon = some_places(60, atlas)
+    lat, lon = some_places(150, atlas)
     embedder = Embedder(encoder, atlas, "cpu", 7)
     out = embedder(lat, lon)
     assert out.shape == (len(lat), embedder.dim) == (len(lat), 4 * encoder.dim)

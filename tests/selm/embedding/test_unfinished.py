@@ -17,8 +17,7 @@ import pytest
 
 from selm.embedding import inference
 from selm.embedding.embedder import Embedder
-from selm.embedding.tables import embed_file, read_embeddings
-from selm.embedding.unfinished import kept_rows
+from selm.embedding.tables import embed_file, kept_rows, read_embeddings
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 
@@ -56,7 +55,7 @@ class Interrupting(Embedder):
 def test_rows_that_are_done_are_not_computed_again(
     atlas: Atlas, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    monkeypatch.setattr(inference, "TOGETHER", 64)
+    monkeypatch.setitem(inference.TOGETHER, "cpu", 64)
     encoder, out = made_up.encoder(), tmp_path / "out.parquet"
     first = Interrupting(encoder, atlas, "cpu")
     first.helpings, first.error = 3, error
@@ -106,17 +105,17 @@ PROGRAM = """
 import sys
 import time
 import made_up
-from selm.embedding import inference, unfinished
+from selm.embedding import inference, tables
 from selm.embedding.embedder import Embedder
 from selm.embedding.tables import embed_file
-inference.TOGETHER = 64
-keep = unfinished.Rows.keep
+inference.TOGETHER["cpu"] = 64
+keep = tables.Rows.keep
 
 def slowly(self, rows, values):  # long enough to be killed
     time.sleep(60 if self.done.any() else 0)
     keep(self, rows, values)
 
-unfinished.Rows.keep = slowly
+tables.Rows.keep = slowly
 embed_file(sys.argv[1], Embedder(made_up.encoder(), sys.argv[2], "cpu"), sys.argv[3], progress=False)
 """
 

@@ -35,8 +35,8 @@ _ZONE_OF = {short: code for code, (short, _, _) in enumerate(ZONES) if short}
 # Garden residential exists since 2018; its building rules are those of category 2 low-rise with farm shops added.
 _ZONE_OF["田園住"] = _ZONE_OF["田園住居"] = _ZONE_OF["2低専"]
 
-_BESIDE = {"準防": "quasi-fire zone", "防火": "fire zone", "調区": "urbanisation control", "都計外": "outside city planning",
-           "都市": "city planning area", "地森計": "forest plan",
+_BESIDE = {"準防": "quasi-fire zone", "防火": "fire zone", "調区": "urbanisation control",
+           "都計外": "outside city planning", "都市": "city planning area", "地森計": "forest plan",
            "国立公（普通）": "national park (ordinary)", "国立公（2種）": "national park (class 2)"}  # fmt: skip
 
 

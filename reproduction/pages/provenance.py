@@ -22,7 +22,7 @@ _PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
 
 def provenance_table(profile: Profile, *above: Html, **computed_from: Any) -> Html:
     """The facts of `facts`, folded; `above` them what else says where numbers come from."""
-    rows = [[name, f'<span class="selm-words">{html.escape(str(value))}</span>'] for name, value in
+    rows = [[str(name), f'<span class="selm-words">{html.escape(str(value))}</span>'] for name, value in
             facts(profile, **computed_from)[""].items()]  # fmt: skip
     return fold("Where these numbers come from", *above, simple_table(["", "this run"], {"": rows}))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _NAMES = {"own": "GPS-SELM", "variant": "its variants", "rival": "DINO", "method": "other methods",
           "baseline": "no pretraining"}  # fmt: skip
-_COMPARED = ("gps_selm", "dino", "random_init", "geo_only")  # rows that a short table always has
+_COMPARED = ("gps_selm", "dino", "random_init")  # rows that a short table always has
 
 
 @dataclass(frozen=True)
@@ -291,6 +291,11 @@ def short_rows(result: Result, most: int = 8) -> pd.DataFrame:
         result.rows.loc[result.rows["method"].isin(["knn_coordinates", "trees_coordinates"]), "method"].head(1)
     )
     return result.rows[result.rows["method"].isin(sorted(chosen))].head(most)
+
+
+def short(result: Result) -> Result:
+    """A result with the rows of its short table only."""
+    return replace(result, rows=short_rows(result).reset_index(drop=True))
 
 
 def short_table(result: Result) -> Html:

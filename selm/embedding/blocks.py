@@ -54,14 +54,15 @@ class Blocks:
     folder: Path
     tile_px: int
     palette: NDArray[np.uint8]
-    keys: NDArray[np.int32]
-    bounds: tuple[float, float, float, float]
+    attribution: str
+    has: Callable[[NDArray[Any]], NDArray[np.bool_]]  # of blocks (n, 2): which are on the map
+    span: Callable[[], tuple[float, float, float, float]]  # west, south, east, north
     draw: Callable[[NDArray[np.int32], Callable[[int, int], None]], Any] | None  # None: all blocks are there
 
     @classmethod
-    def open(cls, map: str | Path | Atlas, config: EncoderConfig) -> dict[int, Blocks]:
+    def open(cls, map: str | Path | Atlas | None, config: EncoderConfig) -> dict[int, Blocks]:
         """By zoom, for all zooms that an encoder wants; raises InputError where the map is not as it needs it."""
-        if not isinstance(map, Atlas) and Path(map).is_dir():
+        if isinstance(map, (str, Path)) and Path(map).is_dir():
             map = Atlas(map)
         if isinstance(map, Atlas):
             for what, has, wants in (
@@ -73,9 +74,11 @@ class Blocks:
                 if zoom not in map.zooms:
                     drawn = ", ".join(str(there) for there in map.zooms)
                     raise InputError(f"{map.path}: the model needs zoom {zoom}; the atlas has {drawn}")
+            atlas = map
             one = cls(
-                map.path.name, map.fingerprint, map.path, map.tile_px, map.palette, map.keys, map.bounds, draw=None
-            )
+                atlas.path.name, atlas.fingerprint, atlas.path, atlas.tile_px, atlas.palette, atlas.attribution,
+                lambda keys: are_among(keys, atlas.keys), lambda: atlas.bounds, draw=None,
+            )  # fmt: skip
             return dict.fromkeys(config.zooms, one)
         try:
             from selm.maps.draw import draw_atlas
@@ -84,7 +87,7 @@ class Blocks:
         except ImportError as error:
             raise InputError(f"{map}: drawing needs {error.name}: install selm[maps] or give an atlas") from None
         source: MapSource = open_source(map)
-        style, keys = Style.named(config.style), source.blocks()
+        style = Style.named(config.style)
         identity = f"{source.fingerprint} {style.hash}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
@@ -95,15 +98,20 @@ class Blocks:
                 draw_atlas(source, folder, zooms=(zoom,), tile_px=config.tile_px, style=config.style, blocks=keys,
                            progress=False, on_block=on_block)  # fmt: skip
 
-            return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, keys, source.bounds,
-                       draw)  # fmt: skip
+            return cls(source.name, source.fingerprint, folder, config.tile_px, style.palette, source.attribution,
+                       source.has, lambda: source.bounds, draw)  # fmt: skip
 
         return {zoom: at(zoom) for zoom in config.zooms}
 
     def covers(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
         """Whether the block that holds each coordinate is on the map."""
         x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
-        return np.isin(_pack(x, y), _pack(self.keys[:, 0], self.keys[:, 1]))
+        blocks, of = np.unique(_pack(x, y).ravel(), return_inverse=True)
+        return self.has(_unpack(blocks))[of].reshape(x.shape)
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        return self.span()
 
     def provide(
         self, groups: list[NDArray[np.int32]], zoom: int, stop: threading.Event
@@ -166,6 +174,15 @@ def _pack(x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.int64]:
     return np.asarray(x, np.int64) << 32 | np.asarray(y, np.int64)
 
 
+def _unpack(packed: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.stack([packed >> 32, packed & 0xFFFFFFFF], axis=1)
+
+
+def are_among(some: NDArray[Any], keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """bool (n,): which blocks of `some` (n, 2) are among `keys` (m, 2)."""
+    return np.isin(_pack(some[:, 0], some[:, 1]), _pack(keys[:, 0], keys[:, 1]))
+
+
 def interleave(x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
     """Morton codes: tiles that are near on the map are near in this order."""
     code = np.zeros_like(x)
@@ -191,8 +208,9 @@ class Plan:
     @classmethod
     def make(
         cls, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, size: int, tile_px: int,
-        keys: NDArray[np.int32],
+        map: NDArray[np.int32] | Callable[[NDArray[Any]], NDArray[np.bool_]],
     ) -> Plan:  # fmt: skip
+        """`map` is the blocks (n, 2) that there are, or says of some which of them there are: no others are asked."""
         x, y = (v * tile_px for v in to_tile(lat, lon, zoom))
         left, top = (np.floor(v - size / 2 + 0.5).astype(np.int64) for v in (x, y))  # as DeviceAtlas.patches cuts
         _, first, image_of = np.unique(left << 32 | top + 2**31, return_index=True, return_inverse=True)
@@ -210,7 +228,6 @@ class Plan:
         number -= np.maximum.accumulate(np.where(starts_wide, number, 0))
         cuts = np.flatnonzero(starts_block & (number % _GROUP == 0))
         groups = [group for group in np.split(by_place, cuts) if len(group)]
-        there = np.unique(_pack(keys[:, 0], keys[:, 1]))
         blocks = []
         for group in groups:
             spans = []
@@ -220,8 +237,12 @@ class Plan:
                     touched = (bx * side < left[group] + size) & (by * side < top[group] + size)
                     spans.append(np.stack([bx[touched], by[touched]], axis=1))
             wanted = np.unique(np.concatenate(spans), axis=0)
-            blocks.append(wanted[np.isin(_pack(wanted[:, 0], wanted[:, 1]), there)].astype(np.int32))
-        return cls(np.stack([x[first], y[first]], axis=1), groups, blocks, order, starts)
+            blocks.append(wanted)
+        every = np.unique(_pack(*np.concatenate([np.zeros((0, 2), np.int64), *blocks]).T))
+        known = _unpack(every)
+        there = every[map(known) if callable(map) else are_among(known, map)]
+        kept = [some[np.isin(_pack(some[:, 0], some[:, 1]), there)].astype(np.int32) for some in blocks]
+        return cls(np.stack([x[first], y[first]], axis=1), groups, kept, order, starts)
 
     def rows_of(self, images: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows that want these images, and for each row the position of its image in `images`."""

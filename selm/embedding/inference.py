@@ -48,7 +48,7 @@ class Opened:
 
     @classmethod
     def open(
-        cls, model: str | Path | MapEncoder, map: str | Path | Atlas, device: str | torch.device | None,
+        cls, model: str | Path | MapEncoder, map: str | Path | Atlas | None, device: str | torch.device | None,
         orientations: int | None, stages: tuple[int, ...] | None,
     ) -> Opened:  # fmt: skip
         """The arguments are those of `selm.embedding.embedder.Embedder`; so are the errors."""
@@ -100,7 +100,7 @@ class Opened:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Features at one zoom, as `stream` gives embeddings."""
         blocks, config = self.blocks[zoom], self.encoder.config
-        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.keys)
+        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.has)
         mean, std = (torch.tensor(value, device=self.device) for value in (config.pixel_mean, config.pixel_std))
         colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=self.device) / 255 - mean) / std
         cuda = self.device.type == "cuda"

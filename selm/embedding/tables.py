@@ -203,6 +203,7 @@ def _origin(embedder: Embedder) -> dict[str, str]:
         "encoder": json.dumps(dataclasses.asdict(embedder.encoder.config), sort_keys=True),
         "map": embedder.map_name,
         "map_fingerprint": embedder.map_fingerprint,
+        "attribution": embedder.map_attribution,
     }
 
 

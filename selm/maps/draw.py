@@ -26,10 +26,12 @@ from selm.errors import DISK_FULL, InputError
 from selm.files import write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
-from selm.maps.sources import MapSource, open_source
+from selm.maps.remote import Listed, Tile, check_tile, tiles_of
+from selm.maps.sources import MapSource, open_source, tiles_in
 from selm.maps.style import Style, lookup, to_indices
 
 _SQUARE_PX = 1024  # side of what is drawn at once where blocks are smaller than a map tile
+_BLANKS = 4  # images of nothing that are looked into, of one source
 HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
 
 
@@ -44,6 +46,7 @@ class Pen:
         self.source, self.style, self.tile_px = source, style, tile_px
         self.table = lookup(style.palette)
         self._maps: dict[int, tuple[Any, Any]] = {}
+        self._looks = _BLANKS
 
     def _rendered(self, x: float, y: float, zoom: int, size: int) -> Any:
         import mapnik
@@ -62,9 +65,45 @@ class Pen:
         try:
             mapnik.render(canvas, image, self.tile_px / 256 * shrunk)
         except RuntimeError as error:
+            for _ in self._tiles_below(x, y, zoom, size):
+                pass  # names a damaged tile
             reason = " ".join(str(error).split())
             raise InputError(f"style {self.style.name} cannot draw {self.source.name}: {reason}") from None
         return image
+
+    def _tiles_below(self, x: float, y: float, zoom: int, size: int) -> Iterator[tuple[Tile, dict[str, Any]]]:
+        """The tiles of a square, the closest first, and what their layers hold; InputError for the first damaged."""
+        tiles = tiles_in(self.source.layers)
+        if tiles is None:
+            return
+        for column, row in blocks_below(x, y, zoom, size / self.tile_px).tolist():
+            for tile_zoom in range(tiles.last, tiles.first - 1, -1):
+                for tile in tiles_of(column, row, tile_zoom):
+                    yield tile, check_tile(tiles.tile(*tile) or b"", tile, self.source.name)
+
+    def _look_again(self, x: float, y: float, zoom: int, size: int) -> None:
+        """Raise InputError where nothing was drawn though tiles have features there, and Mapnik finds none of them.
+
+        A style may leave out all that there is: then Mapnik has found it.
+        """
+        import mapnik
+
+        canvas, _ = self._maps[size]
+        seen: dict[str, Any] = {layer.datasource.parameters()["layer"]: layer.datasource for layer in canvas.layers
+                                if layer.datasource.parameters()["type"] == "tiles"}  # fmt: skip
+        scale = canvas.scale_denominator() * self.tile_px / 256 * 2.0 ** min(0, zoom - self.source.min_zoom)
+        for (z, column, row), layers in self._tiles_below(x, y, zoom, size):
+            side = 2 * HALF_M / 2**z
+            west, north = column * side - HALF_M, HALF_M - row * side
+            box = mapnik.Box2d(west - side / 8, north - side * 9 / 8, west + side * 9 / 8, north + side / 8)
+            for name, (features, _) in layers.items():
+                if features and name in seen:
+                    if not any(True for _ in seen[name].features(mapnik.Query(box, (1.0, 1.0), scale)) or ()):
+                        raise InputError(
+                            f"{self.source.name}: tile {z}/{column}/{row} has {features} features in its layer "
+                            f"'{name}', but none can be drawn: its header does not fit its tiles"
+                        )
+                    return
 
     def rgba(self, x: float, y: float, zoom: int, size: int) -> NDArray[np.uint8]:
         """uint8 (size, size, 4) whose north-west corner is at fractional tile coordinates (x, y) of `zoom`."""
@@ -78,6 +117,9 @@ class Pen:
             rows = out[top : top + 32]
             strip = np.frombuffer(image.view(0, top, size, len(rows)).to_string(), np.uint8)
             rows[:] = to_indices(strip.reshape(len(rows), size, 4), self.table)
+        if self._looks and not out.any():
+            self._looks -= 1
+            self._look_again(x, y, zoom, size)
         return out
 
     def block(self, x: int, y: int, zoom: int, across: int = 1) -> NDArray[np.uint8]:
@@ -86,8 +128,17 @@ class Pen:
         return self.indices(x * scale, y * scale, zoom, across * block_px(zoom, self.tile_px))
 
 
+def blocks_below(x: float, y: float, zoom: int, side: float) -> NDArray[np.int64]:
+    """(N, 2): the zoom-13 tiles that a square of `side` tiles of `zoom`, from (x, y) on, lies on."""
+    scale = 2.0 ** (BLOCK_ZOOM - zoom)
+    x0, y0 = (max(0, int(np.floor(v * scale))) for v in (x, y))
+    x1, y1 = (min(2**BLOCK_ZOOM, int(np.ceil((v + side) * scale))) for v in (x, y))
+    across, down = np.meshgrid(np.arange(x0, x1), np.arange(y0, y1), indexing="ij")
+    return np.stack([across.ravel(), down.ravel()], 1)
+
+
 def draw_image(
-    source: str | Path | MapSource,
+    source: str | Path | MapSource | None,
     lat: float,
     lon: float,
     *,
@@ -98,24 +149,25 @@ def draw_image(
 ) -> NDArray[np.uint8]:
     """uint8 (size, size, 3) RGB map image centred on one coordinate, in the atlas's colours, drawn on its own.
 
-    Raises InputError where the source has nothing (`source.blocks()` says where it has).
+    `source` is what `selm.maps.sources.open_source` takes, or what it gave. Raises InputError where it has nothing.
     """
     mercator.check_coordinates(lat, lon)
     block_px(zoom, tile_px)
     source = source if isinstance(source, MapSource) else open_source(source)
-    block = np.floor(np.stack(mercator.to_tile(lat, lon, BLOCK_ZOOM)))
-    if not (source.keys == block).all(1).any():
+    block = np.floor(np.stack(mercator.to_tile(lat, lon, BLOCK_ZOOM))).astype(np.int64)
+    if not source.has(block[None])[0]:
         bounds = " ".join(f"{v:.3f}" for v in source.bounds)
         raise InputError(f"lat {lat:g}, lon {lon:g} is outside {source.name}, which covers {bounds} (W S E N)")
     pen = Pen(source, Style.named(style), tile_px)
     x, y = mercator.to_tile(lat, lon, zoom)
     # On whole pixels of the zoom's grid, as a crop from an atlas is.
     left, top = (np.rint(v * tile_px - size / 2) / tile_px for v in (x, y))
+    source.prepare(blocks_below(float(left), float(top), zoom, size / tile_px))
     return pen.style.palette[pen.indices(float(left), float(top), zoom, size)]
 
 
 def draw_atlas(
-    source: str | Path | MapSource,
+    source: str | Path | MapSource | None,
     out: str | Path,
     *,
     zooms: Sequence[int] = (17, 16),
@@ -141,7 +193,7 @@ def draw_atlas(
 
 
 def draw_shard(
-    source: str | Path | MapSource,
+    source: str | Path | MapSource | None,
     out: str | Path,
     shard: tuple[int, int],
     *,
@@ -165,7 +217,7 @@ def draw_shard(
 
 
 def _draw(
-    source: str | Path | MapSource,
+    source: str | Path | MapSource | None,
     out: str | Path,
     zooms: Sequence[int],
     tile_px: int,
@@ -183,14 +235,17 @@ def _draw(
     zooms = tuple(sorted({int(zoom) for zoom in zooms}, reverse=True))
     for zoom in zooms:
         block_px(zoom, tile_px)
-    keys = source.blocks(bbox)
-    order: list[tuple[int, ...]] = list(map(tuple, keys.tolist()))
-    if blocks is not None:
-        there = set(map(tuple, keys.tolist()))
-        wanted = dict.fromkeys(map(tuple, np.asarray(blocks, np.int64).reshape(-1, 2).tolist()))
-        order = [key for key in wanted if key in there]
+    if blocks is None:
+        keys = source.blocks(bbox)
+        order: list[tuple[int, ...]] = list(map(tuple, keys.tolist()))
+    else:
+        asked = np.asarray(blocks, np.int64).reshape(-1, 2)
+        there = source.has(asked)
+        if bbox is not None:
+            there &= Listed(source.blocks(bbox)).has(asked)
+        order = list(dict.fromkeys(map(tuple, asked[there].tolist())))
         if not order:
-            raise InputError(f"{source.name}: none of the {len(wanted)} blocks asked for is in the source")
+            raise InputError(f"{source.name}: none of the {len(asked)} blocks asked for is in the source")
         keys = np.array(sorted(order), np.int32)
     description = _describe(source, chosen, zooms, tile_px, keys)
     folder = Path(out)
@@ -205,7 +260,8 @@ def _draw(
             for zoom in zooms
             if not _is_whole(block_path(folder, x, y, zoom), block_px(zoom, tile_px))
         ]
-        jobs = group_jobs(missing, tile_px)
+        source.prepare(np.array(list(dict.fromkeys((x, y) for x, y, _ in missing)), np.int64))
+        jobs = group_jobs(missing, tile_px, alone=source.alone)
         count = max(1, min(workers or os.cpu_count() or 1, (len(jobs) + 7) // 8))
         done = _draw_here if count == 1 else _draw_in_processes
         bar = tqdm(total=len(missing), desc=f"draw {source.name}", unit="block", disable=not progress)
@@ -317,17 +373,20 @@ def _across(zoom: int, tile_px: int) -> int:
     return max(1, _SQUARE_PX // block_px(zoom, tile_px)) if zoom <= BLOCK_ZOOM else 1
 
 
-def group_jobs(missing: list[tuple[int, int, int]], tile_px: int) -> list[Job]:
-    """Blocks (x, y, zoom), in their order, as jobs: those of one square together, where the first of them stands."""
+def group_jobs(missing: list[tuple[int, int, int]], tile_px: int, *, alone: bool = False) -> list[Job]:
+    """Blocks (x, y, zoom), in their order, as jobs: those of one square together, where the first of them stands.
+
+    `alone`: each is a job, for what lies around it may not be there.
+    """
     jobs: dict[tuple[int, int, int], Job] = {}
     for x, y, zoom in missing:
-        n = _across(zoom, tile_px)
+        n = 1 if alone else _across(zoom, tile_px)
         jobs.setdefault((x // n, y // n, zoom), Job(zoom, [])).blocks.append((x, y))
     return list(jobs.values())
 
 
 def draw_blocks(pen: Pen, folder: Path, job: Job) -> None:
-    n, side = _across(job.zoom, pen.tile_px), block_px(job.zoom, pen.tile_px)
+    n, side = 1 if pen.source.alone else _across(job.zoom, pen.tile_px), block_px(job.zoom, pen.tile_px)
     x0, y0 = (value // n * n for value in job.blocks[0])
     square = pen.block(x0, y0, job.zoom, n)
     for x, y in job.blocks:
@@ -358,6 +417,7 @@ def _draw_in_processes(
         {
             "layers": source.layers,
             "min_zoom": source.min_zoom,
+            "alone": source.alone,
             "name": source.name,
             "style": style.name,
             "xml": style.xml,
@@ -441,8 +501,10 @@ def _draw_in_processes(
 def _worker() -> None:
     """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a job."""
     setup = json.loads(sys.stdin.readline())
-    source = MapSource(setup["name"], "", Path(), (0, 0, 0, 0), "", "", setup["layers"], np.zeros((0, 2), np.int32),
-                       setup["min_zoom"])  # fmt: skip
+    nowhere = Listed(np.zeros((0, 2)))
+    source = MapSource(
+        setup["name"], "", Path(), "", "", setup["layers"], nowhere, setup["min_zoom"], setup["alone"]
+    )  # fmt: skip
     pen = Pen(source, Style(setup["style"], setup["xml"]), setup["tile_px"])
     for line in sys.stdin:
         for job in json.loads(line):

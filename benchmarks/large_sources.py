@@ -26,7 +26,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.maps import remote
 from selm.maps.mercator import from_tile
 
 ZOOM, CORNER = 14, (6_000, 5_000)  # its square's north-western tile
@@ -36,7 +35,7 @@ STEPS = {
     "import selm": "import selm.maps.sources, selm.maps.draw",
     "open": "from selm.maps.sources import open_source; s = open_source({file!r})",
     "open, one look-up": "import numpy as np; from selm.maps.sources import open_source\n"
-    "s = open_source({file!r}); assert s.has(np.array([[3010, 2510], [1, 1]])).tolist() == [True, False]",
+    "s = open_source({file!r}); assert s.tiles.has(np.array([[3010, 2510], [1, 1]])).tolist() == [True, False]",
     "one image": "from selm.maps.draw import draw_image\n"
     "assert len(set(draw_image({file!r}, {lat}, {lon}, size=512).ravel().tolist())) > 3",
     "load an encoder": "from selm.embedding.inference import load_encoder; load_encoder('japan-wide')",
@@ -101,10 +100,10 @@ def _varints(values: NDArray[np.int64]) -> bytes:
 
 def make_pmtiles(file: Path, tiles: int) -> None:
     """Leaf directories of 4,096 entries below one root."""
-    from pmtiles.tile import Compression, TileType, serialize_header
+    from pmtiles.tile import Compression, TileType, serialize_header, zxy_to_tileid
 
     data, copies = tile(), np.random.default_rng(0)
-    ids = np.sort(remote.tile_ids(ZOOM, *places(tiles).T))
+    ids = np.sort([zxy_to_tileid(ZOOM, x, y) for x, y in places(tiles).tolist()])
 
     def directory(first: NDArray[np.int64], runs: int, lengths: NDArray[np.int64], offsets: NDArray[np.int64]) -> bytes:
         parts = [np.diff(first, prepend=0), np.full(len(first), runs), lengths, offsets + 1]

@@ -185,10 +185,12 @@ def embed(
     seconds. A polygon, line or cell gets the mean over points inside.
     """
     from selm.embedding.embedder import Embedder
-    from selm.embedding.tables import embed_file
+    from selm.embedding.tables import TELLING, embed_file
 
     embedder = Embedder(model, map, device, batch, orientations, _stages(stages))
     served = embed_file(coordinates, embedder, out, columns=columns, samples=samples)
+    if not out.name.lower().endswith(TELLING):
+        typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
     typer.echo(f"{out}: {served} embeddings")
 
 

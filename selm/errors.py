@@ -36,4 +36,4 @@ class InputWarning(UserWarning):
 
 
 class MapWarning(UserWarning):
-    """A map is of another kind than encoders have learned on."""
+    """A map is of another kind than encoders have learned on, or comes slowly."""

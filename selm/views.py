@@ -110,7 +110,8 @@ class DeviceAtlas:
         offset = (centres - start - size / 2).float()
         pixel = start[:, :, None] + torch.arange(size, device=self.device)  # (N, 2, size)
         block = pixel.div(side, rounding_mode="floor")
-        column = (block[:, 0] - int(self.origin[0])).clamp(0, self.table.shape[1] - 1)
+        # Beyond the 180th meridian the map goes on at its other side.
+        column = (block[:, 0] % 2**BLOCK_ZOOM - int(self.origin[0])).clamp(0, self.table.shape[1] - 1)
         row = (block[:, 1] - int(self.origin[1])).clamp(0, self.table.shape[0] - 1)
         inside = pixel - block * side
         slot = self.table[row[:, :, None], column[:, None, :]].long()
@@ -135,7 +136,7 @@ def blocks_near(
     margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
     x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(lat), np.asarray(lon), BLOCK_ZOOM))
     wanted = {
-        (i + a, j + b)
+        ((i + a) % 2**BLOCK_ZOOM, j + b)
         for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
         for a in range(-margin, margin + 1)
         for b in range(-margin, margin + 1)

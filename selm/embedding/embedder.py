@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 
 from selm.embedding.coordinates import is_geographic, read_places
 from selm.errors import InputError, OutsideMapWarning
-from selm.maps.mercator import LAT_MAX, check_coordinates
+from selm.maps.mercator import LAT_MAX, WHOLE, check_coordinates
 
 if TYPE_CHECKING:
     import torch
@@ -66,12 +66,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
         """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
         lat, lon = _pair(lat, lon)
-        missing = self.outside(lat, lon)
+        out = np.full((len(lat), self.dim), np.nan, np.float32)
+        missing = np.ones(len(lat), np.bool_)
+        for rows, embeddings in self.stream(lat, lon, progress=progress):
+            out[rows], missing[rows] = embeddings, False
         if missing.any():
             warnings.warn(self.describe_outside(lat, lon, missing), OutsideMapWarning, stacklevel=2)
-        out = np.full((len(lat), self.dim), np.nan, np.float32)
-        for rows, embeddings in self.stream(lat, lon, progress=progress):
-            out[rows] = embeddings
         return out
 
     def add_to(
@@ -146,7 +146,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def map_bounds(self) -> tuple[float, float, float, float]:
         """The box of the map: west, south, east, north, degrees."""
-        return self._open().first.bounds
+        return self._open().first.tiles.bounds
 
     @property
     def map_fingerprint(self) -> str:
@@ -157,11 +157,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Whose data the map shows: to be named with what is made from it."""
         return self._open().first.attribution
 
-    def outside(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""
+    def outside(self, lat: ArrayLike, lon: ArrayLike, *, ask: bool = True) -> NDArray[np.bool_]:
+        """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none.
+
+        Without `ask` no server is asked, and its map taken to be everywhere.
+        """
         lat, lon = _pair(lat, lon)
         check_coordinates(lat, lon)
-        return ~self._open().first.covers(lat, _west(lon)) | (np.abs(lat) > LAT_MAX)
+        return ~self._open().first.covers(lat, _west(lon), ask=ask) | (np.abs(lat) > LAT_MAX)
 
     def describe_outside(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
@@ -170,11 +173,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.flatnonzero(missing)
         named = ", ".join(f"row {row + first_row} ({lat[row]:g}, {lon[row]:g})" for row in rows[:_NAMED])
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        bounds = " ".join(f"{value:.3f}" for value in self._open().first.bounds)
-        swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().first.covers(lon[rows], lat[rows]).all())
+        first = self._open().first
+        covers = "the server has no tiles there"
+        swapped = False
+        if first.tiles.bounds != WHOLE:
+            covers = "it covers " + " ".join(f"{value:.3f}" for value in first.tiles.bounds) + " (W S E N)"
+            swapped = bool((np.abs(lon[rows]) <= 90).all() and first.covers(lon[rows], lat[rows]).all())
         polar = " (Web Mercator ends at 85.05)" if (np.abs(lat[rows]) > LAT_MAX).any() else ""
-        return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}" + (
-            "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N){polar}"
+        return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}; " + (
+            "are lat and lon swapped?" if swapped else f"{covers}{polar}"
         )
 
     def stream(
@@ -183,9 +190,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Embeddings as they come, block by block: (rows int64 (n,), embeddings float32 (n, dim)).
 
         Every row inside the map comes once; rows outside do not come. Memory does not grow with the number of rows.
+        Tiles of a server are fetched while those before are drawn and encoded.
         """
         lat, lon = _pair(lat, lon)
-        inside = np.flatnonzero(~self.outside(lat, lon))
+        inside = np.flatnonzero(~self.outside(lat, lon, ask=False))
         lat, lon = lat[inside], _west(lon[inside])
         for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, progress=progress):
             yield inside[rows], embeddings

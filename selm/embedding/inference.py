@@ -11,6 +11,7 @@ import dataclasses
 import queue
 import re
 import threading
+import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
@@ -27,9 +28,10 @@ from tqdm import tqdm
 from selm import distributed
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
 from selm.encoder import BUNDLED, MapEncoder, bundled, channels_last
-from selm.errors import InputError
-from selm.maps.atlas import BLOCK_ZOOM, Atlas
+from selm.errors import InputError, MapWarning
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
+from selm.maps.tiles import Listed
 from selm.views import DeviceAtlas, colour
 
 _AHEAD = 4  # cuts that wait for the network
@@ -57,8 +59,12 @@ class Opened:
             encoder.config = dataclasses.replace(encoder.config, orientations=orientations)
         if stages is not None:
             encoder.config = dataclasses.replace(encoder.config, stages=tuple(stages))
-        on = distributed.device(device)
-        return cls(channels_last(encoder.to(on)), Blocks.open(map, encoder.config), on)
+        on, blocks = distributed.device(device), Blocks.open(map, encoder.config)
+        if str(model) in BUNDLED and (richer := blocks[encoder.config.zoom].richer):
+            name = blocks[encoder.config.zoom].name
+            warnings.warn(f"{name}: {richer}, which shows more than the tiles of zoom 13 that {model} has learned on",
+                          MapWarning, stacklevel=4)  # fmt: skip
+        return cls(channels_last(encoder.to(on)), blocks, on)
 
     @property
     def first(self) -> Blocks:
@@ -76,7 +82,8 @@ class Opened:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Embeddings of places on the map as they come: (rows int64 (n,), embeddings float32 (n, dim)).
 
-        An encoder of several zooms looks at some thousand neighbouring places at one zoom after the other.
+        Places of which a server turns out to have nothing do not come. An encoder of several zooms looks at some
+        thousand neighbouring places at one zoom after the other.
         """
         zooms = self.encoder.config.zooms
         with tqdm(total=len(lat), desc="embed", unit="place", disable=not progress) as bar:
@@ -89,18 +96,20 @@ class Opened:
             by_place = np.argsort(interleave(x, y), kind="stable")
             for some in np.split(by_place, range(TOGETHER, len(by_place), TOGETHER)):
                 out = np.empty((len(some), len(zooms), self.encoder.embedding_dim), np.float32)
+                there = np.zeros(len(some), np.bool_)
                 for number, zoom in enumerate(zooms):
                     for rows, embeddings in self._at(lat[some], lon[some], zoom, batch):
                         out[rows, number] = embeddings
+                        there[rows] = True
                 bar.update(len(some))
-                yield some, out.reshape(len(some), -1)
+                yield some[there], out[there].reshape(there.sum(), -1)
 
     def _at(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, batch: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Features at one zoom, as `stream` gives embeddings."""
         blocks, config = self.blocks[zoom], self.encoder.config
-        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.has)
+        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.tiles.may_have)
         mean, std = (torch.tensor(value, device=self.device) for value in (config.pixel_mean, config.pixel_std))
         colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=self.device) / 255 - mean) / std
         cuda = self.device.type == "cuda"
@@ -130,6 +139,10 @@ class Opened:
             try:
                 with closing(self.blocks[zoom].provide(plan.blocks, zoom, stop)) as provided:
                     for images, group in zip(plan.groups, provided, strict=True):
+                        home = np.floor(plan.centres[images] / block_px(zoom, group.tile_px))
+                        images = images[Listed(group.keys).has(home)]
+                        if not len(images):
+                            continue
                         atlas = DeviceAtlas([group], (zoom,), self.device)
                         for part in np.array_split(images, -(-len(images) // _CUT)):
                             centres = torch.as_tensor(plan.centres[part], device=self.device)
@@ -190,7 +203,7 @@ def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Te
     side = atlas.side(zoom)
     start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
     block = start // side
-    at = block - atlas.origin
+    at = np.stack([block[:, 0] % 2**BLOCK_ZOOM, block[:, 1]], axis=1) - atlas.origin  # round the 180th meridian
     height, width = atlas.table.shape
     inside = ((start + size - 1) // side == block).all(axis=1)
     inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map

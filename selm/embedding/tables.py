@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".geojson", ".fgb", ".gpkg")
+TELLING = (".parquet", ".gpkg")  # those that say of themselves what they were made from, and whom to name
 LAYOUTS = ("wide", "list")
 PIECE_BYTES = 2**26  # of embeddings written or read together
 _PREFIX = "selm_"  # of our columns where their names are taken; as often as it needs
@@ -69,10 +70,10 @@ def embed_file(
             raise InputError(f"{out}: one column of vectors needs .parquet or .csv")
         needed("geopandas", f"{out}: {ending}", "selm[maps]")
     places = read_places(coordinates, samples)
-    inside, served = on_map(places, embedder)
+    inside = on_map(places, embedder)
     with scratch(out, "rows") as store:  # rows come in the order of the map: on disk until all are there
         embeddings = _on_disk(store, (len(places.table), embedder.dim))
-        fill(embeddings, places, inside, embedder, progress=progress)
+        served = fill(embeddings, places, inside, embedder, progress=progress)
         with written(out) as temporary:
             _write(temporary, ending, out, places, embeddings, ~served, columns, _origin(embedder))
     return int(served.sum())
@@ -98,29 +99,28 @@ def embeddings_of(
 ) -> tuple[NDArray[np.float32], Places]:
     """The embeddings float32 (N, dim) of a table in memory, NaN where a row has none, and what was read."""
     places = read_places(table, samples)
-    inside, served = on_map(places, embedder)
     embeddings = np.zeros((len(table), embedder.dim), np.float32)
-    fill(embeddings, places, inside, embedder, progress=progress)
+    served = fill(embeddings, places, on_map(places, embedder), embedder, progress=progress)
     embeddings[~served] = np.nan
     return embeddings, places
 
 
-def on_map(places: Places, embedder: Embedder) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which points, bool (P,), and which rows, bool (N,), lie on the map; warns of the rows that do not.
+def on_map(places: Places, embedder: Embedder) -> NDArray[np.bool_]:
+    """Which points, bool (P,), lie on the map, as far as can be told without asking a server; warns of rows without.
 
     Rows that would lie inside the map's box with latitude and longitude swapped, or taken for radians, are said to look
     so. Raises InputError where no row lies on the map.
     """
     n = len(places.table)
-    inside = ~embedder.outside(places.lat, places.lon)
+    inside = ~embedder.outside(places.lat, places.lon, ask=False)
     served, there = np.zeros(n, bool), np.zeros(n, bool)
     served[places.rows[inside]] = True
     there[places.rows] = True
     lat, lon = places.centres()
     left = there & ~served
-    west, south, east, north = embedder.map_bounds
 
     def in_box(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        west, south, east, north = embedder.map_bounds
         with np.errstate(invalid="ignore"):
             return (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
 
@@ -135,33 +135,49 @@ def on_map(places: Places, embedder: Embedder) -> tuple[NDArray[np.bool_], NDArr
 
     null = there & (np.abs(lat) < 1e-9) & (np.abs(lon) < 1e-9)
     take(null, "{count} are at 0, 0, which mostly means that nothing was known: {rows}")
-    outside = left & ~in_box(lat, lon)
-    radians = outside & (np.abs(lat) <= np.pi / 2) & (np.abs(lon) <= np.pi) & in_box(np.degrees(lat), np.degrees(lon))
-    if 2 * radians.sum() > left.sum():  # a column is in radians as a whole
-        take(radians, "{count} look like radians: {rows}; give degrees")
-        outside &= ~radians
-    take(outside & in_box(lon, lat), "{count} look swapped: {rows}; with lat and lon exchanged they lie on the map")
+    if left.any():
+        outside = left & ~in_box(lat, lon)
+        small = (np.abs(lat) <= np.pi / 2) & (np.abs(lon) <= np.pi)
+        radians = outside & small & in_box(np.degrees(lat), np.degrees(lon))
+        if 2 * radians.sum() > left.sum():  # a column is in radians as a whole
+            take(radians, "{count} look like radians: {rows}; give degrees")
+            outside &= ~radians
+        take(outside & in_box(lon, lat), "{count} look swapped: {rows}; with lat and lon exchanged they lie on the map")
     if left.any():
         said.append((f"{places.name}: {embedder.describe_outside(lat, lon, left, places.first)}", OutsideMapWarning))
     if not served.any():
         raise InputError("; ".join([said[0][0], *(text.removeprefix(f"{places.name}: ") for text, _ in said[1:])]))
     for message, kind in said:
         warnings.warn(message, kind, stacklevel=4)
-    return inside, served
+    return inside
 
 
 def fill(
     out: NDArray[np.float32], places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
-) -> None:
-    """Add the mean of the embeddings of each row's points that are `inside` the map to `out` (N, dim), all zeros."""
+) -> NDArray[np.bool_]:
+    """Add the mean of the embeddings of each row's points that are `inside` the map to `out` (N, dim), all zeros.
+
+    Gives the rows that have one, bool (N,); warns of those for whose points a server turned out to have nothing, and
+    raises InputError where it has nothing for any.
+    """
     rows = places.rows[inside]
-    count = np.bincount(rows, minlength=len(out))
-    alone = not len(rows) or count.max() == 1
+    asked = np.bincount(rows, minlength=len(out))
+    came = np.zeros(len(out), np.int64)
+    alone = not len(rows) or asked.max() == 1
     for at, part in embedder.stream(places.lat[inside], places.lon[inside], progress=progress):
+        np.add.at(came, rows[at], 1)
         if alone:
             out[rows[at]] = part
         else:
-            np.add.at(out, rows[at], part / count[rows[at], None].astype(np.float32))
+            np.add.at(out, rows[at], part / asked[rows[at], None].astype(np.float32))
+    fewer = (came > 0) & (came < asked)
+    out[fewer] *= (asked[fewer] / came[fewer])[:, None].astype(np.float32)
+    if (lost := (came == 0) & (asked > 0)).any():
+        message = f"{places.name}: {embedder.describe_outside(*places.centres(), lost, places.first)}"
+        if not came.any():
+            raise InputError(message)
+        warnings.warn(message, OutsideMapWarning, stacklevel=4)
+    return came > 0
 
 
 def _our_names(places: Places, taken: list[str], layout: str, dim: int) -> list[str]:
@@ -281,7 +297,7 @@ def _write(
     columns = _named_columns(places, as_text=ending in (".csv", ".csv.gz"))
     ours = _our_names(places, [name for name, _ in columns], layout, embeddings.shape[1])
     if ending in _DRIVERS:
-        _write_geographic(path, ending, out, places, columns, ours, embeddings, missing)
+        _write_geographic(path, ending, out, places, columns, ours, embeddings, missing, origin)
         return
     step = max(1, PIECE_BYTES // (4 * embeddings.shape[1]))
     pieces = [slice(start, start + step) for start in range(0, len(missing), step)]
@@ -369,7 +385,7 @@ def _geo(places: Places, names: list[str], shapes: dict[str, Any]) -> dict[str, 
 
 def _write_geographic(
     path: Path, ending: str, out: Path, places: Places, columns: list[tuple[str, pd.Series[Any]]], ours: list[str],
-    embeddings: NDArray[np.float32], missing: NDArray[np.bool_],
+    embeddings: NDArray[np.float32], missing: NDArray[np.bool_], origin: dict[str, str],
 ) -> None:  # fmt: skip
     """A file for maps: the user's geometry, or points. The order of rows stays: no spatial index in FlatGeobuf."""
     geopandas = needed("geopandas", f"{out}: {ending}", "selm[maps]")
@@ -392,7 +408,9 @@ def _write_geographic(
     frame = pd.concat([*(_as_text(places, column) for _, column in columns), added], axis=1)
     frame.columns = pd.Index([*names, *ours], dtype=object)
     frame = geopandas.GeoDataFrame(frame, geometry=shapes.to_numpy(), crs=shapes.crs)
-    options = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
+    options: dict[str, Any] = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
+    if ending in TELLING:
+        options["layer_metadata"] = origin
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=path.parent) as folder:
         file = Path(folder) / f"embeddings{ending}"
         try:

@@ -11,6 +11,7 @@ LAT_MAX = 85.0511287798066  # where the Web Mercator square ends
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
 EQUATOR_M = 2 * np.pi * 6_378_137.0  # the equator of Web Mercator's sphere
 BBox = tuple[float, float, float, float]  # west, south, east, north
+WHOLE: BBox = (-180.0, -LAT_MAX, 180.0, LAT_MAX)
 
 
 def to_tile(lat: ArrayLike, lon: ArrayLike, zoom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

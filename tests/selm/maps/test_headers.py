@@ -14,8 +14,10 @@ import pytest
 from tile_files import to_pmtiles
 
 from selm.errors import InputError
-from selm.maps import draw, osm, remote, sources
+from selm.maps import draw, osm, sources
 from selm.maps.sources import open_source
+from selm.maps.tiles import rectangle
+from selm.maps.vector_tiles import tile_layers
 
 pytest.importorskip("mapnik")
 LAT, LON = 35.69300, 139.76807  # the middle of tile 13/7276/3225
@@ -134,8 +136,6 @@ def test_what_a_style_leaves_out_is_no_error(make_mbtiles: Callable[..., Path], 
 
 
 def test_look_ups_agree_with_lists(make_mbtiles: Callable[..., Path], tmp_path: Path) -> None:
-    from pmtiles.tile import tileid_to_zxy, zxy_to_tileid
-
     rng = np.random.default_rng(0)
     tiles = tuple({(14, 14500 + int(a), 6400 + int(b)) for a, b in rng.integers(0, 60, (500, 2))})
     file = make_mbtiles("many.mbtiles", tiles=tiles)
@@ -144,24 +144,20 @@ def test_look_ups_agree_with_lists(make_mbtiles: Callable[..., Path], tmp_path: 
     )
     archive = to_pmtiles(file, tmp_path / "many.pmtiles")
     expected = sorted({(x >> 1, y >> 1) for _, x, y in tiles})
-    around = remote.rectangle(7245, 3195, 7285, 3235)
+    around = rectangle(7245, 3195, 7285, 3235)
     for path in (file, indexed, archive):
         source = open_source(path)
-        assert [tuple(key) for key in around[source.has(around)].tolist()] == expected
+        assert [tuple(key) for key in around[source.tiles.has(around)].tolist()] == expected
         source = open_source(path)
         west, south, east, north = source.bounds
         box = (west + 0.1, south + 0.05, east, north)
         some = source.blocks(box)
         assert source.blocks().tolist() == [list(key) for key in expected]
         assert source.blocks(box).tolist() == some.tolist() and 0 < len(some) < len(expected)
-        assert not source.has(np.array([[-1, 5], [8192, 5], [5, -1]])).any()
+        assert not source.tiles.has(np.array([[-1, 5], [8192, 5], [5, -1]])).any()
         z, x, y = tiles[0]
-        assert remote.tile_layers(source.tiles.tile(z, x, y) or b"")["water"][0] == 1
+        assert tile_layers(source.tiles.tile(z, x, y) or b"")["water"][0] == 1
         assert source.tiles.tile(z, 1, 1) is None
-    ids = rng.integers(0, 4**14, 200) + (4**14 - 1) // 3
-    places = remote.tile_places(14, ids - (4**14 - 1) // 3)
-    assert [(14, x, y) for x, y in places.tolist()] == [tileid_to_zxy(int(i)) for i in ids]
-    assert remote.tile_ids(14, *places.T).tolist() == [zxy_to_tileid(14, x, y) for x, y in places.tolist()]
 
 
 def test_large_files_are_not_read(make_mbtiles: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ from selm.maps.vector_tiles import Tile, check_tile
 
 _SQUARE_PX = 1024  # side of what is drawn at once where blocks are smaller than a map tile
 _BLANKS = 4  # images of nothing that are looked into, of one source
+_INSET = 1e-7  # of a square's side: less than a thousandth of a pixel
 _FETCHED = 32  # jobs whose tiles are fetched together, while those before are drawn
 HALF_M = mercator.EQUATOR_M / 2  # half the side of the Web Mercator square
 
@@ -60,7 +61,10 @@ class Pen:
         tile = 2 * HALF_M / 2**zoom
         side = tile * size / self.tile_px
         west, north = -HALF_M + x * tile, HALF_M - y * tile
-        canvas.zoom_to_box(mapnik.Box2d(west, north - side, west + side, north))
+        # A square that ends where a tile does touches the next tiles. Where these may be there or not, it ends before.
+        inset = side * _INSET if self.source.alone else 0.0
+        box = mapnik.Box2d(west + inset, north - side + inset, west + side - inset, north - inset)
+        canvas.zoom_to_box(box)
         image.clear()
         # Widths and scale denominators are those of a 256-px tile at this zoom. Further out than where a source's tiles
         # begin Mapnik would find none and draw nothing: there the map is that of their first zoom, made smaller.

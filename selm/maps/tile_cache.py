@@ -33,12 +33,19 @@ class TileCache(MBTiles):
     def __init__(self, file: Path, layers: Fields, first: int, last: int, attribution: str) -> None:
         super().__init__(file)
         self.first, self.last = first, last
-        if file.exists():
-            return
+        if not file.exists():
+            self._create(layers, attribution)
+        # Held open: whoever is the last to close such a file locks it for a moment, and Mapnik does not wait.
+        self._held = self.connect()
+        with self._errors():
+            self._held.execute("SELECT count(*) FROM metadata").fetchone()
+
+    def _create(self, layers: Fields, attribution: str) -> None:
+        file = self.file
         described = [{"id": name, "fields": fields} for name, fields in layers.items()]
         about = {
-            "name": file.stem, "format": "pbf", "bounds": WORLD, "minzoom": str(first), "maxzoom": str(last),
-            "attribution": attribution, "json": json.dumps({"vector_layers": described}),
+            "name": file.stem, "format": "pbf", "bounds": WORLD, "minzoom": str(self.first),
+            "maxzoom": str(self.last), "attribution": attribution, "json": json.dumps({"vector_layers": described}),
         }  # fmt: skip
         with scratch(file) as temporary, self._errors():
             temporary.unlink(missing_ok=True)

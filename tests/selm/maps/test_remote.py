@@ -309,3 +309,38 @@ def test_whom_to_name(server: Server, tmp_path: Path, monkeypatch: pytest.Monkey
         main(["map", f"{server.address}/planet", "--lat", str(LAT), "--lon", str(LON), "-o", str(tmp_path / "m.png")])
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.text["Copyright"] == "Here © Everyone"
+
+
+def test_drawing_begins_while_tiles_are_fetched(server: Server, tmp_path: Path) -> None:
+    drawn = threading.Event()
+    server.answers = lambda path, n: None if len(server.tiles_asked()) < 150 or drawn.wait(60) else (500, {}, b"", None)
+    source = open_source(f"{server.address}/planet")
+    there: list[bool] = []
+
+    def on_block(x: int, y: int, is_there: bool) -> None:
+        there.append(is_there)
+        drawn.set()
+
+    keys = np.concatenate([rectangle(7270, 3220, 7289, 3229), rectangle(100, 100, 101, 101)])
+    atlas = draw.draw_atlas(source, tmp_path / "a", zooms=(13,), tile_px=16, blocks=keys, workers=2, on_block=on_block,
+                            progress=False)  # fmt: skip
+    assert len(atlas.keys) == sum(there) == 200 and there.count(False) == 4
+    assert all(atlas.block(x, y, 13).any() for x, y in atlas.keys.tolist())
+
+
+def test_a_block_is_drawn_alike_whatever_else_was_fetched(server: Server, tmp_path: Path) -> None:
+    source = open_source(f"{server.address}/planet")
+    alone = draw.draw_atlas(source, tmp_path / "a", zooms=(15, 12), tile_px=64, blocks=[TILE[1:]], progress=False)
+    keys = rectangle(7270, 3220, 7289, 3229)
+    many = draw.draw_atlas(source, tmp_path / "b", zooms=(15, 12), tile_px=64, blocks=keys, workers=1, progress=False)
+    for zoom in (15, 12):
+        np.testing.assert_array_equal(alone.block(*TILE[1:], zoom), many.block(*TILE[1:], zoom))
+
+
+def test_shards_of_a_server(server: Server, tmp_path: Path) -> None:
+    source = open_source(f"{server.address}/planet")
+    box = (139.47, 35.66, 139.84, 35.72)  # its western blocks are not on the server
+    left = [draw.draw_shard(source, tmp_path / "a", (i, 2), zooms=(13,), tile_px=16, bbox=box, progress=False)
+            for i in (1, 2)]  # fmt: skip
+    assert left[0] > 0 and left[1] == 0
+    assert source.tiles.has(draw.Atlas(tmp_path / "a").keys).all()

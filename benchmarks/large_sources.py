@@ -1,12 +1,11 @@
 """What opening a source of ten million tiles takes, and one coordinate's embedding from it.
 
-    python -m benchmarks.large_sources            # both kinds, in a temporary folder
-    python -m benchmarks.large_sources --tiles 100000 --folder /tmp/large
+    python -m benchmarks.large_sources [--tiles 100000 10000000] [--folder DIR]
 
-The files are made up: one small tile, stored once and found at every place of a square of zoom-14 tiles. In the
+The files are made up: one small tile, stored once and found at every place of a region of zoom-14 tiles. In the
 .mbtiles file each place has a row of its own, as such files do that store equal tiles once; in the .pmtiles file an
 entry of its own, no runs, for one of 64 copies. Each step is measured in a process of its own: seconds, and the most
-memory it held.
+memory it held. Writes large_sources.csv.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import measure
 from selm.maps.mercator import from_tile
 
 ZOOM, CORNER = 14, (6_000, 5_000)  # its square's north-western tile
@@ -103,7 +104,10 @@ def make_pmtiles(file: Path, tiles: int) -> None:
     from pmtiles.tile import Compression, TileType, serialize_header, zxy_to_tileid
 
     data, copies = tile(), np.random.default_rng(0)
-    ids = np.sort([zxy_to_tileid(ZOOM, x, y) for x, y in places(tiles).tolist()])
+    # tiles that follow one another on the archive's curve, whole blocks of four, around the place
+    before = (4**ZOOM - 1) // 3
+    middle = zxy_to_tileid(ZOOM, CORNER[0] + 21, CORNER[1] + 20) - before
+    ids = before + (middle // 4 - tiles // 8) * 4 + np.arange(tiles)
 
     def directory(first: NDArray[np.int64], runs: int, lengths: NDArray[np.int64], offsets: NDArray[np.int64]) -> bytes:
         parts = [np.diff(first, prepend=0), np.full(len(first), runs), lengths, offsets + 1]
@@ -130,8 +134,8 @@ def make_pmtiles(file: Path, tiles: int) -> None:
             stream.write(part)
 
 
-def measured(step: str, file: Path, folder: Path) -> tuple[float, float, float]:
-    """(seconds, processor seconds, most MB held) of a step in a process of its own."""
+def measured(step: str, file: Path, folder: Path) -> dict[str, float]:
+    """Seconds, processor seconds and peak memory of a step in a process of its own."""
     code = STEPS[step].format(file=str(file), lat=PLACE[0], lon=PLACE[1])
     after = (
         "\nimport re, time; most = re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]\n"
@@ -141,30 +145,32 @@ def measured(step: str, file: Path, folder: Path) -> tuple[float, float, float]:
     command = [sys.executable, "-c", "import time; begun = time.perf_counter()\n" + code + after]
     out = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     seconds, processor, memory = map(float, out.split()[-3:])
-    return seconds, processor, memory
+    return {"seconds": seconds, "cpu_seconds": processor, "peak_mib": memory}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tiles", type=int, default=10_000_000)
+    parser.add_argument("--tiles", type=int, nargs="+", default=[100_000, 10_000_000])
     parser.add_argument("--folder", type=Path, help="where the files are made and kept")
-    given = parser.parse_args()
-    folder = given.folder or Path(tempfile.mkdtemp(prefix="large-sources-"))
+    measure.options(parser)
+    chosen = parser.parse_args()
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="large-sources-"))
     folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
     try:
         for kind, make in ((".mbtiles", make_mbtiles), (".pmtiles", make_pmtiles)):
-            file = folder / f"{given.tiles}{kind}"
-            if not file.exists():
-                make(file, given.tiles)
-            print(f"{kind}: {math.isqrt(given.tiles) ** 2:,} tiles, {file.stat().st_size / 2**20:.0f} MB")
-            for step in STEPS:
-                seconds, processor, memory = measured(step, file, folder)
-                print(
-                    f"  {step:20s} {seconds:7.2f} s  {processor:7.2f} s of processor time  {memory:6.0f} MB", flush=True
-                )
+            for tiles in chosen.tiles:
+                file = folder / f"{tiles}{kind}"
+                if not file.exists():
+                    make(file, tiles)
+                for step in STEPS:
+                    about = {"kind": kind, "tiles": tiles, "file_mib": file.stat().st_size / 2**20, "step": step}
+                    rows.append(about | measured(step, file, folder))
+                    measure.keep("large_sources", rows, chosen)
     finally:
-        if given.folder is None:
+        if chosen.folder is None:
             shutil.rmtree(folder)
+    measure.report("large_sources", rows, chosen)
 
 
 if __name__ == "__main__":

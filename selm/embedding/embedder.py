@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from selm.embedding.coordinates import is_geographic, read_places
+from selm.embedding.coordinates import is_geographic, read_places, wrapped
 from selm.errors import InputError, OutsideMapWarning
 from selm.maps.mercator import LAT_MAX, WHOLE, check_coordinates
 
@@ -64,7 +64,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.stages = stages
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
-        """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
+        """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning.
+
+        Longitudes may run from -180 to 180 or from 0 to 360.
+        """
         lat, lon = _pair(lat, lon)
         out = np.full((len(lat), self.dim), np.nan, np.float32)
         missing = np.ones(len(lat), np.bool_)
@@ -164,7 +167,7 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         lat, lon = _pair(lat, lon)
         check_coordinates(lat, lon)
-        return ~self._open().first.covers(lat, _west(lon), ask=ask) | (np.abs(lat) > LAT_MAX)
+        return ~self._open().first.covers(lat, wrapped(lon), ask=ask) | (np.abs(lat) > LAT_MAX)
 
     def describe_outside(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
@@ -194,21 +197,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         lat, lon = _pair(lat, lon)
         inside = np.flatnonzero(~self.outside(lat, lon, ask=False))
-        lat, lon = lat[inside], _west(lon[inside])
+        lat, lon = lat[inside], wrapped(lon[inside])
         for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, progress=progress):
             yield inside[rows], embeddings
 
 
-def _west(lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 180th meridian as -180: the map's western edge."""
-    return np.where(lon == 180, -180.0, lon)
-
-
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
-        return np.atleast_1d(np.asarray(lat, np.float64)).ravel(), np.atleast_1d(np.asarray(lon, np.float64)).ravel()
+        lat, lon = (np.atleast_1d(np.asarray(values, np.float64)).ravel() for values in (lat, lon))
     except (TypeError, ValueError):
         raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
+    return lat, np.where((lon > 180) & (lon <= 360), lon - 360, lon)
 
 
 def _columns(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -225,4 +224,4 @@ def _columns(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
     if table.ndim != 2 or table.shape[1] != 2:
         raise InputError(f"coordinates must be an (N, 2) array of latitude and longitude, not of shape {table.shape}")
-    return table[:, 0], table[:, 1]
+    return _pair(table[:, 0], table[:, 1])

@@ -168,13 +168,15 @@ def draw_image(
 ) -> NDArray[np.uint8]:
     """uint8 (size, size, 3) RGB map image centred on one coordinate, in the atlas's colours, drawn on its own.
 
-    `source` is what `selm.maps.sources.open_source` takes, or what it gave. Raises InputError where it has nothing.
+    `source` is what `selm.maps.sources.open_source` takes, or what it gave; `lon` may run to 360. Raises InputError
+    where it has nothing.
     """
+    lon = lon - 360 if 180 <= lon <= 360 else lon
     mercator.check_coordinates(lat, lon)
     block_px(zoom, tile_px)
     source = source if isinstance(source, MapSource) else open_source(source)
-    block = np.floor(np.stack(mercator.to_tile(lat, lon if lon < 180 else -180.0, BLOCK_ZOOM))).astype(np.int64)
-    if not source.tiles.has(block[None])[0]:
+    block = np.floor(np.stack(mercator.to_tile(lat, lon, BLOCK_ZOOM))).astype(np.int64)
+    if abs(lat) > mercator.LAT_MAX or not source.tiles.has(block[None])[0]:
         bounds = " ".join(f"{v:.3f}" for v in source.bounds)
         raise InputError(f"lat {lat:g}, lon {lon:g} is outside {source.name}, which covers {bounds} (W S E N)")
     pen = Pen(source, Style.named(style), tile_px)

@@ -27,7 +27,7 @@ from selm.maps.tiles import Listed, MBTiles, PMTiles, Tiles
 from selm.maps.vector_tiles import OSM_ATTRIBUTION, Fields
 
 OPENFREEMAP = "https://tiles.openfreemap.org/planet"  # the map where none is given: OpenMapTiles schema, no key
-LARGE = 512 * 2**20  # bytes of a file from which on it is known by less than its whole content
+LARGE = 64 * 2**20  # bytes of a file from which on it is known by less than its whole content
 _LAST_ZOOM = 24  # of tiles that are read
 _IMAGES = ("png", "jpg", "jpeg", "webp", "avif", "gif")
 
@@ -141,7 +141,7 @@ def content_hash(path: Path) -> str:
 def _identity(file: Path, said: str) -> str:
     """What tells a file of tiles from others: the sha256 of its content.
 
-    Reading 100 GB takes minutes, so a file of 512 MiB or more is known by its size, the time of its last change, its
+    Reading 100 GB takes minutes, so a file of 64 MiB or more is known by its size, the time of its last change, its
     first 16 KB and what it says of itself. A copy of it with another time counts as another file.
     """
     about = file.stat()
@@ -268,7 +268,7 @@ def _open_mbtiles(file: Path) -> MapSource:
             and [rows.get(name) for name in ("minzoom", "maxzoom")] == [str(tiles.first), str(tiles.last)]
         )
         said = json.dumps(rows, sort_keys=True, default=str)
-        whole = box is not None and file.stat().st_size < LARGE / 8 and _holds(box, tiles.bounds)
+        whole = box is not None and file.stat().st_size < LARGE and _holds(box, tiles.bounds)
         return _tile_source(file, "mbtiles", tiles, described, rows.get("attribution"), said, plain, whole)
     except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):

@@ -45,7 +45,8 @@ TRIES = 6  # of a request, where the server is busy
 TRIES_LOST = 3  # where it does not answer, or with something damaged
 BACKOFF_S, LONGEST_WAIT_S = 0.5, 300.0
 TIMEOUT_S = (10, 30)  # to connect, and between two pieces of an answer
-FRESH_S = 24 * 3600  # how long a server's description of itself is believed
+FRESH_S = 3600  # how long a server's description of itself is believed
+_PARTS = ("{z}", "{x}", "{y}")  # of a template
 FIRST_READ = 2**14  # bytes of an archive: its header and root directory lie there
 MOST = 2**16  # tiles that are asked of a server for a rectangle
 _SAID_S = 10.0  # seconds of waiting for a busy server from which on they are said
@@ -230,9 +231,9 @@ def open_server(address: str) -> Server:
     if parts.path.lower().endswith(".pmtiles"):
         return _archived(address, folder, web)
     about: dict[str, Any] = {"tiles": [address]}
-    if not all(part in address for part in ("{z}", "{x}", "{y}")):
+    if not all(part in address for part in _PARTS):
         about = _described(address, folder, lambda: _tilejson(address, web))
-    template = urllib.parse.urljoin(address, about["tiles"][0]).replace("%7B", "{").replace("%7D", "}")
+    template = urllib.parse.urljoin(address, about["tiles"][0])
     south_first = about.get("scheme") == "tms"
 
     def fetch(tile: Tile) -> bytes | None:
@@ -245,7 +246,7 @@ def open_server(address: str) -> Server:
 
 
 def _described(address: str, folder: Path, ask: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What a server says of itself, asked once a day; an older answer where there is no network."""
+    """What a server says of itself, asked once an hour; an older answer where there is no network."""
     file, old = folder / "about.json", None
     with contextlib.suppress(InputError, KeyError, TypeError, ValueError):
         kept = read_json(file)
@@ -268,8 +269,8 @@ def _tilejson(address: str, web: Web) -> dict[str, Any]:
         raise InputError(f"{address}: the server has nothing there")
     try:
         described = json.loads(content)
-        if not isinstance(described["tiles"][0], str):
-            raise TypeError
+        if not all(part in described["tiles"][0] for part in _PARTS):
+            raise ValueError
     except (ValueError, KeyError, TypeError, IndexError):
         raise InputError(
             f"{address}: not a TileJSON address, a template with {{z}}/{{x}}/{{y}} or a .pmtiles file"

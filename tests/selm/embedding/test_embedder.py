@@ -267,7 +267,7 @@ def test_other_parameters_open_other_things(encoder: MapEncoder, atlas: Atlas, t
         ([["a", "b"]], "must be numbers"),
         ([[35.0, np.nan]], "row 0: .* is not a coordinate"),
         ([[35.0, 139.0], [139.0, 35.0]], "row 1: .*swapped"),
-        ([[35.0, 200.0]], "row 0: lon 200 is outside"),
+        ([[35.0, 400.0]], "row 0: lon 400 is outside"),
     ],
 )
 def test_bad_tables(encoder: MapEncoder, atlas: Atlas, x, message: str) -> None:

@@ -599,6 +599,14 @@ def test_the_180th_meridian_and_the_poles(tmp_path: Path) -> None:
     assert embedder.outside([85.051, 85.06, 90.0], [-180, -180, 180]).tolist() == [False, True, True]
 
 
+def test_a_geopackage_says_whose_map_it_shows(embedder: Embedder, tmp_path: Path) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    pytest.importorskip("geopandas")
+    embed_file(write(tmp_path / "x.csv", PLAIN), embedder, tmp_path / "out.gpkg", progress=False)
+    said = pyogrio.read_info(tmp_path / "out.gpkg")["layer_metadata"]
+    assert said["attribution"] == embedder.map_attribution == "© nobody" and said["map"] == embedder.map_name
+
+
 def test_origin_is_kept_with_lists(embedder: Embedder, tmp_path: Path) -> None:
     embed_file(write(tmp_path / "x.csv", PLAIN), embedder, tmp_path / "out.parquet", columns="list", progress=False)
     schema = pq.read_schema(tmp_path / "out.parquet")

@@ -6,9 +6,12 @@ import dataclasses
 import gzip
 import json
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +22,7 @@ import pytest
 from PIL import Image
 from tile_files import to_pmtiles
 
-from selm.errors import InputError
+from selm.errors import InputError, MapWarning
 from selm.maps import draw, remote
 from selm.maps.sources import open_source
 from selm.maps.tiles import MBTiles, rectangle
@@ -76,6 +79,7 @@ class Server:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.handle_error = lambda *arguments: None  # of those who leave
         self.address = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -222,6 +226,8 @@ def test_addresses_of_something_else(server: Server, monkeypatch: pytest.MonkeyP
         open_source(f"{server.address}/planet")
     server.answers = lambda path, n: None
     for more, message in (
+        ({"tiles": ["{here}/v1/{quadkey}"]}, "not a TileJSON address, a template"),
+        ({"tiles": []}, "not a TileJSON address, a template"),
         ({"maxzoom": 10}, "its tiles end at zoom 10"),
         ({"vector_layers": [{"id": "streets"}, {"id": "ocean"}, {"id": "land"}]}, "of the Shortbread schema"),
     ):
@@ -236,6 +242,26 @@ def test_sources_of_another_kind_say_so(server: Server) -> None:
     assert source.richer == "tiles of zoom 14"
     assert source.tiles.has(np.array([[7276, 3225]])).all()
     assert len(server.tiles_asked()) == 4
+
+
+def test_an_encoder_that_comes_along_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    import made_up
+
+    from selm.embedding import inference
+    from selm.encoder import BUNDLED
+
+    name, encoder = next(iter(BUNDLED)), made_up.encoder()
+    encoder.config = dataclasses.replace(encoder.config, style="selm")
+    monkeypatch.setattr(inference, "load_encoder", lambda model: encoder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None)
+    server.about = ABOUT | {"minzoom": 14}
+    monkeypatch.setattr(remote, "FRESH_S", -1.0)
+    message = rf"/planet: tiles of zoom 14, which shows more than the tiles of zoom 13 that {name} has learned on"
+    with pytest.warns(MapWarning, match=message):
+        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None)
 
 
 def test_rows_from_the_south(server: Server) -> None:
@@ -282,6 +308,38 @@ def test_two_processes_at_once(server: Server) -> None:
     tiles = open_source(f"{server.address}/planet").tiles
     assert tiles.cache.one("PRAGMA integrity_check")[0] == "ok"
     assert tiles.cache.one("SELECT count(*) FROM tiles")[0] == 200
+
+
+def test_a_process_that_is_killed_leaves_a_cache_that_is_whole(server: Server) -> None:
+    script = (
+        "import sys; from selm.maps.tiles import rectangle; from selm.maps.sources import open_source\n"
+        "open_source(sys.argv[1]).tiles.has(rectangle(7270, 3220, 7289, 3229))"
+    )
+    for least in (1, 40, 90, 150):
+        process = subprocess.Popen([sys.executable, "-c", script, f"{server.address}/planet"])
+        while len(server.tiles_asked()) < least and process.poll() is None:
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+    tiles = open_source(f"{server.address}/planet").tiles
+    assert tiles.cache.one("PRAGMA integrity_check")[0] == "ok"
+    assert tiles.has(rectangle(7270, 3220, 7289, 3229)).all()
+    assert len(server.tiles_asked()) <= 200 + 4 * remote.CONNECTIONS  # those under way when it was killed
+    left = {path.suffix for path in tiles.cache.file.parent.iterdir()}
+    assert left <= {".mbtiles", ".json", ".mbtiles-shm", ".mbtiles-wal"}
+
+
+def test_interrupted(server: Server, tmp_path: Path) -> None:
+    held = threading.Event()
+    server.answers = lambda path, n: path != "/planet" and held.wait(60) and None
+    arguments = ["map", f"{server.address}/planet", "--lat", str(LAT), "--lon", str(LON), "-o", str(tmp_path / "m.png")]
+    process = subprocess.Popen([sys.executable, "-m", "selm", *arguments], stderr=subprocess.PIPE, text=True)
+    while not server.tiles_asked() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    held.set()
+    assert process.returncode == 130 and "Traceback" not in said and not (tmp_path / "m.png").exists()
 
 
 def test_whom_to_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 # make notebooks  bring the outputs of the demo profile into the committed notebooks
 # make lint       ruff and mypy
 # make lock       requirements.lock anew (needs uv)
-# make address    the repository's address from _config.yml into the notebooks' Colab cell
+# make address    the address of git's remote into _config.yml and the notebooks' Colab cell
 # make clean      remove build/ and caches; runs/ (computed results) and .venv stay
 PROFILE ?= demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \

@@ -36,6 +36,7 @@ def programs(reference: Path | None, minutes: float) -> dict[str, list[str]]:
         "pretraining-japan": ["--like", "japan", "--batch", "4", "--no-peers", "--steps", "1"],
         "profile_step": [],
         "embedding": ["--model", str(model), "--map", *maps, "--minutes", f"{minutes:g}"],
+        "coordinates": [],
         **({"encoder_share": [str(ready[0].parent)]} if ready else {}),
         "search": [],
         "probes": [],

@@ -141,6 +141,15 @@ def publish(
         _publish(chosen)
 
 
+@app.command("encoders")
+def encoders_() -> None:
+    """Write the cards and the list of the encoders in data/encoders anew, from what is published."""
+    from reproduction import cards
+
+    for path in cards.write():
+        typer.echo(path)
+
+
 @app.command()
 def reproduce(
     place: Annotated[str | None, typer.Option(metavar="NAME", help='a city or region, as "Tokyo"')] = None,

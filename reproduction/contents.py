@@ -18,6 +18,7 @@ from reproduction.experiments import (
     figure4_sample_size,
     figure5_recall,
     knowledge,
+    probe_tuning,
     table1_table2,
     table3_land_cover,
     table4_detection,
@@ -43,6 +44,7 @@ FIGURES: dict[int, Callable[[Profile], pd.DataFrame]] = {
 CHAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     "ablations": ablations.chapter,
     "tuning": tuning.chapter,
+    "probe-tuning": probe_tuning.chapter,
     "knowledge": knowledge.chapter,
     "surroundings": more_context.surroundings,
     "location-encoders": location_encoders.chapter,
@@ -65,6 +67,7 @@ FINISHED_FIGURES: dict[int, Callable[[Profile], dict[str, pd.DataFrame | bytes]]
 FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "ablations": ablations.finished,
     "tuning": tuning.finished,
+    "probe-tuning": probe_tuning.finished,
     "knowledge": knowledge.finished,
     "surroundings": more_context.finished,
     "location-encoders": location_encoders.finished,

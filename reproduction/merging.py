@@ -2,7 +2,9 @@
 
 `runs/` stays where it was computed, but `data/results` travels with the code. So what is published is not replaced by
 less: an entry that this machine has not computed keeps its rows, with the commit and date that they came with, as long
-as they are of today's data. Whoever changes what an entry's numbers mean takes its rows out of the published file.
+as they are of today's data. A method that is pretrained anew takes away all its rows of the run before, so that a table
+never holds two trainings of one row. Whoever changes what an entry's numbers mean takes its rows out of the published
+file.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from reproduction.rows import PRETRAINED
 from selm.errors import InputError
 
 _BLOCKS = ("target", "setting", "method", "seed")  # scores by spatial block, the one split that they are of
@@ -33,6 +36,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "knowledge.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "knowledge-blocks.csv": ("region", "target", "setting", "buffer_km", "method", "seed"),
     "ablations.csv": ("method", "variant", "seed"),
+    "probe-tuning.csv": ("method", "seed"),
     "tuning.csv": ("method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
     "location-encoders.csv": (
@@ -41,6 +45,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Columns that say which data set a row is about: such rows are of one data set, or the older ones go.
 _ABOUT = ("area", "region", "target")
+_TRAINED = ("region", "method", "variant", "change", "seed")  # columns that say which pretraining a row is of
 
 
 def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFrame:
@@ -61,6 +66,7 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
         raise InputError(f"{name}: what is published has no column '{absent[0]}'; take the file away to begin anew")
     keep = ~_keys(old, key).isin(_keys(new, key))
     keep &= _of_todays_data(new, old)
+    keep &= _of_todays_run(new, old)
     return _in_order(new, old[keep.to_numpy()], _keys(old, key), key)
 
 
@@ -79,6 +85,22 @@ def _of_todays_data(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:
     known = new.groupby(_keys(new, about))["data"].agg(set)
     return pd.Series(
         [key not in known or data in known[key] for key, data in zip(_keys(old, about), old["data"], strict=True)],
+        index=old.index,
+    )
+
+
+def _of_todays_run(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:
+    """Whether each old row is of the pretraining that new rows of the same method, seed (and region) are of."""
+    about = [column for column in _TRAINED if column in old and column in new]
+    everything = pd.Series(True, index=old.index)
+    if "run_id" not in old or "run_id" not in new or not {"method", "seed"} <= set(about):
+        return everything
+    trained = new[new["method"].isin(PRETRAINED)]
+    if not len(trained):
+        return everything
+    known = trained["run_id"].groupby(_keys(trained, about)).agg(set)
+    return pd.Series(
+        [key not in known or run in known[key] for key, run in zip(_keys(old, about), old["run_id"], strict=True)],
         index=old.index,
     )
 

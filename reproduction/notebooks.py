@@ -3,7 +3,7 @@
 ``python -m reproduction.notebooks fill --profile demo --into build/book`` copies `book/` and runs every notebook of
 `_toc.yml` whose inputs changed: its cells, the code, the committed data, the profile. Notebooks that are done stay
 done, so an interrupted call goes on where it was. ``refresh`` does the same and then brings the outputs back into
-`book/`; ``address`` writes the repository's address of `_config.yml` into the cell that sets up Colab.
+`book/`; ``address`` writes the address of the checkout's remote into `_config.yml` and the cell that sets up Colab.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -26,13 +27,15 @@ from selm.files import write_text
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-COLAB = """\
+_ON_COLAB = """\
 # On Google Colab only: fetch the code and install what it needs.
 try:
     import google.colab  # noqa: F401
 except ImportError:
     pass
 else:
+"""
+COLAB = """\
     import subprocess
     import sys
 
@@ -40,6 +43,9 @@ else:
     subprocess.run(["git", "clone", "-q", "--depth", "1", "{address}", code], check=False)
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", f"{{code}}[maps,plots,probes]"], check=True)
     sys.path.insert(0, code)"""
+NO_ADDRESS = """\
+    raise SystemExit("This copy does not say where its code lies: run `make address` in a checkout with a remote.")"""
+COLAB_SITE = "https://colab.research.google.com"
 
 _NOT_COPIED = {"_build", "_toc.yml", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"}
 
@@ -63,6 +69,21 @@ def repository_address(config: Path) -> str:
     import yaml
 
     return str(yaml.safe_load(config.read_text(encoding="utf-8"))["repository"]["url"])
+
+
+def colab_cell(address: str) -> str:
+    """The cell that sets up Colab; while the address is the placeholder, it says so there."""
+    return _ON_COLAB + (NO_ADDRESS if "/OWNER/" in address else COLAB.format(address=address))
+
+
+def remote_address(folder: Path) -> str:
+    """The web address of the GitHub remote of a checkout, however git writes it; InputError where there is none."""
+    asked = ["git", "-C", str(folder), "remote", "-v"]
+    listed = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"github\.com[:/]([\w.-]+)/([\w.-]+?)(?:\.git)?\s", listed)
+    if not found:
+        raise InputError(f"{folder}: this checkout has no remote on GitHub, so there is no address to write")
+    return f"https://github.com/{found[1]}/{found[2]}"
 
 
 def notebooks(book: Path) -> list[Path]:
@@ -199,6 +220,9 @@ def fill(profile: str, book: Path, into: Path) -> list[Path]:
     A notebook whose inputs are those of the last time is left as it is.
     """
     into.mkdir(parents=True, exist_ok=True)
+    # of small networks: threads that wait for each other cost more processor time than they save, several times as
+    # much where other work runs beside them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     _copy_pages(book, into)
     library, done = library_hash(), []
     for source in notebooks(book):
@@ -249,15 +273,19 @@ def refresh(profile: str, book: Path, into: Path) -> list[Path]:
 
 
 def write_address(book: Path, config: Path) -> list[Path]:
-    """Write the Colab cell, with the repository's address, into every notebook; returns those whose file changed."""
+    """Write the address of the checkout's remote into `config`, and the Colab cell with it into every notebook; returns
+    the notebooks whose file changed."""
     import nbformat
 
+    address = remote_address(config.parent)
+    text = config.read_text(encoding="utf-8").replace(repository_address(config), address)
+    write_text(config, text.replace('colab_url: ""', f"colab_url: {COLAB_SITE}"))
     changed = []
     for source in notebooks(book):
         notebook = nbformat.read(source, as_version=4)
         for cell in notebook.cells:
             if "colab" in cell.metadata.get("tags", []):
-                cell["source"] = COLAB.format(address=repository_address(config))
+                cell["source"] = colab_cell(address)
         if _write(notebook, source):
             changed.append(source)
     return changed

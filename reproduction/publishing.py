@@ -9,25 +9,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from reproduction import paths
+from reproduction import cards, paths
 from reproduction.beyond.more_context.experiment import LONGER
-from reproduction.computed import drawn_maps, encoders
+from reproduction.computed import encoders
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
 from reproduction.experiments import table1_table2, verdicts
 from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
 from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
 from reproduction.merging import merged
-from reproduction.report import FULL_SCALE
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
-from reproduction.titles import title_of
-from selm import files
-from selm.errors import unknown
+from selm.errors import InputError, unknown
 from selm.files import written
 
 _ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
@@ -67,7 +63,9 @@ def publish(profile: Profile) -> list[Path]:
                 temporary.write_bytes(content)
         else:
             write_csv(folder / name, content if name in _ROUNDED else content.round(6))
-    return [folder / name for name in out] + publish_verdicts(folder)
+    published = [folder / name for name in out] + publish_verdicts(folder)
+    cards.write()
+    return published
 
 
 def publish_verdicts(folder: Path) -> list[Path]:
@@ -98,7 +96,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     provenance and a card; returns their folders.
 
     `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
-    taken. Raises InputError for one that is not finished.
+    taken. Raises InputError for one that is not finished, or that the collapse watch marked at its end.
     """
     longer = profile.surroundings.longer
     rows = {method: (profile, method) for method in PRETRAINED}
@@ -109,6 +107,9 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     for name in which:
         if name not in done:
             raise unknown("finished pretraining", name, done)
+        word = read_csv(done[name] / "metrics.csv")["collapse"].iloc[-1]
+        if isinstance(word, str) and word:
+            raise InputError(f"{name}: {word}, says the collapse watch, so it is not a reference run")
     out = []
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name
@@ -116,30 +117,9 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         target.mkdir(parents=True)
         for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
             shutil.copyfile(run / file, target / file)
-        files.write_text(target / "README.md", _card(profile, name, files.read_json(run / "run.json")))
         out.append(target)
+    cards.write()
     return out
-
-
-def _card(profile: Profile, name: str, run: dict[str, Any]) -> str:
-    """What a person must know before using an encoder."""
-    encoder, pretraining = run["config"]["encoder"], run["config"]["pretraining"]
-    regions = ", ".join(region.name for region in profile.regions_for("pretrain"))
-    credit = "; ".join(sorted({atlas.attribution for atlas in drawn_maps.atlases(profile, "pretrain").values()}))
-    labels = "stand-ins computed from the map" if profile.stand_ins else "国土交通省 国土数値情報（地価公示）, e-Stat"
-    scale = "" if profile.name in FULL_SCALE else ", a reduced scale and not the paper's"
-    return f"""# {title_of(name)}, profile {profile.name}
-
-Map images around a coordinate → embedding:
-
-    selm embed coords.csv --model data/encoders/{profile.name}/{name} --map SOURCE -o out.parquet
-
-- {encoder["arch"]}, {encoder["width"]:g} times as wide, images of {encoder["image_px"]} px{scale}
-- trained on {pretraining["n_places"]:,} places of {regions}, {run["images"]:,} images seen
-- commit {run["commit"]}, {run["date"]}, {run["device"]}, torch {run["torch"]}
-- maps: {credit}; labels: {labels}
-- `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them
-"""
 
 
 def _published(file: Path) -> pd.DataFrame | None:

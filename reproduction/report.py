@@ -36,7 +36,7 @@ PERCENT = ("top1", "top5", "ap50")  # in percent in the paper and in tables, as 
 
 SETTINGS = {
     "frozen": "Frozen features, linear layer",
-    "frozen-closed": "Frozen features, best linear layer (closed form)",
+    "frozen-closed": "Frozen features, ridge probe",
     "with-coordinates": "Frozen features and the coordinates, trees",
     "finetune": "Trained end to end",
     "practitioner": "Without an embedding",

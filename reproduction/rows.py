@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
+from reproduction.recipes import tries
 from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm import methods
@@ -21,7 +22,6 @@ class Row:
 
     in_paper: bool = True  # False: a control of ours, or beyond the paper
     in_tables: bool = True  # False: in a chapter of its own only
-    tuning_runs: int = 0  # trial runs, judged on the validation regions, that its settings were chosen from
 
 
 ROWS: dict[str, Row] = {
@@ -68,12 +68,15 @@ def settings_table(profile: Profile, *, controls: bool = False) -> pd.DataFrame:
     for name in PRETRAINED:
         if not (ROWS[name].in_paper or controls):
             continue
+        recipe = profile.recipe_of(name)
+        trained, own = recipe.of(profile), recipe.of_settings(METHODS[name].settings)
         with torch.device("meta"):
-            method = methods.build(name, MapEncoder(config), profile.pretraining, profile.views.global_px)
+            method = methods.build(name, MapEncoder(config), trained.pretraining, trained.views.global_px, own)
         rows[title_of(name)] = {
             **method.optimisation().describe(),
-            **method.describe(profile.views),
-            "images seen": f"{profile.pretraining.images:,}",
-            "tuning runs": str(ROWS[name].tuning_runs),
+            **method.describe(trained.views),
+            "images seen": f"{trained.pretraining.images:,}",
+            "recipe": recipe.name,
+            "tuning runs": str(len(tries(name)) if profile.recipes else 0),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -52,6 +52,7 @@ class Probing:
     epochs: tuple[int, ...] = (1, 25, 50)  # Tables 1 and 2
     batch: int = 64
     frozen_lr: float = 1e-2
+    frozen_weight_decay: float = 1e-2
     finetune_lr: float = 3e-4
     n_frozen: int = 10  # trials, section 4
     n_finetune: int = 10

@@ -36,7 +36,7 @@ TITLES = {
     # published by others
     "geoclip": "GeoCLIP (its own weights)",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes
-    "prior": "no place at all",
+    "prior": "mean predictor",
     "knn_coordinates": "k-NN (5) on coordinates",
     "trees_coordinates": "trees on coordinates",
     "colours": "colours, kernel ridge",

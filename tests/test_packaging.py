@@ -26,8 +26,8 @@ from selm.methods import METHODS
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-PEERS = "peers"  # the extra that nothing needs: not locked
-LOCKED = tuple(extra for extra in PROJECT["optional-dependencies"] if extra != PEERS)
+NOT_LOCKED = ("peers", "browser")  # the extras that nothing else needs
+LOCKED = tuple(extra for extra in PROJECT["optional-dependencies"] if extra not in NOT_LOCKED)
 FOR_USERS = ("maps", "plots", "probes", "search", "book")  # the extras that the library itself may import
 
 PLATFORMS = [
@@ -81,10 +81,10 @@ def test_lock_satisfies_every_requirement_once(platform: dict[str, str]) -> None
         assert requirement.specifier.contains(pins[name]), f"{requirement} but {pins[name]} is locked"
 
 
-def test_every_extra_is_locked_but_that_of_peers() -> None:
+def test_every_extra_is_locked_but_those_that_nothing_needs() -> None:
     (loop,) = re.findall(r"^for extra in ([a-z ]+); do", (ROOT / ".ci" / "lock").read_text(), re.M)
     assert loop.split() == list(LOCKED)
-    assert not {canonicalize_name(line.name) for line in locked()} & {"geoclip"}
+    assert not {canonicalize_name(line.name) for line in locked()} & {"geoclip", "playwright"}
 
 
 def test_lock_names_no_registry_and_no_folder() -> None:
@@ -126,7 +126,7 @@ def test_notebook_stands_alone(path: Path) -> None:
     (parameters,) = [source for source, tag in zip(sources, tags, strict=True) if "parameters" in tag]
     assert 'profile = os.environ.get("SELM_PROFILE", "demo")' in parameters
     (colab,) = [source for source, tag in zip(sources, tags, strict=True) if "colab" in tag]
-    assert colab == notebooks.COLAB.format(address=notebooks.repository_address(ROOT / "_config.yml"))
+    assert colab == notebooks.colab_cell(notebooks.repository_address(ROOT / "_config.yml"))
     assert "provenance" in tags[-1]
 
 

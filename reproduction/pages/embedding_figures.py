@@ -11,7 +11,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from reproduction.pages.style import COLOURS, DASHES, MARKERS, WIDTH, use_style
+from reproduction.pages.style import COLOURS, DASHES, MARKERS, WIDTH, kind_of, label_lines, look, use_style
 from reproduction.report import records
 from selm.errors import InputError
 
@@ -26,7 +26,8 @@ def purity_above_chance(rows: pd.DataFrame, labels: Mapping[str, str], titles: M
     shown = [label for label in labels if label in set(rows["label"])]
     if not shown:
         raise InputError("purity: no label was scored")
-    order = [method for method in titles if method in set(rows["method"])]
+    first = rows[(rows["label"] == shown[0]) & (rows["space"] == "embedding")].groupby("method")["excess"].mean()
+    order = [str(method) for method in first.sort_values(ascending=False).index if method in titles]
     figure, axes = plt.subplots(1, len(shown), figsize=(WIDTH, 0.8 + 0.24 * len(order)), squeeze=False, sharey=True)
     for axis, label in zip(axes.flat, shown, strict=True):
         for s, (space, name) in enumerate((("embedding", "in the embedding"), ("tsne", "in the picture"))):
@@ -41,9 +42,14 @@ def purity_above_chance(rows: pd.DataFrame, labels: Mapping[str, str], titles: M
             )  # fmt: skip
         chance = 100 * float(rows.loc[rows["label"] == label, "chance"].mean())
         axis.axvline(0, color="0.4", linewidth=0.9)
+        for row, method in enumerate(order):
+            if kind_of(method) == "baseline":
+                axis.axhspan(row - 0.5, row + 0.5, color="#f0ead6", linewidth=0, zorder=0)
         axis.set_title(f"{labels[label]}\nchance {chance:.0f} %", loc="left")
         axis.grid(axis="x", color="0.92", linewidth=0.6)
     axes[0, 0].set_yticks(range(len(order)), [titles[method] for method in order])
+    for tick, method in zip(axes[0, 0].get_yticklabels(), order, strict=True):
+        tick.set_fontweight("bold" if kind_of(method) == "own" else "normal")
     axes[0, 0].set_ylim(len(order) - 0.5, -0.5)
     figure.supxlabel("share of neighbours with the same label above chance, points", fontsize=8)
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -125,37 +131,42 @@ def interpolation_strip(table: pd.DataFrame, images: ArrayLike, title: str = "",
 def recall_curves(
     rows: pd.DataFrame, areas: Mapping[str, str], lines: Mapping[str, str], *, by: str = "method"
 ) -> Figure:
-    """Figure 5: top-k % recall against k, a panel an area; the top-1 % recall of each line in its legend.
+    """Figure 5: top-k % recall against k, a panel an area; the lines are named at their top-1 % recall.
 
     rows: `reproduction.experiments.figure5_recall.figure5`'s, of one profile; of each line mean over seeds, with the
-    widest interval shaded.  areas: name → title.  lines: value of the column `by` → title.
+    widest interval of GPS-SELM shaded.  areas: name → title.  lines: value of the column `by` → title.
     """
     use_style()
     shown = [area for area in areas if area in set(rows["area"])]
     if not shown:
         raise InputError("recall curves: no area was searched")
-    n_columns = min(2, len(shown))
-    n_rows = -(-len(shown) // n_columns)
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=(WIDTH, 3.1 * n_rows), squeeze=False, sharex=True)
-    for axis, area in zip(axes.flat, shown, strict=False):
+    figure, axes = plt.subplots(len(shown), 1, figsize=(WIDTH, 0.4 + 2.9 * len(shown)), squeeze=False, sharex=True)
+    for axis, area in zip(axes.flat, shown, strict=True):
         part = rows[rows["area"] == area]
+        starts, methods = {}, {}
         for i, (key, title) in enumerate(lines.items()):
             line = part[part[by] == key].groupby("share")
             if not len(line):
                 continue
             mean, low, high = 100 * line["recall"].mean(), 100 * line["low"].min(), 100 * line["high"].max()
-            colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
-            top = f"{mean.loc[1.0]:.1f} %" if 1.0 in mean.index else "–"
-            axis.plot(mean.index, mean, color=colour, linestyle=dash, linewidth=1.2, label=f"{title} ({top})")
-            axis.fill_between(mean.index, low, high, color=colour, alpha=0.12, linewidth=0)
+            method = key if by == "method" else str(part["method"].iloc[0])
+            ink = look(method).line() if by == "method" else {"color": COLOURS[i], "linestyle": DASHES[i]}
+            axis.plot(mean.index, mean, label=title, **ink)
+            if by != "method" or look(method).width > 2:
+                axis.fill_between(mean.index, low, high, color=ink["color"], alpha=0.12, linewidth=0)
+            top = f" {mean.loc[1.0]:.0f} %" if 1.0 in mean.index else ""
+            starts[f"{title}{top}"], methods[f"{title}{top}"] = float(mean.iloc[0]), method
         facts = part.iloc[0]
         axis.set_title(f"{areas[area]}: {int(facts['gallery']):,} places, {facts['spacing_m']:.0f} m apart", loc="left")
         axis.set_xscale("log")
         axis.set_ylim(0, 101)
+        axis.set_xlim(part["share"].max(), part["share"].min())  # the hardest question on the right, beside the names
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.legend(fontsize=6, loc="best")
-    for axis in axes.flat[len(shown) :]:
-        axis.set_axis_off()
+        axis.grid(axis="y", color="0.92", linewidth=0.6)
+        if by == "method":
+            label_lines(axis, starts, methods)
+        else:
+            axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7)
     figure.supxlabel("k, % of the gallery", fontsize=8)
     figure.supylabel("top-k % recall, %", fontsize=8)
     return figure

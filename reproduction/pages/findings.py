@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduction.pages import published
+from reproduction.pages import published, result_page
 from reproduction.pages.claim_tables import printed_values
+from reproduction.pages.html import PROFILE_WORDS
 from reproduction.pages.more_context import chosen_zooms, zooms_title
-from reproduction.report import PERCENT, records, summarise
-from reproduction.titles import AS_IT_IS, PEERS, title_of
+from reproduction.report import HIGHER_IS_BETTER, PERCENT, records, summarise
+from reproduction.titles import AS_IT_IS, PEERS, WHITENED, title_of
 from selm.errors import InputError
 
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -141,6 +142,114 @@ def headline(claims: pd.DataFrame) -> str:
         f"**{better} {'holds' if better == 1 else 'hold'} (better), {worse} {_are(worse)} reversed (worse), "
         f"in {same} the two are equivalent, {undecided} {_are(undecided)} undecided** at this size of test."
     )
+
+
+# The questions of the page, in order: section, question, file of verdicts, table, a, b, target, metric.
+_LAND, _AREA, _COVER = "Land price", "Area type", "Land cover (without fills)"
+QUESTIONS = (
+    (_LAND, "better than DINO?", "claims-table1", "table1", "gps_selm", "dino"),
+    (_LAND, "better than random weights?", "claims-table1", "table1", "gps_selm", "random_init"),
+    (_LAND, "does reconstruction add?", "claims-table1", "table1", "gps_selm_geo_rec", "gps_selm_geo"),
+    (_LAND, "does clustering add?", "claims-table1", "table1", "gps_selm", "gps_selm_geo_rec"),
+    (_LAND, "does self-supervision add to geo losses?", "claims-table1", "table1", "gps_selm", "geo_only"),
+    (_LAND, "better than trees on coordinates?", "claims-table1", "table1", "gps_selm", "trees_coordinates"),
+    (_LAND, "better than the image's colours?", "claims-table1", "table1", "gps_selm", "histogram_17"),
+    (_LAND, "better than the colours of four zooms?", "claims-table1", "table1", "gps_selm", "histogram_17_14"),
+    (_AREA, "better than DINO?", "claims-table2", "table2", "gps_selm", "dino"),
+    (_AREA, "better than random weights?", "claims-table2", "table2", "gps_selm", "random_init"),
+    (_AREA, "does self-supervision add to geo losses?", "claims-table2", "table2", "gps_selm", "geo_only"),
+    (_AREA, "better than the image's colours?", "claims-table2", "table2", "gps_selm", "histogram_17"),
+    (_AREA, "better than the colours of four zooms?", "claims-table2", "table2", "gps_selm", "histogram_17_14"),
+    (_COVER, "better than DINO?", "claims", "table3", "gps_selm", "dino"),
+    (_COVER, "better than random weights?", "claims", "table3", "gps_selm", "random_init"),
+)
+_TARGETS = {"table1": ("l01", "mse"), "table2": ("area_type", "top1"), "table3": ("osm_no_fills", "top1")}
+
+
+def scorecard(profile: str) -> pd.DataFrame:
+    """The questions that matter, one row each: section, question, gain, low and high in per cent of what b reaches,
+    the paper's gain likewise, and the verdict. Questions that nothing is published on are left out."""
+    out = []
+    for section, question, file, where, a, b in QUESTIONS:
+        claims, rows = published.results(file, profile), published.results(where, profile)
+        if claims is None or rows is None:
+            continue
+        target, metric = _TARGETS[where]
+        asked = claims[(claims["a"] == a) & (claims["b"] == b) & (claims["metric"] == metric)]
+        if file == "claims":
+            asked = asked[(asked["where"] == where) & asked["target"].isin([target, "osm"])]
+        if not len(asked):
+            continue
+        claim = next(records(asked.tail(1)))
+        of_b = rows[(rows["target"] == target) & (rows["split"] == "blocks") & (rows["metric"] == metric)]
+        settings = ["frozen"] if file == "claims" else ["frozen-closed", "practitioner"]
+        of_b = of_b[(of_b["method"] == b) & of_b["setting"].isin(settings)]
+        level = float(of_b.loc[of_b["epochs"] == of_b["epochs"].max(), "value"].mean())
+        out.append(
+            {"section": section, "question": question, "verdict": claim.verdict, "paper": _printed_gain(where, a, b),
+             **{name: 100 * getattr(claim, name) / level for name in ("gain", "low", "high")}}
+        )  # fmt: skip
+    return pd.DataFrame(out, columns=["section", "question", "gain", "low", "high", "paper", "verdict"])
+
+
+def _printed_gain(where: str, a: str, b: str) -> float:
+    """The paper's gain of a over b in per cent of b, after its last epoch, frozen; NaN where it has no such rows."""
+    printed, (_, metric) = printed_values(where), _TARGETS[where]
+    found = {}
+    for (method, setting, epochs, of, target), value in printed.items():
+        if of == metric and setting != "finetune" and target in ("l01", "area_type", "osm"):
+            found[method, epochs] = value
+    last = max((epochs for _, epochs in found), default=0)
+    one, other = found.get((a, last), np.nan), found.get((b, last), np.nan)
+    return 100 * (one - other if HIGHER_IS_BETTER[metric] else other - one) / other
+
+
+def sentences(profile: str) -> list[str]:
+    """What a reader with one minute should know: five sentences with their numbers, fewer where rows lack."""
+    out = []
+    claims = published.results("claims", profile)
+    if claims is not None:
+        out.append(headline(claims))
+    land = result_page.published_table("table1", "l01", profile=profile)
+    if land is not None and (own := land.row("gps_selm")) is not None and (dino := land.row("dino")) is not None:
+        out.append(
+            f"For land price where the neighbourhood is unknown, GPS-SELM's error is **{own.mean:.2f}**, DINO's "
+            f"{dino.mean:.2f}, that of random weights {_mean_of(land, 'random_init')} and the mean predictor's "
+            f"{land.constant:.2f} ({PROFILE_WORDS.get(profile, profile)}); the paper prints {own.paper:.2f} and "
+            f"{dino.paper:.2f} on a random split."
+        )
+        plain = next(records(land.rows[land.rows["kind"] == "baseline"]))
+        word = "more" if own.mean < plain.mean else "less"
+        out.append(
+            f"An encoder of one map image is worth **{word}** than the best that needs no training: {plain.title} "
+            f"reach {plain.mean:.2f}."
+        )
+    wider = practice(profile)
+    if wider is not None and len(
+        some := wider[wider["title"].str.contains("zooms") & (wider["kind"] != "no embedding")]
+    ):
+        best = some.iloc[0]
+        out.append(
+            f"Several zooms help most: {best['title']}{' with the coordinates' if best['coordinates'] else ''} "
+            f"reaches **{best['mean']:.2f}**."
+        )
+    found = top_recall(profile)
+    if found is not None and "gps_selm" in found.index:
+        area = str(found.columns[0])
+        of = {str(method): float(share) for method, share in found[area].items()}
+        white = of.get(f"gps_selm{WHITENED}", np.nan)
+        more = f", {white:.0f} % once its embeddings are whitened" if np.isfinite(white) else ""
+        out.append(
+            f"A place is found again among the nearest 1 % from a turned and zoomed picture in "
+            f"**{of['gps_selm']:.0f} %** of cases in {area.replace('-', ' ').title()}{more}; random weights "
+            f"reach {of['random_init']:.0f} %."
+        )
+    return out
+
+
+def _mean_of(result: result_page.Result, method: str) -> str:
+    row = result.row(method)
+    return "–" if row is None else f"{row.mean:.2f}"
 
 
 def _are(count: int) -> str:

@@ -1,49 +1,75 @@
-"""What the tables of the book are made of: HTML without scripts or fonts, in the page's own colours.
+"""What the book's tables, pictures and folded parts are made of: HTML without scripts or fonts, in the page's own
+colours.
 
 Nothing is loaded from the network.
 """
 
 from __future__ import annotations
 
+import base64
 import html
+import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 PLUMBING_CHECKS = ("smoke", "demo")  # profiles that show that everything runs: their numbers carry no verdict
 METRIC_NAMES = {"mse": "MSE", "top1": "top-1", "top5": "top-5", "ap50": "AP50"}
+# What the profiles are to a reader.
+PROFILE_WORDS = {
+    "japan-cpu": "small encoder, Japan", "japan-gpu": "ResNet-50, Japan, short run", "japan": "ResNet-50, Japan",
+    "paper": "the paper's scale", "demo": "demo", "smoke": "smallest test",
+}  # fmt: skip
+DEMO = "demo: runs everywhere, its numbers mean nothing"
 _LINE = "1px solid rgba(128,128,128,.5)"
 # One rule a line; colours are inherited, so that tables read on light and dark themes and on paper.
 _RULES = f"""
-.selm-scroll {{overflow-x: auto; margin: 1em 0}}
+.selm-scroll {{overflow-x: auto; margin: 1em 0; --page: var(--pst-color-background, Canvas)}}
+.selm-scroll {{background: linear-gradient(to left, var(--page) 1.5em, transparent) right / 3em 100% no-repeat local,
+  linear-gradient(to left, rgba(128,128,128,.55), transparent) right / 1em 100% no-repeat scroll}}
 table.selm {{border-collapse: collapse; font-size: .82em; line-height: 1.25; width: auto; margin: 0}}
 table.selm {{font-variant-numeric: tabular-nums}}
 table.selm caption {{caption-side: top; text-align: left; font-weight: 600; padding-bottom: .4em; color: inherit}}
 table.selm th, table.selm td {{border: 0; padding: .22em .5em; text-align: right; vertical-align: baseline}}
 table.selm th, table.selm td {{background: none; color: inherit; white-space: nowrap}}
-table.selm th:first-child, table.selm td:first-child {{text-align: left}}
+table.selm th:first-child, table.selm td:first-child {{text-align: left; position: sticky; left: 0; z-index: 1}}
+table.selm th:first-child, table.selm td:first-child {{background: var(--page); white-space: normal; min-width: 8em}}
 table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
 table.selm thead th {{font-weight: 600; vertical-align: bottom}}
 table.selm thead th.group {{text-align: center}}
 table.selm .edge {{border-left: {_LINE}}}
 table.selm tbody tr {{background: none}}
 table.selm tr.section td {{font-weight: 600; text-align: left; padding-top: .8em; border-bottom: {_LINE}}}
-table.selm small {{opacity: .78; font-size: .84em; font-weight: 400}}
-table.selm .none {{opacity: .5}}
-table.selm .best {{font-weight: 700}}
+table.selm small {{opacity: .85; font-size: .84em; font-weight: 400}}
+table.selm .none {{opacity: .6}}
+table.selm .best, table.selm tr.own td {{font-weight: 700}}
 table.selm .wide {{text-align: center}}
 table.selm td.words {{text-align: left; white-space: normal; min-width: 9em}}
 .selm-tag {{display: inline-block; border: 1px solid currentColor; border-radius: .7em; padding: 0 .5em}}
 .selm-tag {{font-size: .8em; font-weight: 400; white-space: nowrap}}
 .selm-agree {{color: #1b7837}}
-.selm-against {{color: #b35806}}
+.selm-against {{color: #a34a00}}
 html[data-theme=dark] .selm-agree {{color: #7fd08f}}
 html[data-theme=dark] .selm-against {{color: #f5a65b}}
-.selm-foot {{font-size: .8em; opacity: .85; line-height: 1.4; margin: .4em 0 1em}}
-.selm-foot code {{white-space: normal}}
+.selm-words {{display: block; text-align: left; white-space: normal; overflow-wrap: anywhere}}
+.selm-foot {{font-size: .8em; opacity: .9; line-height: 1.4; margin: .4em 0 1em}}
+.selm-foot code {{white-space: normal; overflow-wrap: anywhere}}
+.selm-figure {{margin: 1.2em 0}}
+.selm-figure img {{max-width: 100%; height: auto; background: #fff; border-radius: .2em}}
+.selm-figure figcaption {{font-size: .85em; font-weight: 400; line-height: 1.4; margin-top: .3em; text-align: left}}
+.selm-fold {{border: {_LINE}; border-radius: .3em; padding: .4em .8em; margin: .8em 0}}
+.selm-fold > summary {{cursor: pointer; font-weight: 600}}
+.selm-demo {{border-left: .5em solid #b8860b}}
+.selm-demo > summary {{background: #b8860b; color: #000; padding: .1em .6em; border-radius: .2em}}
+.selm-answer {{font-size: 1.1em; border-left: .3em solid #D55E00; padding: .1em 0 .1em .9em; margin: 1em 0}}
 """
 CSS = f"<style>{_RULES}</style>"
 _TONES = {"match": "selm-agree", "better": "selm-agree", "differs": "selm-against", "worse": "selm-against"}
@@ -72,6 +98,57 @@ def metric_number(value: float, metric: str, sign: bool = False) -> str:
     digits = 3 if metric == "mse" else 1
     text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
     return text.replace("-", "−")
+
+
+def stack(*parts: Html) -> Html:
+    """Pieces of a page one below the other."""
+    return Html("".join(part.text for part in parts))
+
+
+def prose(text: str, kind: str = "") -> Html:
+    """A paragraph of plain words, in which ``**…**`` is strong; `kind` is its CSS class."""
+    return Html(f'{CSS}<p class="{kind}">{_strong(text)}</p>')
+
+
+def _strong(text: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
+
+
+def fold(title: str, *parts: Html, kind: str = "") -> Html:
+    """Parts of a page that open at a click on their title."""
+    inside = stack(*parts).text.replace(CSS, "")  # once is enough
+    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>{inside}</details>')
+
+
+def this_run(profile: str, *parts: Html) -> Html:
+    """What the page's own run gives, folded; under a coloured banner where its numbers mean nothing."""
+    check = profile in PLUMBING_CHECKS
+    return fold(DEMO if check else f"this run: {profile_heading(profile)}", *parts, kind="selm-demo" if check else "")
+
+
+def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Html:
+    """A figure with its caption and the text for those who do not see it; the figure is closed.
+
+    profile: whose numbers it shows; a watermark says so where they mean nothing.  The page numbers its captions.
+    """
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    if not caption or not alt:
+        raise ValueError("picture: a caption and a text in the picture's place are needed")
+    if profile in PLUMBING_CHECKS:
+        figure.text(0.5, 0.5, "demo: no result", rotation=25, fontsize=44, color="#b8860b", alpha=0.22, ha="center",
+                    va="center", zorder=50)  # fmt: skip
+    stream, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(stream, format="png", metadata={"Software": None})
+    plt.close(figure)
+    with Image.open(stream) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
+    source = f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
+    return Html(
+        f'{CSS}<figure class="selm-figure"><img src="{source}" alt="{html.escape(alt)}">'
+        f"<figcaption>{_strong(caption)}</figcaption></figure>"
+    )
 
 
 def td(text: str, *kinds: str, span: int = 1) -> str:
@@ -117,4 +194,4 @@ def spread(values: pd.Series[float], digits: int, scale: float = 1.0) -> str:
 
 def profile_heading(profile: str) -> str:
     """A profile's name, with a warning where its numbers are no result."""
-    return f"{profile}: plumbing check, it runs, no result" if profile in PLUMBING_CHECKS else profile
+    return DEMO if profile in PLUMBING_CHECKS else PROFILE_WORDS.get(profile, profile)

@@ -67,6 +67,12 @@ MEASURED: dict[str, Measured] = {
          ("peak_mib", "peak memory, MiB", "n")),
         "python -m benchmarks.embedding --model RUN --map SOURCE",
     ),
+    "coordinates": Measured(
+        "Coordinates in, features out: the default encoder beside GeoCLIP's location encoder",
+        (("what", "", "s"), ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
+         ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n")),
+        "python -m benchmarks.coordinates",
+    ),
     "encoder_share": Measured(
         "How much of the time the encoder takes",
         (("encoder", "encoder", "s"), ("px", "pixels", "n"), ("places_per_s", "places/s", "n"),
@@ -151,32 +157,35 @@ _AXES = {
 
 
 def growth_figure(rows: pd.DataFrame) -> Figure:
-    """Time (logarithmic) and the memory that the work added against each of the sizes; grey: linear growth."""
+    """Processor time (left, logarithmic; grey: linear growth) and the memory that the work added (right), a row a
+    size."""
     import matplotlib.pyplot as plt
     import numpy as np
-    from matplotlib.ticker import NullFormatter
 
-    from reproduction.pages.style import MARKERS, WIDTH, use_style
+    from reproduction.pages.style import COLOURS, MARKERS, WIDTH, use_style
 
     use_style()
     kinds = [kind for kind in _AXES if (rows["grows"] == kind).any()]
-    figure, axes = plt.subplots(2, len(kinds), figsize=(WIDTH, 4.2), squeeze=False, sharex="col")
-    for column, kind in enumerate(kinds):
-        above, below = axes[:, column]
+    figure, axes = plt.subplots(len(kinds), 2, figsize=(WIDTH, 0.3 + 2.0 * len(kinds)), squeeze=False)
+    for (left, right), kind in zip(axes, kinds, strict=True):
         part = rows[rows["grows"] == kind]
-        for marker, (what, one) in zip(MARKERS, part.groupby("what", sort=False), strict=False):
+        jobs = list(part.groupby("what", sort=False))
+        for i, (what, one) in enumerate(jobs):
             one = one.sort_values("size")
-            above.plot(one["size"], one["seconds"], marker=marker, markersize=4, label=str(what))
-            below.plot(one["size"], one["mib_added"], marker=marker, markersize=4)
+            ink = {"marker": MARKERS[i % 8], "markersize": 4, "color": COLOURS[i % 8]}
+            left.plot(one["size"], one["seconds"], **ink)
+            right.plot(one["size"], one["mib_added"], label=str(what), **ink)
         sizes = np.array(sorted(set(part["size"])), float)
-        power = 2 if kind == "image_px" else 1
         top = part.loc[part["size"] == sizes[-1], "seconds"].max()
-        above.plot(sizes, top * (sizes / sizes[-1]) ** power, color="#bbbbbb", linewidth=1, zorder=0)
-        above.set(xscale="log", yscale="log", ylabel="" if column else "processor seconds")
-        names = [f"10$^{round(np.log10(size))}$" if size >= 1000 else f"{size:g}" for size in sizes]
-        below.set_xticks(sizes, names)
-        below.minorticks_off()
-        above.yaxis.set_minor_formatter(NullFormatter())
-        below.set(xlabel=_AXES[kind], ylabel="" if column else "memory added, MiB", ylim=(0, None))
-        above.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
+        left.plot(
+            sizes, top * (sizes / sizes[-1]) ** (2 if kind == "image_px" else 1), color="0.75", linewidth=1, zorder=0
+        )
+        left.set(xscale="log", yscale="log", ylabel="processor seconds")
+        right.set(xscale="log", ylim=(0, None), ylabel="memory added, MiB")
+        for axis in (left, right):
+            names = [f"10$^{round(np.log10(size))}$" if size >= 1000 else f"{size:g}" for size in sizes]
+            axis.set_xticks(sizes, names)
+            axis.minorticks_off()
+            axis.set_xlabel(_AXES[kind])
+        right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7)
     return figure

@@ -82,12 +82,11 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
     from matplotlib.ticker import FuncFormatter, ScalarFormatter
 
     from reproduction.pages.style import (
-        COLOURS,
-        DASHES,
         MARKERS,
         METRIC_LABELS,
         SPLIT_LABELS,
         WIDTH,
+        look,
         row_label,
         use_style,
     )
@@ -105,11 +104,10 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
             rows = table[(table["split"] == split) & (table["method"] == method) & (table["beside"] == beside)]
             at = [zooms.index(one) for one in rows["zooms"]]
             rows = rows.assign(at=at).sort_values("at")  # a row may be seen at some of the zooms only
-            again = m // len(COLOURS)  # more rows than colours: those that share one differ in marker and dashes
             axis.errorbar(
-                rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), color=COLOURS[m % len(COLOURS)],
-                linestyle=DASHES[again], marker=MARKERS[(m + again) % len(MARKERS)], markersize=4, capsize=2,
-                label=row_label(method),
+                rows["at"], rows["mean"], yerr=rows["sd"].fillna(0.0), marker=MARKERS[m % len(MARKERS)], markersize=4,
+                markerfacecolor=None if m < len(MARKERS) else "white",
+                capsize=2, label=row_label(method), **look(method).line(),
             )  # fmt: skip
         if practitioner and split in practitioner:
             axis.axhline(

@@ -1,7 +1,8 @@
-"""Where a page's numbers come from, as the small table that ends every notebook."""
+"""Where a page's numbers come from, folded at the end of every notebook."""
 
 from __future__ import annotations
 
+import html
 import platform
 from collections.abc import Mapping
 from importlib import metadata
@@ -9,24 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from reproduction.pages.html import Html, fold, simple_table
 from reproduction.settings import Profile
 from selm.provenance import commit
 
 if TYPE_CHECKING:
-    from pandas.io.formats.style import Styler
-
     from selm.maps.atlas import Atlas
 
 _PACKAGES = ("torch", "torchvision", "mapnik", "numpy", "scikit-learn")
 
 
-def provenance_table(profile: Profile, **computed_from: Any) -> Styler:
-    """The facts of `facts` as a table for a page."""
-    table = facts(profile, **computed_from).style.hide(axis="columns")
-    # a fixed name, so that the same facts are the same text
-    return table.set_uuid("provenance").set_table_styles(
-        [{"selector": "td, th", "props": "text-align: left; white-space: normal; vertical-align: top"}]
-    )
+def provenance_table(profile: Profile, *above: Html, **computed_from: Any) -> Html:
+    """The facts of `facts`, folded; `above` them what else says where numbers come from."""
+    rows = [[str(name), f'<span class="selm-words">{html.escape(str(value))}</span>'] for name, value in
+            facts(profile, **computed_from)[""].items()]  # fmt: skip
+    return fold("Where these numbers come from", *above, simple_table(["", "this run"], {"": rows}))
 
 
 def facts(

@@ -1,73 +1,20 @@
-"""Figures of results: how well each method does, by split and by size of the training set, and which claims hold."""
+"""Figures of results: accuracy by size of the training set, which claims hold, and the questions of one page."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from reproduction.pages.style import COLOURS, DASHES, MARKERS, METRIC_LABELS, SPLIT_LABELS, WIDTH, row_label, use_style
-from reproduction.report import HIGHER_IS_BETTER, PERCENT, records, summarise
+from reproduction.pages.style import COLOURS, METRIC_LABELS, WIDTH, label_lines, look, row_label, use_style
+from reproduction.report import records
 from selm.errors import InputError
 
-
-def performance_bars(
-    results: pd.DataFrame,
-    *,
-    metric: str,
-) -> Figure:
-    """Mean ± sd of each method (a dot and its spread), one colour and marker a group: split and setting.
-
-    results: tidy rows of one experiment and target; of methods with several epochs the last is shown.
-    """
-    use_style()
-    table = summarise(results[results["metric"] == metric])
-    if not len(table):
-        raise InputError(f"performance bars: no rows with the metric '{metric}'")
-    last = table.groupby(["method", "setting", "split"])["epochs"].transform("max")
-    table = table[table["epochs"] == last]
-    order = list(dict.fromkeys(table["method"]))
-    groups = list(dict.fromkeys(zip(table["split"], table["setting"], strict=True)))
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(order)))
-    step = 0.62 / max(len(groups), 1)
-    for g, (split, setting) in enumerate(groups):
-        rows = table[(table["split"] == split) & (table["setting"] == setting)]
-        where = np.array([order.index(method) for method in rows["method"]]) + (g - (len(groups) - 1) / 2) * step
-        label = f"{SPLIT_LABELS.get(split, split)}, {setting}"
-        axis.errorbar(
-            rows["mean"], where, xerr=rows["sd"].fillna(0.0), fmt=MARKERS[g % len(MARKERS)], markersize=4,
-            color=COLOURS[g % len(COLOURS)], elinewidth=1.2, capsize=2, label=label,
-        )  # fmt: skip
-    axis.set_yticks(range(len(order)), [row_label(method) for method in order])
-    axis.set_ylim(len(order) - 0.4, -0.6)
-    axis.grid(axis="x", color="0.9", linewidth=0.6)
-    axis.set_xlabel(f"{METRIC_LABELS[metric]} ({'higher' if HIGHER_IS_BETTER[metric] else 'lower'} is better)")
-    figure.legend(loc="outside lower center", ncols=min(3, len(groups)))
-    return figure
-
-
-def heat_strip(values: pd.DataFrame, *, metric: str, title: str = "") -> Figure:
-    """A table as a heat map, rows × columns, numbers written in; the darker the better. NaN cells stay empty."""
-    use_style()
-    if not values.size:
-        raise InputError("heat strip: an empty table")
-    digits = ".1f" if metric in PERCENT else ".2f"
-    better_is_dark = HIGHER_IS_BETTER[metric]
-    figure, axis = plt.subplots(figsize=(min(WIDTH, 2.6 + 0.75 * values.shape[1]), 0.7 + 0.28 * len(values)))
-    sns.heatmap(
-        values.astype(float), annot=True, fmt=digits, cmap="Blues" if better_is_dark else "Blues_r", cbar=False,
-        linewidths=1, linecolor="white", ax=axis, annot_kws={"fontsize": 8}, robust=True,
-    )  # fmt: skip
-    axis.set(xlabel=values.columns.name or "", ylabel="")
-    axis.xaxis.tick_top()
-    axis.xaxis.set_label_position("top")
-    axis.tick_params(length=0)
-    plt.setp(axis.get_yticklabels(), rotation=0)
-    if title:
-        axis.set_title(title, loc="left", pad=18)
-    return figure
+# Colour and mark of each verdict.
+VERDICTS = {"better": (COLOURS[2], "o"), "worse": (COLOURS[1], "s"), "equivalent": (COLOURS[0], "D"),
+            "undecided": ("#6b6b6b", "o"), "not run": ("#6b6b6b", "x")}  # fmt: skip
+_EPOCHS = ("o", "s", "^")  # marks of the first, second and last number of epochs
 
 
 def sample_size_curves(results: pd.DataFrame) -> Figure:
@@ -80,53 +27,116 @@ def sample_size_curves(results: pd.DataFrame) -> Figure:
     rows = results[results["metric"] == "top1"]
     if not len(rows):
         raise InputError("sample sizes: no rows with the metric 'top1'")
-    size = rows["target"].str.rsplit("/", n=1).str[1].astype(int)
-    table = rows.assign(size=size, value=100 * rows["value"])
-    order = list(dict.fromkeys(table["method"]))
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
-    for i, method in enumerate(order):
+    table = rows.assign(size=sizes_of(rows), value=100 * rows["value"])
+    figure, axis = plt.subplots(figsize=(WIDTH, 4.2))
+    ends, methods = {}, {}
+    for method in dict.fromkeys(table["method"]):
         line = table[table["method"] == method].groupby("size")["value"].agg(["mean", "std"])
-        practitioner = (table.loc[table["method"] == method, "setting"] == "practitioner").all()
-        colour = "0.35" if practitioner else COLOURS[i % len(COLOURS)]
-        axis.plot(
-            line.index, line["mean"], color=colour, marker=MARKERS[i % len(MARKERS)],
-            markersize=3.5, linewidth=1.2, linestyle=DASHES[i % len(DASHES)], label=row_label(method),
-        )  # fmt: skip
-        spread = line["std"].fillna(0.0)
-        axis.fill_between(line.index.to_numpy(), line["mean"] - spread, line["mean"] + spread,
-                          color=colour, alpha=0.12, linewidth=0)  # fmt: skip
+        name, ink = row_label(method), look(method)
+        axis.plot(line.index, line["mean"], label=name, **ink.line())
+        if ink.width > 2:
+            spread = line["std"].fillna(0.0)
+            axis.fill_between(line.index.to_numpy(), line["mean"] - spread, line["mean"] + spread,
+                              color=ink.colour, alpha=0.15, linewidth=0)  # fmt: skip
+        ends[name], methods[name] = float(line["mean"].iloc[-1]), method
     sizes = sorted(set(table["size"]))
     axis.set_xscale("log")
     axis.set_xticks(sizes, [f"{n:,}" for n in sizes])
     axis.minorticks_off()
     axis.set(xlabel="images to train on", ylabel=METRIC_LABELS["top1"])
     axis.grid(axis="y", color="0.9", linewidth=0.6)
-    figure.legend(loc="outside lower center", ncols=3)
+    label_lines(axis, ends, methods)
     return figure
 
 
-def claims_forest(rows: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> Figure:
-    """Gains of claims with their intervals, one line a claim: `title gain low high verdict`, in the order given.
+def sizes_of(rows: pd.DataFrame) -> pd.Series[int]:
+    """The number of images to train on of each row of Figure 4."""
+    return rows["target"].str.rsplit("/", n=1).str[1].astype(int)
 
-    A claim without scores has no interval: its gain alone is shown.
+
+def claims_forest(verdicts: pd.DataFrame, *, scale: float = 1.0, unit: str = "") -> Figure:
+    """Gains of claims with their intervals: a line a pair, a panel a setting, a mark a number of epochs.
+
+    verdicts: claims of one table and metric with a `title` each; untested ones are left out, and a claim without
+    scores has no interval. What lies far outside is drawn at the edge, with its number.
     """
     use_style()
+    rows = verdicts[verdicts["gain"].notna()]
     if not len(rows):
         raise InputError("forest: no claim has been tested")
-    colour = {"better": COLOURS[2], "worse": COLOURS[1], "equivalent": COLOURS[0], "undecided": "0.45"}
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.75 + 0.2 * len(rows)))
-    for y, row in enumerate(records(rows)):
-        ink = colour[str(row.verdict)]
-        axis.plot([scale * row.low, scale * row.high], [y, y], color=ink, linewidth=1.4)
-        axis.plot(scale * row.gain, y, MARKERS[list(colour).index(str(row.verdict))], color=ink, markersize=4)
+    titles, settings = list(dict.fromkeys(rows["title"])), list(dict.fromkeys(rows["setting"]))
+    epochs = sorted(rows["epochs"].dropna().unique())
+    height = 1.0 + 0.11 * len(titles) * max(2, len(epochs))
+    figure, axes = plt.subplots(1, len(settings), figsize=(WIDTH, height), squeeze=False, sharey=True, sharex=True)
+    values = scale * rows["gain"]
+    reach = max(float(np.quantile(np.abs(values), 0.9)) * 1.6, 1e-9)
+    for axis, setting in zip(axes[0], settings, strict=True):
+        for row in records(rows[rows["setting"] == setting]):
+            step = epochs.index(row.epochs) if len(epochs) > 1 else 0
+            y = titles.index(row.title) + 0.26 * (step - (len(epochs) - 1) / 2 if len(epochs) > 1 else 0)
+            colour, mark = VERDICTS[str(row.verdict)][0], _EPOCHS[step % len(_EPOCHS)]
+            gain = scale * row.gain
+            if abs(gain) > reach:
+                end = float(np.sign(gain)) * reach
+                axis.plot(end, y, ">" if gain > 0 else "<", color=colour, markersize=5)
+                axis.annotate(f"{gain:+.3g}".replace("-", "−"), (end, y), xytext=(-7 if gain > 0 else 7, 0),
+                              textcoords="offset points", fontsize=6.5, va="center", color=colour,
+                              ha="right" if gain > 0 else "left")  # fmt: skip
+                continue
+            if np.isfinite(row.low):
+                ends = np.clip([scale * row.low, scale * row.high], -reach, reach)
+                axis.plot(ends, [y, y], color=colour, linewidth=1.2)
+            axis.plot(gain, y, mark, color=colour, markersize=4)
+        axis.axvline(0, color="0.3", linewidth=0.9)
+        axis.grid(axis="x", color="0.92", linewidth=0.6)
+        axis.set_title({"frozen": "frozen", "finetune": "fine-tuned"}.get(setting, ""), loc="left")
+        axis.set_xlim(-1.1 * reach, 1.1 * reach)
+        axis.set_xlabel(f"gain{', ' + unit if unit else ''} (right: as claimed)")
+    axes[0, 0].set_yticks(range(len(titles)), titles, fontsize=7)
+    axes[0, 0].set_ylim(len(titles) - 0.5, -0.5)
+    present = [name for name in VERDICTS if name in set(rows["verdict"])]
+    handles = [plt.Line2D([], [], color=VERDICTS[name][0], marker="o", linewidth=1.4, markersize=4) for name in present]
+    if len(epochs) > 1:
+        handles += [plt.Line2D([], [], color="0.3", marker=_EPOCHS[i % 3], linewidth=0) for i in range(len(epochs))]
+        present += [f"{int(one)} epoch{'s' if one > 1 else ''}" for one in epochs]
+    figure.legend(handles, present, loc="outside lower center", ncols=len(present))
+    return figure
+
+
+def scorecard(questions: pd.DataFrame) -> Figure:
+    """One line a question: its gain in per cent of what it is compared with, the interval, the paper's gain (hollow)
+    and the verdict.
+
+    questions: `section question gain low high paper verdict`, as `reproduction.pages.findings.scorecard` makes them.
+    """
+    use_style()
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.9 + 0.27 * (len(questions) + questions["section"].nunique())))
+    y, ticks, names = 0, [], []
+    reach = max(60.0, float(np.nanquantile(np.abs(questions[["gain", "low", "high"]].to_numpy()), 0.95)))
+    for section, rows in questions.groupby("section", sort=False):
+        axis.annotate(str(section), (-0.01, y), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=8,
+                      fontweight="bold", annotation_clip=False)  # fmt: skip
+        y += 1
+        for row in records(rows):
+            colour, mark = VERDICTS[str(row.verdict)]
+            if np.isfinite(row.low):
+                axis.plot(np.clip([row.low, row.high], -reach, reach), [y, y], color=colour, linewidth=1.8)
+            if np.isfinite(row.paper):
+                axis.plot(np.clip(row.paper, -reach, reach), y, "o", color="0.35", markerfacecolor="white",
+                          markersize=5)  # fmt: skip
+            if np.isfinite(row.gain):
+                axis.plot(np.clip(row.gain, -reach, reach), y, mark, color=colour, markersize=6)
+            number = f"{row.gain:+.0f} % ".replace("-", "−") if np.isfinite(row.gain) else ""
+            axis.annotate(f"{number}{row.verdict}", (1.01, y), xycoords=("axes fraction", "data"), va="center",
+                          fontsize=7.5, color=colour, fontweight="bold", annotation_clip=False)  # fmt: skip
+            ticks.append(y)
+            names.append(str(row.question))
+            y += 1
     axis.axvline(0, color="0.3", linewidth=0.9)
-    axis.set_yticks(range(len(rows)), rows["title"])
-    axis.set_ylim(len(rows) - 0.4, -0.6)
     axis.grid(axis="x", color="0.92", linewidth=0.6)
-    axis.set_xlabel(f"gain{', ' + unit if unit else ''} (right of 0: as claimed)")
-    handles = [
-        plt.Line2D([], [], color=colour[name], marker=MARKERS[i], linewidth=1.4, markersize=4)
-        for i, name in enumerate(colour)
-    ]
-    figure.legend(handles, list(colour), loc="outside lower center", ncols=4)
+    axis.set_yticks(ticks, names)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylim(y - 0.4, -0.6)
+    axis.set_xlim(-1.05 * reach, 1.05 * reach)
+    axis.set_xlabel("gain, % (less error or more accuracy: to the right)")
     return figure

@@ -10,7 +10,18 @@ from typing import Any
 
 import pandas as pd
 
-from reproduction.pages.html import CSS, METRIC_NAMES, PLUMBING_CHECKS, Html, html_table, metric_number, tag, td
+from reproduction.pages.html import (
+    CSS,
+    DEMO,
+    METRIC_NAMES,
+    PLUMBING_CHECKS,
+    PROFILE_WORDS,
+    Html,
+    html_table,
+    metric_number,
+    tag,
+    td,
+)
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, SETTINGS, records
 from selm.errors import InputError
 
@@ -35,13 +46,14 @@ class _Column:
         self.best = choose(ours, key=ours.__getitem__) if ours and not self.plumbing_check else None
 
     def head(self, span: int) -> str:
-        lines = [html.escape(self.name) + (f" <small>({html.escape(self.profile)})</small>" if self.profile else "")]
+        words = PROFILE_WORDS.get(self.profile, self.profile)
+        lines = [html.escape(self.name) + (f"<br><small>{html.escape(words)}</small>" if words else "")]
         if self.n:
             lines.append(f"<small>n = {self.n}</small>")
         if not self.cells:
             lines.append(tag("not run"))
         elif self.plumbing_check:
-            lines.append("<small>plumbing check: it runs, no result</small>")
+            lines.append(f"<small>{DEMO}</small>")
         elif self.status:
             lines.append(tag(self.status))
         return f'<th class="group edge" colspan="{span}">{"<br>".join(lines)}</th>'

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reproduction.pages.style import COLOURS, DASHES, WIDTH, row_label, use_style
+from reproduction.pages.style import DASHES, WIDTH, kind_of, look, row_label, use_style
 from selm.errors import InputError
 
 _LOSSES = {
@@ -50,10 +50,11 @@ def training_curves(
     for axis, column in zip(axes.flat, shown, strict=False):
         for i, (name, curve) in enumerate(runs.items()):
             if column in curve and curve[column].notna().any():
-                (handles[name],) = axis.plot(
-                    curve["step"], curve[column], color=COLOURS[i % len(COLOURS)],
-                    linestyle=DASHES[i % len(DASHES)], linewidth=1.2, label=name,
-                )  # fmt: skip
+                ink = {
+                    **look(name).line(),
+                    "linestyle": "-" if kind_of(name) == "own" else DASHES[1 + i % (len(DASHES) - 1)],
+                }
+                (handles[name],) = axis.plot(curve["step"], curve[column], label=name, **ink)
         if out_dim and column in ("cl", "teacher_entropy", "mean_teacher_entropy"):
             axis.axhline(math.log(out_dim), color="0.5", linewidth=0.8)
             axis.annotate(
@@ -78,7 +79,7 @@ def ablation_gains(table: pd.DataFrame) -> Figure:
     methods = list(dict.fromkeys(table["method"]))
     most = int(table.groupby("method").size().max())
     figure, axes = plt.subplots(1, len(methods), figsize=(WIDTH, 0.9 + 0.19 * most), squeeze=False, sharex=True)
-    for m, (axis, method) in enumerate(zip(axes[0], methods, strict=True)):
+    for axis, method in zip(axes[0], methods, strict=True):
         part = table[table["method"] == method].sort_values("gain", ascending=False, kind="stable")
         chance = float(part["chance"].iloc[0])
         if math.isfinite(chance):
@@ -86,8 +87,9 @@ def ablation_gains(table: pd.DataFrame) -> Figure:
         axis.axvline(0, color="0.4", linewidth=0.9, zorder=1)
         fallen = part["collapse"].astype(bool).to_numpy()
         at = np.arange(len(part))
-        for chosen, filled in ((~fallen, COLOURS[m]), (fallen, "white")):
-            axis.scatter(part["gain"][chosen], at[chosen], s=18, color=filled, edgecolors=COLOURS[m], zorder=2)
+        ink = look(str(method)).colour
+        for chosen, filled in ((~fallen, ink), (fallen, "white")):
+            axis.scatter(part["gain"][chosen], at[chosen], s=18, color=filled, edgecolors=ink, zorder=2)
         axis.set_yticks(at, part["variant"], fontsize=7)
         axis.set_ylim(len(part) - 0.5, -0.5)
         axis.set_title(row_label(method), loc="left")

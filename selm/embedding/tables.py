@@ -1,15 +1,18 @@
 """Tables of embeddings: a user's table of coordinates with the embeddings added behind its own columns.
 
-They stand as columns ``e0`` … ``e{dim-1}`` (wide) or as one column ``embedding`` of vectors (list). Before them come
-`lat` and `lon`, where the table has no such columns of its own. Nothing of the user's is changed: where our names are
-taken, ours get a prefix. Tables are written and read in pieces, so that a million places need no more memory than a
-thousand. Rows are named as the user's file counts them, from 1.
+They stand as columns ``e0``, ``e1``, … (wide) or as one column ``embedding`` of vectors (list); what stands beside the
+features, or is left of them after a PCA, has names of its own (`PARTS`). Before them come `lat` and `lon`, where the
+table has no such columns of its own. Nothing of the user's is changed: where our names are taken, ours get a prefix.
+Tables are written and read in pieces, so that a million places need no more memory than a thousand. Rows are named as
+the user's file counts them, from 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import glob
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -17,7 +20,7 @@ import re
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from selm.embedding import reduction
 from selm.embedding.coordinates import SAMPLES, Places, is_geographic, needed, read_places, read_table, wrapped
 from selm.errors import InputError, InputWarning, OutsideMapWarning, unknown
-from selm.files import check_target, scratch, written
+from selm.files import cannot_write, check_target, written
 
 if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".geojson", ".fgb", ".gpkg")
 TELLING = (".parquet", ".gpkg")  # those that say of themselves what they were made from, and whom to name
 LAYOUTS = ("wide", "list")
+PARTS = ("e", "colour", "x", "pc")  # names of columns, before their numbers
 PIECE_BYTES = 2**26  # of embeddings written or read together
 _PREFIX = "selm_"  # of our columns where their names are taken; as often as it needs
 _DRIVERS = {".geojson": "GeoJSON", ".fgb": "FlatGeobuf", ".gpkg": "GPKG"}
@@ -51,13 +56,16 @@ def embed_file(
     *,
     columns: str = "wide",
     samples: int = SAMPLES,
+    pca: int | str | Path | None = None,
     progress: bool = True,
 ) -> int:
     """Embed a table of coordinates (any that `read_places` reads) into `out`; returns the number of rows served.
 
     `out` ends in one of `ENDINGS`; it has the input's columns and geometry, then float32 embeddings as `columns` says
     (wide or list; list in .parquet and .csv only). Polygons, lines and cells get the mean over about `samples` points,
-    those of them that lie on the map.
+    those of them that lie on the map. `pca` writes so many principal components in place of the embeddings, and what
+    they were made with beside the output (OUT.pca.safetensors); the path of such a file makes the same ones again.
+    A call that was killed goes on where it was when it is made again.
     Rows without coordinates or outside the map have no embedding, and a warning names them. Raises InputError for bad
     coordinates, where no row at all lies on the map, and where the file cannot be written; then nothing is.
     """
@@ -69,13 +77,24 @@ def embed_file(
         if columns == "list":
             raise InputError(f"{out}: one column of vectors needs .parquet or .csv")
         needed("geopandas", f"{out}: {ending}", "selm[maps]")
+    known = None if pca is None or isinstance(pca, int) else reduction.Reduction.load(Path(pca), embedder.identity)
     places = read_places(coordinates, samples)
     inside = on_map(places, embedder)
-    with scratch(out, "rows") as store:  # rows come in the order of the map: on disk until all are there
-        embeddings = _on_disk(store, (len(places.table), embedder.dim))
-        served = fill(embeddings, places, inside, embedder, progress=progress)
+    n = len(places.table)
+    with kept_rows(out, n, embedder.dim, _key(places, inside, embedder)) as rows:  # they come in the map's order
+        served = fill(rows, places, inside, embedder, progress=progress)
+        embeddings, names, origin = rows.values, embedder.names, _origin(embedder)
+        if pca is not None:
+            beside = out.with_name(f"{out.name}.pca.safetensors") if known is None else Path(pca)  # type: ignore[arg-type]
+            if known is None:
+                known = reduction.fit(embeddings, np.flatnonzero(served), int(pca), embedder.identity)  # type: ignore[arg-type]
+                known.save(beside)
+            step = max(1, PIECE_BYTES // (4 * embedder.dim))
+            embeddings = np.concatenate([known(embeddings[at : at + step]) for at in range(0, n, step)])
+            names = known.names
+            origin |= {"pca": beside.name, "pca_variance_kept": f"{known.kept:.4f}"}
         with written(out) as temporary:
-            _write(temporary, ending, out, places, embeddings, ~served, columns, _origin(embedder))
+            _write(temporary, ending, out, places, embeddings, names, ~served, columns, origin)
     return int(served.sum())
 
 
@@ -84,7 +103,7 @@ def add_embeddings(table: pd.DataFrame, embedder: Embedder, columns: str, sample
     if columns not in LAYOUTS:
         raise unknown("layout of columns", columns, LAYOUTS)
     embeddings, places = embeddings_of(table, embedder, samples, progress)
-    names = _our_names(places, [str(name) for name in table.columns], columns, embeddings.shape[1])
+    names = _our_names(places, [str(name) for name in table.columns], columns, embedder.names)
     if columns == "wide":
         added = pd.DataFrame(embeddings, columns=names, index=table.index)
         return pd.concat([table, added], axis=1)
@@ -95,14 +114,14 @@ def add_embeddings(table: pd.DataFrame, embedder: Embedder, columns: str, sample
 
 
 def embeddings_of(
-    table: pd.DataFrame, embedder: Embedder, samples: int = SAMPLES, progress: bool = False
+    table: str | Path | pd.DataFrame, embedder: Embedder, samples: int = SAMPLES, progress: bool = False
 ) -> tuple[NDArray[np.float32], Places]:
     """The embeddings float32 (N, dim) of a table in memory, NaN where a row has none, and what was read."""
     places = read_places(table, samples)
-    embeddings = np.zeros((len(table), embedder.dim), np.float32)
-    served = fill(embeddings, places, on_map(places, embedder), embedder, progress=progress)
-    embeddings[~served] = np.nan
-    return embeddings, places
+    rows = Rows(len(places.table), embedder.dim)
+    served = fill(rows, places, on_map(places, embedder), embedder, progress=progress)
+    rows.values[~served] = np.nan
+    return rows.values, places
 
 
 def on_map(places: Places, embedder: Embedder) -> NDArray[np.bool_]:
@@ -152,45 +171,119 @@ def on_map(places: Places, embedder: Embedder) -> NDArray[np.bool_]:
     return inside
 
 
-def fill(
-    out: NDArray[np.float32], places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
-) -> NDArray[np.bool_]:
-    """Add the mean of the embeddings of each row's points that are `inside` the map to `out` (N, dim), all zeros.
+class Rows:
+    """``values`` float32 (n, dim) and which rows are ``done``, bool (n,): in memory, or both in the file `path`."""
 
-    Gives the rows that have one, bool (N,); warns of those for whose points a server turned out to have nothing, and
-    raises InputError where it has nothing for any.
+    def __init__(self, n: int, dim: int, path: Path | None = None) -> None:
+        self.done: NDArray[np.bool_] = np.zeros(n, np.bool_)
+        self.values: NDArray[np.float32] = np.zeros((n, dim), np.float32) if path is None else np.zeros((0, 0), "f4")
+        if path is None:
+            return
+        flags = -(-n // 4096) * 4096
+        size = flags + n * dim * 4
+        if not path.exists() or path.stat().st_size != size:
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+        self.done = np.memmap(path, np.bool_, "r+", shape=(n,))
+        self.values = np.memmap(path, np.float32, "r+", offset=flags, shape=(n, dim))
+
+    def keep(self, rows: NDArray[np.int64], values: NDArray[np.float32]) -> None:
+        """Keep some rows (k,), (k, dim). They are on disk before they count as done: after a power cut, too."""
+        self.values[rows] = values
+        if isinstance(self.values, np.memmap):
+            self.values.flush()
+        self.done[rows] = True
+
+
+@contextmanager
+def kept_rows(out: Path, n: int, dim: int, key: str) -> Iterator[Rows]:
+    """Rows beside the file `out`, in a hidden file that goes when the block ends well.
+
+    Where it ends otherwise, the file stays if any row is done, and the next call with the same `key`, which says what
+    the rows are, finds them. Raises InputError where the disk is full or the folder cannot be written to.
     """
-    rows = places.rows[inside]
-    asked = np.bincount(rows, minlength=len(out))
-    came = np.zeros(len(out), np.int64)
-    alone = not len(rows) or asked.max() == 1
-    for at, part in embedder.stream(places.lat[inside], places.lon[inside], progress=progress):
-        np.add.at(came, rows[at], 1)
-        if alone:
-            out[rows[at]] = part
-        else:
-            np.add.at(out, rows[at], part / asked[rows[at], None].astype(np.float32))
-    fewer = (came > 0) & (came < asked)
-    out[fewer] *= (asked[fewer] / came[fewer])[:, None].astype(np.float32)
-    if (lost := (came == 0) & (asked > 0)).any():
-        message = f"{places.name}: {embedder.describe_outside(*places.centres(), lost, places.first)}"
-        if not came.any():
+    path = out.with_name(f".{out.name}.{key[:16]}.rows")
+    rows = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        rows = Rows(n, dim, path)
+        yield rows
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        if rows is None or not rows.done.any():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+    for done in out.parent.glob(f".{glob.escape(out.name)}.*.rows"):  # of calls with other options, too
+        with suppress(OSError):
+            done.unlink(missing_ok=True)
+
+
+def fill(
+    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
+) -> NDArray[np.bool_]:
+    """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
+
+    Some neighbouring rows after the other, each helping of them all at once: what is done is whole. Gives the rows that
+    have an embedding, bool (N,); those for whose points a server turned out to have nothing become NaN and are warned
+    of. Raises InputError where it has nothing for any.
+    """
+    from selm.embedding.inference import counted, in_map_order
+
+    lat, lon, rows = places.lat[inside], places.lon[inside], places.rows[inside]  # rows ascend
+    asked, first, count = np.unique(rows, return_index=True, return_counts=True)
+    there = out.done[asked]
+    with counted(len(rows), progress, int(count[there].sum())) as tick:
+        wanted, first, count = asked[~there], first[~there], count[~there]
+        order = in_map_order(lat[first], lon[first])
+        helping = (np.cumsum(count[order]) - 1) // embedder.together
+        for some in np.split(order, np.flatnonzero(np.diff(helping)) + 1):
+            if not len(some):
+                continue
+            points = np.concatenate([np.arange(first[row], first[row] + count[row]) for row in some])
+            row_of = np.repeat(np.arange(len(some)), count[some])
+            sums, came = np.zeros((len(some), embedder.dim), np.float32), np.zeros(len(some))
+            for at, part in embedder.stream(lat[points], lon[points], tick=tick):
+                np.add.at(came, row_of[at], 1)
+                np.add.at(sums, row_of[at], part / count[some][row_of[at], None].astype(np.float32))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                sums *= (count[some] / came)[:, None].astype(np.float32)  # NaN where nothing came
+            out.keep(wanted[some], sums)
+    served = out.done & ~np.isnan(out.values[:, 0])
+    if (lost := np.setdiff1d(asked, np.flatnonzero(served))).size:
+        missing = np.isin(np.arange(len(served)), lost)
+        message = f"{places.name}: {embedder.describe_outside(*places.centres(), missing, places.first)}"
+        if not served.any():
+            out.done[:] = False
             raise InputError(message)
         warnings.warn(message, OutsideMapWarning, stacklevel=4)
-    return came > 0
+    return np.asarray(served)
 
 
-def _our_names(places: Places, taken: list[str], layout: str, dim: int) -> list[str]:
+def _key(places: Places, inside: NDArray[np.bool_], embedder: Embedder) -> str:
+    """SHA-256 of all that the rows of a file depend on."""
+    state = hashlib.sha256(f"{embedder.identity} {embedder.map_fingerprint} {embedder.device}".encode())
+    for array in (places.lat, places.lon, places.rows, inside):
+        state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()
+
+
+def _our_names(places: Places, taken: list[str], layout: str, names: list[str]) -> list[str]:
     """The names of the columns of embeddings; with a prefix, and a warning, where the table has such names."""
     lower = [name.lower() for name in taken]
-    first, pattern = ("e0", r"e\d+") if layout == "wide" else ("embedding", "embedding")
+    parts = sorted({name.rstrip("0123456789") for name in names})
+    pattern = rf"({'|'.join(parts)})\d+" if layout == "wide" else "embedding"
+    names = names if layout == "wide" else ["embedding"]
     prefix = ""
     while found := [name for name in lower if re.fullmatch(prefix + pattern, name)]:
         collides = taken[lower.index(found[0])]
         prefix += _PREFIX
-    names = [f"{prefix}e{i}" for i in range(dim)] if layout == "wide" else [f"{prefix}embedding"]
     if prefix:
-        _say(places, f"has a column {collides}; the embeddings are called {prefix}{first}" + (
+        names = [prefix + name for name in names]
+        _say(places, f"has a column {collides}; the embeddings are called {names[0]}" + (
             f" … {names[-1]}" if len(names) > 1 else ""
         ))  # fmt: skip
     return names
@@ -200,16 +293,6 @@ def _say(places: Places, message: str) -> None:
     warnings.warn(f"{places.name}: {message}", InputWarning, stacklevel=5)
 
 
-def _on_disk(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
-    with path.open("wb") as file:
-        size = shape[0] * shape[1] * 4
-        if hasattr(os, "posix_fallocate"):  # a disk that is full says so here, not by a signal later
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
-    return np.memmap(path, np.float32, "r+", shape=shape)
-
-
 def _origin(embedder: Embedder) -> dict[str, str]:
     """What the file says about itself: the encoder, the map, and the version that made it."""
     model = embedder.model
@@ -217,6 +300,7 @@ def _origin(embedder: Embedder) -> dict[str, str]:
         "selm": version("selm"),
         "model": str(model) if isinstance(model, (str, Path)) else type(model).__name__,
         "encoder": json.dumps(dataclasses.asdict(embedder.encoder.config), sort_keys=True),
+        "parts": json.dumps(embedder.parts),
         "map": embedder.map_name,
         "map_fingerprint": embedder.map_fingerprint,
         "attribution": embedder.map_attribution,
@@ -291,11 +375,11 @@ def _distinct(places: Places, out: Path, names: list[str], reserved: tuple[str, 
 
 
 def _write(
-    path: Path, ending: str, out: Path, places: Places, embeddings: NDArray[np.float32], missing: NDArray[np.bool_],
-    layout: str, origin: dict[str, str],
+    path: Path, ending: str, out: Path, places: Places, embeddings: NDArray[np.float32], names: list[str],
+    missing: NDArray[np.bool_], layout: str, origin: dict[str, str],
 ) -> None:  # fmt: skip
     columns = _named_columns(places, as_text=ending in (".csv", ".csv.gz"))
-    ours = _our_names(places, [name for name, _ in columns], layout, embeddings.shape[1])
+    ours = _our_names(places, [name for name, _ in columns], layout, names)
     if ending in _DRIVERS:
         _write_geographic(path, ending, out, places, columns, ours, embeddings, missing, origin)
         return
@@ -323,17 +407,17 @@ def _write(
                     part = pd.DataFrame(values, columns=ours, index=given.index)
                 pd.concat([given, part], axis=1).to_csv(text, index=False, header=piece.start == 0, lineterminator="\n")
         return
-    names = _distinct(places, out, [name for name, _ in columns])
+    theirs = _distinct(places, out, [name for name, _ in columns])
     arrays, shapes = [], {}
-    for name, (_, column) in zip(names, columns, strict=True):
+    for name, (_, column) in zip(theirs, columns, strict=True):
         if str(column.dtype) == "geometry":
             shapes[name] = column
             column = pd.Series(column.to_wkb(), index=column.index, dtype=object)
         arrays.append(_arrow(places, name, column))
     metadata = {"selm": json.dumps(origin)}
     if shapes:
-        metadata["geo"] = json.dumps(_geo(places, names, shapes))
-    fields = [pa.field(name, array.type) for name, array in zip(names, arrays, strict=True)]
+        metadata["geo"] = json.dumps(_geo(places, theirs, shapes))
+    fields = [pa.field(name, array.type) for name, array in zip(theirs, arrays, strict=True)]
     kind = pa.float32() if layout == "wide" else pa.list_(pa.float32())
     schema = pa.schema([*fields, *(pa.field(name, kind) for name in ours)], metadata=metadata)
     with path.open("wb") as file, pq.ParquetWriter(file, schema) as writer:
@@ -442,7 +526,7 @@ class _Layout:
         while len(prefixes[-1]) < max(map(len, lower), default=0):
             prefixes.append(_PREFIX + prefixes[-1])
         pairs = [(lower[lat], lower[lat[:-3] + "lon"]) for lat in prefixes if {lat, lat[:-3] + "lon"} <= set(lower)]
-        starts = [i for i, name in enumerate(columns) if re.fullmatch(rf"({_PREFIX})*(e0|embedding)", name)]
+        starts = [i for i, name in enumerate(columns) if re.fullmatch(rf"({_PREFIX})*(e0|pc0|embedding)", name)]
         if not pairs or not starts:
             raise InputError(
                 f"{path}: not a table of embeddings (columns lat, lon, e0, e1, … or embedding); selm embed makes one"
@@ -450,10 +534,13 @@ class _Layout:
         first = columns[starts[-1]]  # ours are behind the user's
         if first.endswith("embedding"):
             return cls(*pairs[-1], [first], True)
-        prefix, there = first.removesuffix("0"), set(columns)
-        names: list[str] = []
-        while f"{prefix}{len(names)}" in there:
-            names.append(f"{prefix}{len(names)}")
+        prefix = re.sub("(e|pc)0$", "", first)
+        names = [first]
+        for name in columns[starts[-1] + 1 :]:  # the next number of a part, or the first of another
+            part, number = re.fullmatch(r"(.*?)(\d*)", names[-1]).groups()  # type: ignore[union-attr]
+            if name != f"{part}{int(number) + 1}" and name not in {f"{prefix}{other}0" for other in PARTS}:
+                break
+            names.append(name)
         return cls(*pairs[-1], names, False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -45,22 +45,12 @@ class Style:
         """One of `selm/maps/styles`, or any file ending in .xml; InputError if there is none or it is not XML."""
         file = Path(name) if str(name).endswith(".xml") else STYLES / f"{name}.xml"
         try:
-            root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
-            if "base" in root.attrib:  # another style without some of its layers
-                without = set(root.get("without", "").split())
-                root = ElementTree.fromstring(file.with_name(root.attrib["base"]).read_text(encoding="utf-8"))
-                for layer in [layer for layer in root.iter("Layer") if layer.get("name") in without]:
-                    root.remove(layer)
-                    without.discard(layer.get("name", ""))
-                if without:
-                    raise InputError(f"{file}: its base has no layer '{min(without)}' to leave out")
-            style = cls(file.stem, ElementTree.tostring(root, encoding="unicode"))
+            return _read(file, file.stat().st_mtime_ns)
         except FileNotFoundError:
             known = ", ".join(sorted(f.stem for f in STYLES.glob("*.xml")))
             raise InputError(f"no map style '{name}' (there are: {known}, or a path to an .xml file)") from None
         except (ElementTree.ParseError, UnicodeDecodeError) as error:
             raise InputError(f"{file}: not a readable Mapnik style ({error})") from None
-        return style
 
     @cached_property
     def tree(self) -> ElementTree.Element:
@@ -105,6 +95,21 @@ class Style:
             reason = str(error).splitlines()[0]
             raise InputError(f"style {self.name} cannot be loaded with {source.name}: {reason}") from None
         return canvas
+
+
+@lru_cache(maxsize=16)
+def _read(file: Path, changed_ns: int) -> Style:
+    """The style in a file as it was at a time; asked for often, for its hash is part of every result's address."""
+    root = ElementTree.fromstring(file.read_text(encoding="utf-8"))
+    if "base" in root.attrib:  # another style without some of its layers
+        without = set(root.get("without", "").split())
+        root = ElementTree.fromstring(file.with_name(root.attrib["base"]).read_text(encoding="utf-8"))
+        for layer in [layer for layer in root.iter("Layer") if layer.get("name") in without]:
+            root.remove(layer)
+            without.discard(layer.get("name", ""))
+        if without:
+            raise InputError(f"{file}: its base has no layer '{min(without)}' to leave out")
+    return Style(file.stem, ElementTree.tostring(root, encoding="unicode"))
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

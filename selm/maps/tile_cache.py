@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError
-from selm.files import scratch
+from selm.files import cannot_write
 from selm.maps import mercator
 from selm.maps.tiles import MBTiles, Tiles, tiles_of
 from selm.maps.vector_tiles import Fields, Tile, check_tile, gzipped
@@ -47,9 +47,11 @@ class TileCache(MBTiles):
             "name": file.stem, "format": "pbf", "bounds": WORLD, "minzoom": str(self.first),
             "maxzoom": str(self.last), "attribution": attribution, "json": json.dumps({"vector_layers": described}),
         }  # fmt: skip
-        with scratch(file) as temporary, self._errors():
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)
-            with closing(sqlite3.connect(temporary)) as database:
+            with self._errors(), closing(sqlite3.connect(temporary)) as database:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(
                     "CREATE TABLE metadata (name TEXT, value TEXT);"
@@ -61,13 +63,13 @@ class TileCache(MBTiles):
                 )
                 database.executemany("INSERT INTO metadata VALUES (?, ?)", about.items())
                 database.commit()
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.link(temporary, file)  # never over the file of a process that was faster
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without links
-                if not file.exists():
-                    os.replace(temporary, file)
+        except OSError as error:
+            raise cannot_write(file, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

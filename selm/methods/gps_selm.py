@@ -15,7 +15,7 @@ from selm import distributed, losses
 from selm.encoder import MapEncoder
 from selm.heads import ProjectionHead, ReconstructionHead, border_mask, cluster_head, geo_head
 from selm.methods.base import Method, feature_spread, frozen_copy, views_text
-from selm.optimisation import Optimisation, cosine, linear_warmup
+from selm.optimisation import Optimisation, cosine, linear_warmup, range_text
 from selm.settings import Pretraining, Views
 from selm.views import Batch
 
@@ -99,19 +99,18 @@ class GPSSELM(Method):
         s, terms = self.settings, self.terms
         temperatures, heads = [], []
         if terms.distillation:
-            temperatures.append(f"{s.student_temp:g}; {s.teacher_temp[0]:g} → {s.teacher_temp[1]:g}")
+            temperatures.append(f"{s.student_temp:g}; {range_text(*s.teacher_temp)}")
             heads.append(f"{s.head_hidden}-{s.head_hidden}-{s.head_bottleneck}, K = {s.out_dim}")
         if terms.geo:
             heads.append(f"geo: {s.geo_hidden}")
         if terms.reconstruction:
             heads.append(f"3 transposed convolutions: {s.rec_channels}")
         if terms.clustering:
-            low, high = s.cluster_teacher_temp
-            temperatures.append(f"clusters {s.cluster_student_temp:g}; {low:g} → {high:g}")
+            temperatures.append(f"clusters {s.cluster_student_temp:g}; {range_text(*s.cluster_teacher_temp)}")
             heads.append(f"{s.cluster_hidden}-{s.cluster_hidden}-{s.cluster_out}, m = {s.prototypes}")
         taught = terms.distillation or terms.clustering
         return {
-            "momentum": f"{s.teacher_momentum[0]:g} → {s.teacher_momentum[1]:g}" if taught else "–",
+            "momentum": range_text(*s.teacher_momentum) if taught else "–",
             "temperatures": "; ".join(temperatures) or "–",
             "queue": "–",
             "heads": "; ".join(heads),

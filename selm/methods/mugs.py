@@ -14,7 +14,7 @@ from selm import distributed, losses
 from selm.encoder import MapEncoder
 from selm.heads import PredictedHead, ProjectionHead, RelationBlock
 from selm.methods.base import Method, feature_spread, follow, frozen_copy, push, queue_length, random_units, views_text
-from selm.optimisation import Optimisation, cosine
+from selm.optimisation import Optimisation, cosine, range_text
 from selm.settings import Pretraining, Views
 from selm.views import Batch, ViewSampler, erased
 
@@ -102,7 +102,7 @@ class Mugs(Method):
         s, p = self.settings, self.pretraining
         head = f"{p.head_hidden}-{p.head_hidden}-{p.head_bottleneck}"
         return {
-            "momentum": f"{p.teacher_momentum[0]:g} → {p.teacher_momentum[1]:g}",
+            "momentum": range_text(*p.teacher_momentum),
             "temperatures": f"{s.temperature:g}; group {s.student_temp:g}; {s.teacher_temp:g}",
             "queue": f"4 × {len(self.memory):,}",
             "heads": f"2 × {head}, predictor {s.predictor_ratio * p.head_hidden}; {head}, K = {p.out_dim}",

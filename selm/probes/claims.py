@@ -137,7 +137,7 @@ def gain(
 
     a, b: tables with the columns `BLOCKS`, a row a (region, seed, block).
     same_places: both are of the same regions, whose blocks are drawn together for a and b; they may have other points
-        in a block. False: the same runs at other places, so that the seeds are drawn together and the blocks apart.
+    in a block. False: the same runs at other places, so that the seeds are drawn together and the blocks apart.
     The draws depend on `seed` alone, not on the order of rows.
     Raises InputError, in one line, for a table that is empty, repeats a block or lacks one, holds NaN, for regions that
     differ, and for one of fewer than two blocks.

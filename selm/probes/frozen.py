@@ -282,6 +282,15 @@ def fit_logistic(
 ) -> tuple[Tensor, Tensor, int]:  # fmt: skip
     """Weights (d, c), intercepts (c,) and the iterations taken; a: (n, d) centred features."""
     n, d = a.shape
+    if n < d:  # weights lie in the span of the rows: the same problem in at most n dimensions
+        values, u = torch.linalg.eigh(a.double() @ a.double().T)
+        kept = values > 1e-10 * values[-1]
+        along, lengths = u[:, kept], values[kept].sqrt()
+        turn = (a.double().T @ along / lengths).to(a.dtype)  # (d, r), orthonormal columns
+        at = None if start is None else (turn.T @ start[0], start[1])
+        small = (along * lengths).to(a.dtype)
+        weight, bias, iterations = fit_logistic(small, labels, n_classes, penalty, tolerance, max_iterations, at)
+        return turn @ weight, bias, iterations
     one_hot = torch.zeros(n, n_classes, dtype=a.dtype, device=a.device).scatter_(1, labels[:, None], 1.0)
     identity = torch.eye(d, dtype=a.dtype, device=a.device)
     bound = torch.linalg.cholesky(a.T @ a * (0.5 / n) + penalty * identity)

@@ -19,15 +19,15 @@ SMOKE = get_profile("smoke")
 
 def test_lanes_share_out_the_rows_and_probe_them_as_the_tables_do(smoke: Path, tmp_path: Path) -> None:
     words = [
-        str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2", "multi_zoom",
+        str(tmp_path), "--profile", "smoke", "--lanes", "2", "--rows", "random_init", "moco_v2",
         "--minutes", "5", "--skip", *gpu.PARTS,
     ]  # fmt: skip
     assert gpu.main(words) == 0
-    for method in ("random_init", "moco_v2", "multi_zoom"):
+    for method in ("random_init", "moco_v2"):
         for entry in lane.entries(SMOKE, method, 0):
             assert table1_table2.GRID.kept(SMOKE, entry).is_there(), entry.label
     said = "".join(file.read_text() for file in (tmp_path / "logs").glob("lane-*.log"))
-    for name in ("random_init-s0", "moco_v2-s0", "multi_zoom-s0"):
+    for name in ("random_init-s0", "moco_v2-s0"):
         for phase in ("trained", "probed"):
             assert (tmp_path / phase / f"{name}.json").exists() and said.count(f"{name}: to be {phase}") == 1
     # the table at the end is that of the entries

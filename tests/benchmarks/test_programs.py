@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from benchmarks import embedding, encoder_share, growth, pretraining, probes, profile_step
+from benchmarks import coordinates, embedding, encoder_share, growth, pretraining, probes, profile_step
 from reproduction.computed import drawn_maps, encoders
 from reproduction.pages import measurements
 from reproduction.profiles import get_profile
@@ -59,6 +59,20 @@ def test_embedding_counts_places(smoke: Path, tmp_path: Path, monkeypatch: pytes
     assert rows["what"].tolist() == ["selm embed"] and rows["places"].tolist() == [1]
     assert rows["peak_mib"][0] > 50
     assert str(smoke) not in (tmp_path / "out" / "embedding.csv").read_text()
+
+
+def test_the_default_encoder_is_measured_beside_geoclip(
+    smoke: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mapnik")
+    monkeypatch.setattr(coordinates.peers, "geoclip_version", lambda: "9.8")
+    monkeypatch.setattr(coordinates.peers, "geoclip_features", lambda lat, lon: lat)
+    words = ("--places", "2", "--rounds", "1")
+    rows = run(coordinates, monkeypatch, tmp_path / "out", *words)["coordinates"].set_index("what")
+    assert rows["places"].eq(2).all() and rows.loc["GeoCLIP 9.8, location encoder", "cpu_ratio"] > 1
+    assert (rows["places_per_s"].dropna() > 0).all() and rows["places_per_s"].notna().sum() == 4
+    first = rows[rows.index.str.startswith("selm embed")]
+    assert len(first) == 2 and (first["seconds"] > 0).all()
 
 
 def test_shares_are_measured_for_encoders_of_several_sizes(

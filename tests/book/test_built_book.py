@@ -1,35 +1,14 @@
-"""The built pages load nothing from the network.
-
-`make test` builds the book strictly before the tests and names the result in `SELM_BOOK`; alone, this file builds it.
-"""
+"""The built pages load nothing from the network, and every picture in them has a text in its place."""
 
 from __future__ import annotations
 
 import html
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 from reproduction import notebooks, paths
 
 ROOT = paths.repository()
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if "SELM_BOOK" in os.environ:
-        return ROOT / os.environ["SELM_BOOK"]
-    pytest.importorskip("jupyter_book")
-    out = tmp_path_factory.mktemp("built")
-    jupyter_book = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [jupyter_book, "build", "--quiet", "--all", "-n", "-W", "--keep-going", "book"]
-    done = subprocess.run([*command, "--path-output", str(out)], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out / "_build" / "html"
 
 
 def loads(text: str) -> list[str]:
@@ -78,3 +57,27 @@ def test_no_page_shows_a_folder_of_this_machine(pages: Path) -> None:
     for path in pages.glob("*.html"):
         text = path.read_text(encoding="utf-8")
         assert str(ROOT) not in text and str(Path.home()) + "/" not in text, path.name
+
+
+def test_every_picture_has_a_text_in_its_place(pages: Path) -> None:
+    """No image without words for those who do not see it; the name of its file is none."""
+    for path in pages.glob("*.html"):
+        for image in re.findall(r"<img\b[^>]*>", path.read_text(encoding="utf-8")):
+            said = re.search(r'\salt="([^"]*)"', image)
+            assert said and said[1].strip() and not said[1].endswith((".png", ".svg")), f"{path.name}: {image[:80]}"
+
+
+def test_every_picture_of_ours_has_a_caption(pages: Path) -> None:
+    for name in notebooks.chapters(ROOT / "_toc.yml"):
+        text = (pages / f"{name}.html").read_text(encoding="utf-8")
+        for figure in re.findall(r"<figure\b.*?</figure>", text, flags=re.S):
+            caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.S)
+            assert caption and len(re.sub(r"<[^>]+>", "", caption[1]).strip()) > 10, f"{name}: {figure[:80]}"
+
+
+def test_a_page_is_light(pages: Path) -> None:
+    for name in notebooks.chapters(ROOT / "_toc.yml"):
+        text = (pages / f"{name}.html").read_text(encoding="utf-8")
+        beside = set(re.findall(r'<img\b[^>]*\ssrc="([^"#?:]+)"', text))
+        weight = len(text.encode()) + sum((pages / file).stat().st_size for file in beside)
+        assert weight < 1.5 * 2**20, f"{name}: {weight / 2**20:.2f} MB"

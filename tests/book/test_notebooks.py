@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -156,3 +157,23 @@ def test_clean_takes_out_what_belongs_to_the_machine() -> None:
     assert shown == '<style>#T_00000_row0 {}</style><table id="T_00000"></table><table id="T_00001"></table>'
     assert cleaned.cells[1].id == "injected-parameters" and "remove-cell" in cleaned.cells[1].metadata.tags
     nbformat.validate(cleaned)
+
+
+def test_the_address_comes_from_the_remote(book: Path, tmp_path: Path) -> None:
+    config = tmp_path / "_config.yml"
+    unknown = "/".join(("https://github.com", "OWNER", "selm"))  # written out in _config.yml alone
+    placeholder = f'repository:\n  url: {unknown}\nlaunch_buttons:\n  colab_url: ""\n'
+    config.write_text(placeholder)
+    cell = new_code_cell(notebooks.colab_cell(unknown), metadata={"tags": ["colab"]})
+    assert "git clone" not in cell.source and "raise SystemExit" in cell.source
+    nbformat.write(new_notebook(cells=[cell]), book / "first.ipynb")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    with pytest.raises(InputError, match="no remote on GitHub"):
+        notebooks.write_address(book, config)
+    assert config.read_text() == placeholder
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", "git@github.com:a-b/maps.git"], check=True)
+    assert notebooks.write_address(book, config) == [book / "first.ipynb"]
+    assert "url: https://github.com/a-b/maps\n" in config.read_text() and "colab.research" in config.read_text()
+    source = nbformat.read(book / "first.ipynb", as_version=4).cells[0].source
+    assert '"https://github.com/a-b/maps", code]' in source
+    assert compile(source, "cell", "exec")

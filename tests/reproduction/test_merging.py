@@ -46,6 +46,19 @@ def test_rows_of_other_data_go_where_there_are_new_ones_on_the_same_thing() -> N
     assert set(zip(out["method"], out["target"], strict=True)) == {("dino", "l01"), ("mugs", "interpolated")}
 
 
+def test_a_pretraining_made_anew_takes_away_the_rows_of_the_one_before() -> None:
+    old = table(
+        rows("dino", 1.0, run="before"), rows("dino", 2.0, run="before", target="interpolated"),
+        rows("mugs", 3.0, run="before"), rows("random_init", 4.0, run="a"),
+        rows("random_init", 5.0, run="b", target="interpolated"),
+    )  # fmt: skip
+    out = merged(NAME, table(rows("dino", 6.0, run="today"), rows("random_init", 7.0, run="c")), old)
+    assert set(zip(out["method"], out["target"], out["run_id"], strict=True)) == {
+        ("dino", "l01", "today"), ("mugs", "l01", "before"),
+        ("random_init", "l01", "c"), ("random_init", "interpolated", "b"),  # not pretrained: each entry has its own id
+    }  # fmt: skip
+
+
 def test_a_file_of_another_form_is_not_dropped_without_a_word() -> None:
     old = table(rows("mugs", 1.0)).drop(columns="setting")
     with pytest.raises(InputError, match=r"table1\.csv: what is published has no column 'setting'"):

@@ -28,7 +28,8 @@ def test_a_published_encoder_is_found_in_place_of_training(
     (published,) = publishing.publish_encoders(SMOKE, ["tile2vec"])
     assert published == tmp_path / "encoders" / "smoke" / "tile2vec"
     card = (published / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("# Tile2Vec, profile smoke") and "© OpenStreetMap" in card and "stand-ins" in card
+    assert "# smoke-tile2vec: Tile2Vec" in card and "© OpenStreetMap" in card and "stand-ins" in card
+    assert "Not scored yet." in card and "model-index" not in card
     assert "96 images seen" in card and "reduced scale" in card
     before = checkpoints.load_tensors(folder / "model.safetensors")[0]
     assert load_encoder(published).config.image_px == SMOKE.views.global_px
@@ -41,6 +42,14 @@ def test_a_published_encoder_is_found_in_place_of_training(
     after = checkpoints.load_tensors(folder / "model.safetensors")[0]
     assert checkpoints.digest(after) == checkpoints.digest(before)
     assert files.read_json(folder / "run.json")["complete"]
+
+    text = (folder / "metrics.csv").read_text()
+    header, *lines = text.splitlines()
+    marked = dict(zip(header.split(","), lines[-1].split(","), strict=True)) | {"collapse": "one output takes all"}
+    (folder / "metrics.csv").write_text("\n".join([header, *lines[:-1], ",".join(marked.values())]) + "\n")
+    with pytest.raises(InputError, match="tile2vec: one output takes all, says the collapse watch"):
+        publishing.publish_encoders(SMOKE, ["tile2vec"])
+    (folder / "metrics.csv").write_text(text)
 
     shutil.rmtree(folder)  # another configuration is another run
     run = files.read_json(published / "run.json")

@@ -93,6 +93,7 @@ def test_every_table_figure_and_chapter_is_here() -> None:
     names |= {f"chapter-{name}" for name in contents.CHAPTERS} - {
         "chapter-ablations",
         "chapter-tuning",
+        "chapter-probe-tuning",
         "chapter-knowledge",
     }
     assert {file.name.removesuffix(".csv.gz") for file in FILES} == names

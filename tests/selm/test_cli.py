@@ -352,7 +352,6 @@ def test_bad_questions_to_nearest(here: Path, refused: Callable[..., str], run: 
     assert "name one place" in refused(here, "nearest", out)
     assert "name one place" in refused(here, "nearest", out, "--row", 1, "--like", 35.7, 139.7)
     assert "swapped" in refused(here, "nearest", out, "--like", 139.7, 35.7)
-    assert "goes with" in refused(here, "nearest", out, "--row", 1, "--map", here / "atlas")
     assert "not a table of embeddings" in refused(here, "nearest", here / "coords.csv", "--row", 1)
     assert "no such file" in refused(here, "nearest", here / "nothing.parquet", "--row", 1)
     both = ["--model", here / "run", "--map", here / "atlas"]

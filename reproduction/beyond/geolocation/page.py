@@ -45,7 +45,7 @@ def recall_by_area_figure(found: pd.DataFrame) -> Figure:
     from reproduction.pages.style import COLOURS, DASHES, WIDTH, use_style
 
     use_style()
-    figure, axis = plt.subplots(figsize=(WIDTH, 3.0))
+    figure, axis = plt.subplots(figsize=(WIDTH, 3.8))
     rows = found[found["quantity"] == "recall"]
     for i, (way, curve) in enumerate(rows.groupby("way", sort=False)):
         axis.plot(curve["at"], 100 * curve["value"], color=COLOURS[i % 8], linestyle=DASHES[i % 8], linewidth=1.3,

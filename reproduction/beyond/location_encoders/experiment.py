@@ -27,7 +27,7 @@ from reproduction.beyond.location_encoders.frame import Frame
 from reproduction.beyond.location_encoders.method import LocationMethod, PairedPlaces
 from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
-from reproduction.experiments import peers, table1_table2
+from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import rows_and_scores
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
@@ -39,6 +39,7 @@ from selm.errors import InputError
 from selm.files import read_json
 from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
+from selm.probes import peers
 from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.settings import Pretraining
@@ -354,7 +355,7 @@ def run_entry(
         x = embeddings(profile, run, todo.places, progress=progress)
         if setting == "frozen":
             out = frozen(x, todo.targets, todo.folds, task=todo.kind, epochs=probing.epochs, batch=probing.batch,
-                         lr=probing.frozen_lr, progress=progress)  # fmt: skip
+                         lr=probing.frozen_lr, weight_decay=probing.frozen_weight_decay, progress=progress)  # fmt: skip
         elif setting == "frozen-closed":
             out = (ridge if todo.kind == "regression" else logistic)(x, todo.targets, todo.folds)
         else:

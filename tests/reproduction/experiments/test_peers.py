@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from scipy import sparse
 
-from reproduction.experiments import peers, table1_table2
+from reproduction.experiments import table1_table2
 from reproduction.profiles import get_profile
 from reproduction.titles import title_of
 from selm.errors import InputError
+from selm.probes import peers
 from selm.probes.folds import BufferedFolds
 from selm.probes.frozen import ridge
 
@@ -48,7 +49,9 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in [name for name in sys.modules if name.startswith(peers.ALONE)]:
         monkeypatch.delitem(sys.modules, name)
     importlib.invalidate_caches()
+    peers.geoclip_encoder.cache_clear()
     yield "9.8"
+    peers.geoclip_encoder.cache_clear()
     for name in [name for name in sys.modules if name.startswith(peers.ALONE)]:
         del sys.modules[name]
 
@@ -56,6 +59,7 @@ def made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.fixture
 def absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(peers.importlib.util, "find_spec", lambda name: None)
+    peers.geoclip_encoder.cache_clear()
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))
 
 

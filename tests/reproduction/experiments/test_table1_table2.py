@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from reproduction.computed import frozen_features
-from reproduction.experiments import peers, row_claims, table1_table2
+from reproduction.experiments import row_claims, table1_table2
 from reproduction.profiles import get_profile
 from reproduction.report import SETTINGS
 from reproduction.rows import IN_TABLES, ROWS
 from reproduction.titles import title_of
 from selm.errors import InputError
-from selm.probes import practitioner
+from selm.probes import peers, practitioner
 
 SMOKE = get_profile("smoke")
 JAPAN = get_profile("japan-cpu")

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reproduction import paths, recipes
 from reproduction.experiments import tuning
 from reproduction.profiles import get_profile
+from reproduction.results import read_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import AS_IT_IS, Change
 from selm.errors import InputError
@@ -75,6 +77,17 @@ def test_the_choice_is_the_lowest_sum_of_ranks_among_healthy_runs() -> None:
     chosen = table[table["chosen"]].set_index("method")["change"].to_dict()
     assert chosen == {"dino": "a", "mugs": "as it is"}
     assert table.set_index(["method", "change"]).loc[("dino", "b"), "rank_sum"] == 2
+
+
+def test_the_recipes_are_what_the_published_tries_choose() -> None:
+    table = tuning.ranked(read_csv(paths.repository() / "data" / "results" / "japan-cpu" / "tuning.csv"))
+    assert {name: list(table.loc[table["method"] == name, "change"]) for name in recipes.TRIES} == {
+        name: [change.name for change in changes] for name, changes in recipes.TRIES.items()
+    }
+    assert table[table["chosen"]].set_index("method")["change"].to_dict() == recipes.CHOSEN
+    for name in PRETRAINED:
+        like = recipes.LIKE.get(name, name)
+        assert JAPAN.recipe_of(name).name == recipes.CHOSEN[like]
 
 
 def test_a_profile_without_validation_regions_is_refused() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from reproduction.labels import area_type
 from reproduction.labels.land_price import read_l01
+from reproduction.pages.published import results_folder
 
 L01 = "mlit/L01-2013.zip"
 
@@ -64,3 +66,13 @@ def test_zones_agree_with_the_official_polygons_of_tochigi(real):
     official = joined["用途地域"].map(japanese).to_numpy()
     assert len(joined) > 250
     assert (area_type.zone_of(joined["zoning"]) == official).mean() > 0.9
+
+
+def test_zoning_is_shown_in_english() -> None:
+    assert area_type.in_english("1住居,準防") == "category 1 residential, quasi-fire zone"
+    assert area_type.in_english("category 2 residential") == "category 2 residential"
+    counts = pd.read_csv(results_folder() / "japan-cpu" / "table2-classes.csv")
+    for _, of_target in counts.groupby("target"):
+        shown = [area_type.in_english(value) for value in of_target["class"]]
+        assert all(text.isascii() for text in shown), [text for text in shown if not text.isascii()]
+        assert len(set(shown)) == len(shown)

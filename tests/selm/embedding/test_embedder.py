@@ -120,11 +120,11 @@ def test_features_of_all_stages_at_several_zooms(tmp_path: Path) -> None:
 
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
-    monkeypatch.setattr(inference, "TOGETHER", 17)
+    monkeypatch.setitem(inference.TOGETHER, "cpu", 17)
     zooms = (17, 16, 13, 11)
     atlas = made_up.atlas(tmp_path, 7, 6, without=((3, 3), (6, 0)), zooms=zooms)
     encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=zooms[1:]))
-    lat, lon = some_places(60, atlas)
+    lat, lon = some_places(150, atlas)
     embedder = Embedder(encoder, atlas, "cpu", 7)
     out = embedder(lat, lon)
     assert out.shape == (len(lat), embedder.dim) == (len(lat), 4 * encoder.dim)
@@ -236,7 +236,8 @@ def test_in_a_pipeline_and_a_search(encoder: MapEncoder, atlas: Atlas) -> None:
 
 def test_scikit_learn_conventions(encoder: MapEncoder, atlas: Atlas) -> None:
     embedder = Embedder(encoder, atlas, "cpu", batch=8)
-    assert set(embedder.get_params()) == {"model", "map", "device", "batch", "orientations", "stages"}
+    names = {"model", "map", "device", "batch", "orientations", "stages", "zooms", "beside"}
+    assert set(embedder.get_params()) == names
     other = clone(embedder)
     assert other is not embedder and other.batch == 8 and "_opened" not in vars(other)
     lat, lon = some_places(12, atlas)

@@ -526,7 +526,7 @@ def test_suspicious_rows(embedder: Embedder, tmp_path: Path, said: Any, rows: st
 class Stand:
     """An embedder of a map whose box is Helsinki's, with latitude and longitude as embeddings."""
 
-    dim, map_name, map_bounds = 2, "Helsinki", (24.0, 60.0, 25.0, 61.0)
+    dim, together, map_name, map_bounds = 2, 2, "Helsinki", (24.0, 60.0, 25.0, 61.0)
 
     def outside(self, lat: Any, lon: Any, *, ask: bool) -> Any:
         return ~((lat >= 60) & (lat <= 61) & (lon >= 24) & (lon <= 25))
@@ -534,7 +534,7 @@ class Stand:
     def describe_outside(self, lat: Any, lon: Any, left: Any, first_row: int) -> str:
         return f"{left.sum()} outside"
 
-    def stream(self, lat: Any, lon: Any, *, progress: bool = False) -> Any:
+    def stream(self, lat: Any, lon: Any, *, tick: Any) -> Any:
         order = np.random.default_rng(len(lat)).permutation(len(lat))
         for rows in np.array_split(order, 3):
             yield rows, np.stack([lat[rows], lon[rows]], axis=1).astype(np.float32)

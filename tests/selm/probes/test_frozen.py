@@ -11,7 +11,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from selm.errors import InputError
 from selm.probes.folds import random_folds
-from selm.probes.frozen import fold_statistics, frozen, logistic, minibatches, ridge
+from selm.probes.frozen import fit_logistic, fold_statistics, frozen, logistic, minibatches, ridge
 
 
 def points(n: int, d: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -199,14 +199,24 @@ def test_logistic_equals_scikit_learn() -> None:
         z = (x - x[train].mean(0)) / x[train].std(0)
         model = LogisticRegression(C=1 / (0.02 * train.sum()), tol=1e-9, max_iter=5000).fit(z[train], codes[train])
         np.testing.assert_array_equal(result.predictions[0, 0, test], model.predict(z[test]))
-    from selm.probes.frozen import fit_logistic
-
     z = torch.tensor((x - x.mean(0)) / x.std(0), dtype=torch.float64)
     weight, bias, iterations = fit_logistic(z, torch.tensor(codes), 4, 0.02, 1e-8, 2000)
     assert iterations < 2000
     model = LogisticRegression(C=1 / (0.02 * 150), tol=1e-10, max_iter=5000).fit(z.numpy(), codes)
     np.testing.assert_allclose(weight.T, model.coef_, atol=2e-5)
     np.testing.assert_allclose(bias - bias.mean(), model.intercept_ - model.intercept_.mean(), atol=2e-5)
+
+
+def test_logistic_of_more_features_than_points() -> None:
+    x, _, codes = points(40, 90)
+    a = torch.tensor((x - x.mean(0)) / x.std(0))
+    weight, bias, iterations = fit_logistic(a, torch.tensor(codes), 4, 0.05, 1e-8, 2000)
+    assert weight.shape == (90, 4) and iterations < 2000
+    model = LogisticRegression(C=1 / (0.05 * 40), tol=1e-10, max_iter=5000).fit(a.numpy(), codes)
+    np.testing.assert_allclose(weight.T, model.coef_, atol=2e-5)
+    again = fit_logistic(a, torch.tensor(codes), 4, 0.05, 1e-8, 2000, (weight, bias))
+    np.testing.assert_allclose(again[0], weight, atol=1e-6)
+    assert again[2] < iterations / 2  # a fit starts from the last one
 
 
 @pytest.mark.parametrize("probe", ["frozen", "logistic"])

@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import sys
 import warnings
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +22,6 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from reproduction.computed.store import remembered
 from selm import distributed
 from selm.errors import InputError
 
@@ -37,7 +37,7 @@ def geoclip_version() -> str:
     return importlib.metadata.version(GEOCLIP)
 
 
-@remembered(maxsize=1)
+@lru_cache(maxsize=1)
 def geoclip_encoder() -> nn.Module:
     """GeoCLIP's location encoder with its published weights, in evaluation mode: (N, 2) degrees (lat, lon) float32 →
     (N, 512).

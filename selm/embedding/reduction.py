@@ -1,0 +1,75 @@
+"""Fewer numbers a place: principal components of embeddings, kept in a file so that other tables get the same ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selm import checkpoints
+from selm.errors import InputError
+
+MOST = 20_000  # rows that components are learned from
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """Embeddings (N, dim), each number standardised by `mean` and `scale` (dim,), on `directions` (dim, n).
+
+    `kept` is their share of the variance; `identity` says which embeddings it was learned from
+    (`selm.embedding.embedder.Embedder.identity`).
+    """
+
+    mean: NDArray[np.float32]
+    scale: NDArray[np.float32]
+    directions: NDArray[np.float32]
+    kept: float
+    identity: str
+
+    @property
+    def names(self) -> list[str]:
+        return [f"pc{number}" for number in range(self.directions.shape[1])]
+
+    def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, dim) → (N, n) float32."""
+        return np.asarray((embeddings - self.mean) / self.scale @ self.directions, np.float32)
+
+    def save(self, path: Path) -> None:
+        tensors = {name: torch.from_numpy(getattr(self, name)) for name in ("mean", "scale", "directions")}
+        checkpoints.save_tensors(path, tensors, {"kept": repr(self.kept), "identity": self.identity})
+
+    @classmethod
+    def load(cls, path: Path, identity: str) -> Reduction:
+        """Raises InputError where the file cannot be read or is of other embeddings."""
+        tensors, meta = checkpoints.load_tensors(path)
+        if not {"mean", "scale", "directions"} <= set(tensors) or "identity" not in meta:
+            raise InputError(f"{path}: not the components of a PCA")
+        if meta["identity"] != identity:
+            raise InputError(f"{path}: components of other embeddings (another encoder, or other options)")
+        mean, scale, directions = (tensors[name].numpy() for name in ("mean", "scale", "directions"))
+        return cls(mean, scale, directions, float(meta["kept"]), identity)
+
+
+def fit(embeddings: NDArray[np.float32], rows: NDArray[np.int64], n: int, identity: str) -> Reduction:
+    """The first `n` components of some rows of embeddings (N, dim); of many rows a random part, the same every time.
+
+    Raises InputError where there are not more rows than components.
+    """
+    from sklearn.decomposition import PCA
+
+    if not 1 <= n < min(len(rows) + 1, embeddings.shape[1] + 1):
+        raise InputError(
+            f"a PCA to {n} numbers needs as many rows and numbers: "
+            f"there are {len(rows)} rows with {embeddings.shape[1]} numbers"
+        )
+    if len(rows) > MOST:
+        rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
+    some = embeddings[rows]
+    mean, scale = some.mean(axis=0), some.std(axis=0)
+    scale = np.where(scale > 1e-6 * np.abs(mean) + 1e-12, scale, 1).astype(np.float32)
+    found = PCA(n, random_state=0).fit((some - mean) / scale)
+    directions = np.ascontiguousarray(found.components_.T, dtype=np.float32)
+    return Reduction(mean.astype(np.float32), scale, directions, float(found.explained_variance_ratio_.sum()), identity)

@@ -1,4 +1,4 @@
-"""What opening a source of ten million tiles takes, and one coordinate's embedding from it.
+"""What opening a source of ten million tiles takes, and one image from it.
 
     python -m benchmarks.large_sources [--tiles 100000 10000000] [--folder DIR]
 
@@ -39,9 +39,6 @@ STEPS = {
     "s = open_source({file!r}); assert s.tiles.has(np.array([[3010, 2510], [1, 1]])).tolist() == [True, False]",
     "one image": "from selm.maps.draw import draw_image\n"
     "assert len(set(draw_image({file!r}, {lat}, {lon}, size=512).ravel().tolist())) > 3",
-    "load an encoder": "from selm.embedding.inference import load_encoder; load_encoder('japan-wide')",
-    "one coordinate": "import numpy as np; from selm.embedding.embedder import Embedder\n"
-    "assert np.isfinite(Embedder('japan-wide', {file!r}, 'cpu')([{lat}], [{lon}])).all()",
 }
 
 

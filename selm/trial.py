@@ -10,6 +10,7 @@ embedding add to the colours of the same images and the coordinates, which are f
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from selm.bundled import shelf
 from selm.embedding.coordinates import EMPTY, Places, read_places, wrapped
@@ -120,11 +122,8 @@ def try_embedding(
     ]
     ways = _ways(x[:, :split], x[:, split:], _waves(lat, lon, side, seed), lat, lon)
     standard = (y - mean) / spread if task == "regression" else y
-    scored = {
-        (way, name): _score(way, features, standard, of, task, lat, lon)
-        for way, features in ways.items()
-        for name, of in folds.items()
-    }
+    bar = tqdm(list(itertools.product(ways, folds)), desc="try", unit="way", disable=not progress, leave=False)
+    scored = {(way, name): _score(way, ways[way], standard, folds[name], task, lat, lon) for way, name in bar}
     points = {key: _errors(one, standard, task) for key, one in scored.items()}
     scores = pd.DataFrame([{"way": way, **_intervals(points, way, block)} for way in ways])
     comparison = compare(points, WITH, FREE, block, task)
@@ -154,7 +153,7 @@ def _target(places: Places, target: str, task: str | None) -> tuple[NDArray[np.f
     if task is not None and task not in TASKS:
         raise unknown("task", task, TASKS)
     column = places.table.iloc[:, columns.index(target)]
-    texts = ["" if value is None or value != value else str(value).strip() for value in column.astype(object)]
+    texts = ["" if pd.isna(value) else str(value).strip() for value in column.astype(object)]
     texts = ["" if text.lower() in EMPTY else text for text in texts]
     full = [text for text in texts if text]
     if not full:

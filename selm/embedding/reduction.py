@@ -53,18 +53,20 @@ class Reduction:
         return cls(mean, scale, directions, float(meta["kept"]), identity)
 
 
+def check(n: int, rows: int, dim: int) -> None:
+    """Raise InputError where so many rows of so many numbers have fewer than `n` components."""
+    if not 1 <= n <= min(rows, dim):
+        raise InputError(f"a PCA to {n} numbers needs as many rows and numbers: there are {rows} rows of {dim} numbers")
+
+
 def fit(embeddings: NDArray[np.float32], rows: NDArray[np.int64], n: int, identity: str) -> Reduction:
     """The first `n` components of some rows of embeddings (N, dim); of many rows a random part, the same every time.
 
-    Raises InputError where there are not more rows than components.
+    Raises InputError where there are fewer rows or numbers than components.
     """
     from sklearn.decomposition import PCA
 
-    if not 1 <= n < min(len(rows) + 1, embeddings.shape[1] + 1):
-        raise InputError(
-            f"a PCA to {n} numbers needs as many rows and numbers: "
-            f"there are {len(rows)} rows with {embeddings.shape[1]} numbers"
-        )
+    check(n, len(rows), embeddings.shape[1])
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
     some = embeddings[rows]

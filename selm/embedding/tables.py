@@ -81,6 +81,8 @@ def embed_file(
     places = read_places(coordinates, samples)
     inside = on_map(places, embedder)
     n = len(places.table)
+    if isinstance(pca, int):
+        reduction.check(pca, len(np.unique(places.rows[inside])), embedder.dim)
     with kept_rows(out, n, embedder.dim, _key(places, inside, embedder)) as rows:  # they come in the map's order
         served = fill(rows, places, inside, embedder, progress=progress)
         embeddings, names, origin = rows.values, embedder.names, _origin(embedder)
@@ -265,7 +267,8 @@ def fill(
 
 def _key(places: Places, inside: NDArray[np.bool_], embedder: Embedder) -> str:
     """SHA-256 of all that the rows of a file depend on."""
-    state = hashlib.sha256(f"{embedder.identity} {embedder.map_fingerprint} {embedder.device}".encode())
+    on = next(embedder.encoder.parameters()).device.type
+    state = hashlib.sha256(f"{embedder.identity} {embedder.map_fingerprint} {on}".encode())
     for array in (places.lat, places.lon, places.rows, inside):
         state.update(np.ascontiguousarray(array).tobytes())
     return state.hexdigest()

@@ -44,7 +44,7 @@ def test_every_page_says_whose_maps_prices_and_census_it_shows(pages: Path) -> N
 
 def test_files_that_pages_name_exist(pages: Path) -> None:
     for path in pages.glob("*.html"):
-        for name in re.findall(r"<(?:script|img)\b[^>]*\ssrc=\"([^\"#?:]+)", path.read_text(encoding="utf-8")):
+        for name in re.findall(r"<(?:script|img)\b[^>]*\ssrc=\"(?!data:)([^\"#?:]+)", path.read_text(encoding="utf-8")):
             assert (pages / name).exists(), f"{path.name}: {name}"
 
 

@@ -168,6 +168,15 @@ def test_what_a_column_is_is_said(embedder: Embedder, tmp_path: Path, values: An
         assert found.places["truth"].min() == pytest.approx(low)
 
 
+def test_missing_values_of_parquet(embedder: Embedder, tmp_path: Path) -> None:
+    frame = table(pd.array([None, None, *range(N - 2)], dtype="Int64"), kind=pd.array([None, True] * (N // 2)))
+    frame.to_parquet(tmp_path / "x.parquet")
+    found = tried(tmp_path / "x.parquet", embedder)
+    assert found.task == "regression" and found.facts[1].startswith(f"2 of {N} rows have no price: row 1 (")
+    with pytest.raises(InputError, match="has 1 classes"):
+        tried(tmp_path / "x.parquet", embedder, "kind")
+
+
 def test_a_task_can_be_set_and_rows_are_drawn(embedder: Embedder) -> None:
     found = tried(table(np.arange(N) % 5), embedder, task="regression", rows=100)
     assert found.task == "regression" and len(found.places) == 100 and "as you said" in found.facts[0]

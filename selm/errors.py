@@ -33,3 +33,7 @@ class OutsideMapWarning(UserWarning):
 
 class InputWarning(UserWarning):
     """Something in a table was taken otherwise than it stands there, or looks wrong."""
+
+
+class MapWarning(UserWarning):
+    """A map is of another kind than encoders have learned on, or comes slowly."""

@@ -401,7 +401,7 @@ def _atlas_around(
     from selm.maps.style import Style
 
     source = open_source(map)
-    blocks = blocks_near(source.blocks(), places["lat"], places["lon"], zooms)
+    blocks = blocks_near(source.tiles.has, places["lat"], places["lon"], zooms)
     if not len(blocks):
         raise InputError(f"{source.name}: none of the places lies on the map")
     identity = f"{source.fingerprint} {Style.named(encoder.style).hash} {blocks.tolist()}"

@@ -53,7 +53,7 @@ def try_embedding(
     table: str | Path | pd.DataFrame,
     target: str,
     *,
-    map: str | Path | Atlas,
+    map: str | Path | Atlas | None = None,
     model: str | Path | MapEncoder | None = None,
     task: str | None = None,
     rows: int = 5000,
@@ -73,9 +73,11 @@ def try_embedding(
     embedder = Embedder(model, map, **{**options, "beside": ("colours",)})
     places = read_places(table)
     values, names, task, facts = _target(places, target, task)
-    inside, served = on_map(places, embedder)
+    on_map(places, embedder)  # says which rows look wrong
+    inside = ~embedder.outside(places.lat, places.lon)
     missing = ~np.isfinite(values)
     n = len(values)
+    served = np.isin(np.arange(n), places.rows[inside])
     for which, what in ((missing, f"have no {target}"), (~served & ~missing, "are not on the map")):
         if which.any():
             facts.append(f"{which.sum():,} of {n:,} rows {what}: {places.naming(np.flatnonzero(which))}.")

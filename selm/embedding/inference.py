@@ -13,6 +13,7 @@ import json
 import queue
 import re
 import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -31,9 +32,10 @@ from selm import checkpoints, distributed
 from selm.bundled import Bundled, shelf
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
 from selm.encoder import MapEncoder, channels_last
-from selm.errors import InputError, unknown
-from selm.maps.atlas import BLOCK_ZOOM, Atlas
+from selm.errors import InputError, MapWarning, unknown
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.mercator import to_tile
+from selm.maps.tiles import Listed
 from selm.probes.practitioner import COLOURS, colour_histogram
 from selm.views import DeviceAtlas, colour
 
@@ -57,7 +59,7 @@ class Opened:
 
     @classmethod
     def open(
-        cls, model: str | Path | MapEncoder | None, map: str | Path | Atlas, device: str | torch.device | None,
+        cls, model: str | Path | MapEncoder | None, map: str | Path | Atlas | None, device: str | torch.device | None,
         orientations: int | None, stages: tuple[int, ...] | None, zooms: tuple[int, ...] | None,
         beside: tuple[str, ...] | None,
     ) -> Opened:  # fmt: skip
@@ -71,15 +73,21 @@ class Opened:
             if not zooms or len(set(zooms)) < len(zooms):
                 raise InputError(f"zooms must be some web map zooms, each once, not {zooms}")
             encoder.config = dataclasses.replace(encoder.config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
+        known = _bundled(model)
         if beside is None:
-            known = _bundled(model)
             beside = known.beside if known else ()
         for part in beside:
             if part not in BESIDE:
                 raise unknown("part beside the embedding", part, BESIDE)
         on = distributed.device(device)
         parts = tuple(part for part in BESIDE if part in beside)
-        return cls(channels_last(encoder.to(on)), Blocks.open(map, encoder.config), on, parts)
+        opened = cls(channels_last(encoder.to(on)), Blocks.open(map, encoder.config), on, parts)
+        if known and opened.first.richer:
+            warnings.warn(
+                f"{opened.first.name}: {opened.first.richer}, which shows more than the tiles of zoom 13 that "
+                f"{known.name} has learned on", MapWarning, stacklevel=4,
+            )  # fmt: skip
+        return opened
 
     @property
     def first(self) -> Blocks:
@@ -117,7 +125,8 @@ class Opened:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Embeddings of places on the map as they come: (rows int64 (n,), embeddings float32 (n, dim)).
 
-        An encoder of several zooms looks at some neighbouring places at one zoom after the other.
+        Places of which a server turns out to have nothing do not come. An encoder of several zooms looks at some
+        neighbouring places at one zoom after the other.
         """
         zooms, dim = self.encoder.config.zooms, self.encoder.embedding_dim
         several = len(zooms) > 1
@@ -126,11 +135,13 @@ class Opened:
         )  # fmt: skip
         for some in helpings:
             where = on_sphere(lat[some], lon[some])
+            there = np.zeros(len(some), np.bool_)
             features = np.empty((len(some), len(zooms), dim), np.float32) if several else np.zeros((0, 0, 0), "f4")
             colours = np.empty((len(some), len(zooms), COLOURS), np.float32) if several else features
             for number, zoom in enumerate(zooms):
                 for rows, found, histograms in self._at(lat[some], lon[some], zoom, batch):
                     tick(len(rows) / len(zooms))
+                    there[rows] = True
                     if several:
                         features[rows, number] = found
                         if "colours" in self.beside:
@@ -138,7 +149,8 @@ class Opened:
                     else:
                         yield some[rows], self._joined(found, histograms, where[rows])
             if several:
-                yield some, self._joined(features.reshape(len(some), -1), colours.reshape(len(some), -1), where)
+                flat, shares = features.reshape(len(some), -1), colours.reshape(len(some), -1)
+                yield some[there], self._joined(flat[there], shares[there], where[there])
 
     def _joined(
         self, features: NDArray[np.float32], colours: NDArray[np.float32], where: NDArray[np.float32]
@@ -153,7 +165,7 @@ class Opened:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
         """Features at one zoom, as `stream` gives embeddings, and the images' colours (n, 64) where they are wanted."""
         blocks, config = self.blocks[zoom], self.encoder.config
-        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.keys)
+        plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.tiles.may_have)
         mean, std = (torch.tensor(value, device=self.device) for value in (config.pixel_mean, config.pixel_std))
         colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=self.device) / 255 - mean) / std
         cuda, wanted = self.device.type == "cuda", "colours" in self.beside
@@ -184,6 +196,10 @@ class Opened:
             try:
                 with closing(self.blocks[zoom].provide(plan.blocks, zoom, stop)) as provided:
                     for images, group in zip(plan.groups, provided, strict=True):
+                        home = np.floor(plan.centres[images] / block_px(zoom, group.tile_px))
+                        images = images[Listed(group.keys).has(home)]
+                        if not len(images):
+                            continue
                         atlas = DeviceAtlas([group], (zoom,), self.device)
                         for part in np.array_split(images, -(-len(images) // _CUT)):
                             centres = torch.as_tensor(plan.centres[part], device=self.device)
@@ -287,7 +303,7 @@ def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Te
     side = atlas.side(zoom)
     start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
     block = start // side
-    at = block - atlas.origin
+    at = np.stack([block[:, 0] % 2**BLOCK_ZOOM, block[:, 1]], axis=1) - atlas.origin  # round the 180th meridian
     height, width = atlas.table.shape
     inside = ((start + size - 1) // side == block).all(axis=1)
     inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map

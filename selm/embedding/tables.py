@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from selm.embedding.embedder import Embedder
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".geojson", ".fgb", ".gpkg")
+TELLING = (".parquet", ".gpkg")  # those that say of themselves what they were made from, and whom to name
 LAYOUTS = ("wide", "list")
 PARTS = ("e", "colour", "x", "pc")  # names of columns, before their numbers
 PIECE_BYTES = 2**26  # of embeddings written or read together
@@ -78,12 +79,12 @@ def embed_file(
         needed("geopandas", f"{out}: {ending}", "selm[maps]")
     known = None if pca is None or isinstance(pca, int) else reduction.Reduction.load(Path(pca), embedder.identity)
     places = read_places(coordinates, samples)
-    inside, served = on_map(places, embedder)
+    inside = on_map(places, embedder)
     n = len(places.table)
     if isinstance(pca, int):
-        reduction.check(pca, int(served.sum()), embedder.dim)
+        reduction.check(pca, len(np.unique(places.rows[inside])), embedder.dim)
     with kept_rows(out, n, embedder.dim, _key(places, inside, embedder)) as rows:  # they come in the map's order
-        fill(rows, places, inside, embedder, progress=progress)
+        served = fill(rows, places, inside, embedder, progress=progress)
         embeddings, names, origin = rows.values, embedder.names, _origin(embedder)
         if pca is not None:
             beside = out.with_name(f"{out.name}.pca.safetensors") if known is None else Path(pca)  # type: ignore[arg-type]
@@ -119,29 +120,28 @@ def embeddings_of(
 ) -> tuple[NDArray[np.float32], Places]:
     """The embeddings float32 (N, dim) of a table in memory, NaN where a row has none, and what was read."""
     places = read_places(table, samples)
-    inside, served = on_map(places, embedder)
     rows = Rows(len(places.table), embedder.dim)
-    fill(rows, places, inside, embedder, progress=progress)
+    served = fill(rows, places, on_map(places, embedder), embedder, progress=progress)
     rows.values[~served] = np.nan
     return rows.values, places
 
 
-def on_map(places: Places, embedder: Embedder) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which points, bool (P,), and which rows, bool (N,), lie on the map; warns of the rows that do not.
+def on_map(places: Places, embedder: Embedder) -> NDArray[np.bool_]:
+    """Which points, bool (P,), lie on the map, as far as can be told without asking a server; warns of rows without.
 
     Rows that would lie inside the map's box with latitude and longitude swapped, or taken for radians, are said to look
     so. Raises InputError where no row lies on the map.
     """
     n = len(places.table)
-    inside = ~embedder.outside(places.lat, places.lon)
+    inside = ~embedder.outside(places.lat, places.lon, ask=False)
     served, there = np.zeros(n, bool), np.zeros(n, bool)
     served[places.rows[inside]] = True
     there[places.rows] = True
     lat, lon = places.centres()
     left = there & ~served
-    west, south, east, north = embedder.map_bounds
 
     def in_box(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.bool_]:
+        west, south, east, north = embedder.map_bounds
         with np.errstate(invalid="ignore"):
             return (lat >= south) & (lat <= north) & (lon >= west) & (lon <= east)
 
@@ -156,19 +156,21 @@ def on_map(places: Places, embedder: Embedder) -> tuple[NDArray[np.bool_], NDArr
 
     null = there & (np.abs(lat) < 1e-9) & (np.abs(lon) < 1e-9)
     take(null, "{count} are at 0, 0, which mostly means that nothing was known: {rows}")
-    outside = left & ~in_box(lat, lon)
-    radians = outside & (np.abs(lat) <= np.pi / 2) & (np.abs(lon) <= np.pi) & in_box(np.degrees(lat), np.degrees(lon))
-    if 2 * radians.sum() > left.sum():  # a column is in radians as a whole
-        take(radians, "{count} look like radians: {rows}; give degrees")
-        outside &= ~radians
-    take(outside & in_box(lon, lat), "{count} look swapped: {rows}; with lat and lon exchanged they lie on the map")
+    if left.any():
+        outside = left & ~in_box(lat, lon)
+        small = (np.abs(lat) <= np.pi / 2) & (np.abs(lon) <= np.pi)
+        radians = outside & small & in_box(np.degrees(lat), np.degrees(lon))
+        if 2 * radians.sum() > left.sum():  # a column is in radians as a whole
+            take(radians, "{count} look like radians: {rows}; give degrees")
+            outside &= ~radians
+        take(outside & in_box(lon, lat), "{count} look swapped: {rows}; with lat and lon exchanged they lie on the map")
     if left.any():
         said.append((f"{places.name}: {embedder.describe_outside(lat, lon, left, places.first)}", OutsideMapWarning))
     if not served.any():
         raise InputError("; ".join([said[0][0], *(text.removeprefix(f"{places.name}: ") for text, _ in said[1:])]))
     for message, kind in said:
         warnings.warn(message, kind, stacklevel=4)
-    return inside, served
+    return inside
 
 
 class Rows:
@@ -222,18 +224,22 @@ def kept_rows(out: Path, n: int, dim: int, key: str) -> Iterator[Rows]:
             done.unlink(missing_ok=True)
 
 
-def fill(out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False) -> None:
+def fill(
+    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
+) -> NDArray[np.bool_]:
     """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
 
-    Some neighbouring rows after the other, each helping of them all at once: what is done is whole.
+    Some neighbouring rows after the other, each helping of them all at once: what is done is whole. Gives the rows that
+    have an embedding, bool (N,); those for whose points a server turned out to have nothing become NaN and are warned
+    of. Raises InputError where it has nothing for any.
     """
     from selm.embedding.inference import counted, in_map_order
 
     lat, lon, rows = places.lat[inside], places.lon[inside], places.rows[inside]  # rows ascend
-    wanted, first, count = np.unique(rows, return_index=True, return_counts=True)
-    there = out.done[wanted]
+    asked, first, count = np.unique(rows, return_index=True, return_counts=True)
+    there = out.done[asked]
     with counted(len(rows), progress, int(count[there].sum())) as tick:
-        wanted, first, count = wanted[~there], first[~there], count[~there]
+        wanted, first, count = asked[~there], first[~there], count[~there]
         order = in_map_order(lat[first], lon[first])
         helping = (np.cumsum(count[order]) - 1) // embedder.together
         for some in np.split(order, np.flatnonzero(np.diff(helping)) + 1):
@@ -241,10 +247,22 @@ def fill(out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedde
                 continue
             points = np.concatenate([np.arange(first[row], first[row] + count[row]) for row in some])
             row_of = np.repeat(np.arange(len(some)), count[some])
-            sums = np.zeros((len(some), embedder.dim), np.float32)
+            sums, came = np.zeros((len(some), embedder.dim), np.float32), np.zeros(len(some))
             for at, part in embedder.stream(lat[points], lon[points], tick=tick):
+                np.add.at(came, row_of[at], 1)
                 np.add.at(sums, row_of[at], part / count[some][row_of[at], None].astype(np.float32))
+            with np.errstate(invalid="ignore", divide="ignore"):
+                sums *= (count[some] / came)[:, None].astype(np.float32)  # NaN where nothing came
             out.keep(wanted[some], sums)
+    served = out.done & ~np.isnan(out.values[:, 0])
+    if (lost := np.setdiff1d(asked, np.flatnonzero(served))).size:
+        missing = np.isin(np.arange(len(served)), lost)
+        message = f"{places.name}: {embedder.describe_outside(*places.centres(), missing, places.first)}"
+        if not served.any():
+            out.done[:] = False
+            raise InputError(message)
+        warnings.warn(message, OutsideMapWarning, stacklevel=4)
+    return np.asarray(served)
 
 
 def _key(places: Places, inside: NDArray[np.bool_], embedder: Embedder) -> str:
@@ -288,6 +306,7 @@ def _origin(embedder: Embedder) -> dict[str, str]:
         "parts": json.dumps(embedder.parts),
         "map": embedder.map_name,
         "map_fingerprint": embedder.map_fingerprint,
+        "attribution": embedder.map_attribution,
     }
 
 
@@ -365,7 +384,7 @@ def _write(
     columns = _named_columns(places, as_text=ending in (".csv", ".csv.gz"))
     ours = _our_names(places, [name for name, _ in columns], layout, names)
     if ending in _DRIVERS:
-        _write_geographic(path, ending, out, places, columns, ours, embeddings, missing)
+        _write_geographic(path, ending, out, places, columns, ours, embeddings, missing, origin)
         return
     step = max(1, PIECE_BYTES // (4 * embeddings.shape[1]))
     pieces = [slice(start, start + step) for start in range(0, len(missing), step)]
@@ -453,7 +472,7 @@ def _geo(places: Places, names: list[str], shapes: dict[str, Any]) -> dict[str, 
 
 def _write_geographic(
     path: Path, ending: str, out: Path, places: Places, columns: list[tuple[str, pd.Series[Any]]], ours: list[str],
-    embeddings: NDArray[np.float32], missing: NDArray[np.bool_],
+    embeddings: NDArray[np.float32], missing: NDArray[np.bool_], origin: dict[str, str],
 ) -> None:  # fmt: skip
     """A file for maps: the user's geometry, or points. The order of rows stays: no spatial index in FlatGeobuf."""
     geopandas = needed("geopandas", f"{out}: {ending}", "selm[maps]")
@@ -476,7 +495,9 @@ def _write_geographic(
     frame = pd.concat([*(_as_text(places, column) for _, column in columns), added], axis=1)
     frame.columns = pd.Index([*names, *ours], dtype=object)
     frame = geopandas.GeoDataFrame(frame, geometry=shapes.to_numpy(), crs=shapes.crs)
-    options = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
+    options: dict[str, Any] = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
+    if ending in TELLING:
+        options["layer_metadata"] = origin
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=path.parent) as folder:
         file = Path(folder) / f"embeddings{ending}"
         try:

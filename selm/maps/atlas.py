@@ -238,9 +238,10 @@ class Atlas:
         table = np.concatenate(jobs)
         table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
         for bx, by, i in table.tolist():
-            if (bx, by) not in self._members:
+            column = bx % 2**BLOCK_ZOOM  # beyond the 180th meridian the map goes on at its other side
+            if (column, by) not in self._members:
                 continue
-            block = self.block(bx, by, zoom)
+            block = self.block(column, by, zoom)
             x0, y0 = bx * side - int(left[i]), by * side - int(top[i])  # the block's corner in the image
             columns = slice(max(x0, 0), min(x0 + side, size))
             rows = slice(max(y0, 0), min(y0 + side, size))

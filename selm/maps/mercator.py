@@ -11,15 +11,19 @@ LAT_MAX = 85.0511287798066  # where the Web Mercator square ends
 EARTH_RADIUS_M = 6_371_008.8  # mean radius, IUGG
 EQUATOR_M = 2 * np.pi * 6_378_137.0  # the equator of Web Mercator's sphere
 BBox = tuple[float, float, float, float]  # west, south, east, north
+WHOLE: BBox = (-180.0, -LAT_MAX, 180.0, LAT_MAX)
 
 
 def to_tile(lat: ArrayLike, lon: ArrayLike, zoom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Fractional tile coordinates (x, y) of places at `zoom`; float64 with the shape of the input."""
+    """Fractional tile coordinates (x, y) of places at `zoom`; float64 with the shape of the input.
+
+    Beyond `LAT_MAX` y is that of the map's edge.
+    """
     phi = np.radians(np.clip(np.asarray(lat, np.float64), -LAT_MAX, LAT_MAX))
     n = 2.0**zoom
     x = (np.asarray(lon, np.float64) + 180.0) / 360.0 * n
     y = (1.0 - np.arcsinh(np.tan(phi)) / np.pi) / 2.0 * n
-    return x, y
+    return x, np.clip(y, 0.0, np.nextafter(n, 0.0))  # the map's edges lie in its outermost tiles
 
 
 def from_tile(x: ArrayLike, y: ArrayLike, zoom: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

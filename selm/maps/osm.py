@@ -1,4 +1,4 @@
-"""Raw OpenStreetMap data (.osm.pbf, .osm, .osm.gz) turned into layers of the OpenMapTiles schema.
+"""Raw OpenStreetMap data (.osm.pbf, .osm, .osm.gz, .osm.bz2) turned into layers of the OpenMapTiles schema.
 
 The layers are FlatGeobuf files in Web Mercator with the names and fields that the map styles use. Unlike vector tiles
 of zoom 13 they hold everything that is mapped: every building, footpath and service road. Images drawn from them are
@@ -10,14 +10,17 @@ the pieces to their right are sea. Where an extract holds no coastline, as in th
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
 import re
 import struct
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +28,14 @@ from numpy.typing import NDArray
 from selm.errors import InputError
 from selm.files import written_folder
 from selm.maps import mercator
+from selm.maps.vector_tiles import message
 
 if TYPE_CHECKING:
     import geopandas as gpd
     import pandas as pd
 
 VERSION = 2  # raised when the same extract gives other layers
+XML_ENDINGS = (".osm", ".osm.gz", ".osm.bz2")
 _CRS = "EPSG:3857"
 
 # Tags that the layers are made from.
@@ -77,10 +82,13 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     description = folder / "layers.json"
     if description.exists():
         return dict(json.loads(description.read_text()))
-    declared = check_pbf(file) if file.name.endswith(".pbf") else None
-    frame = _read_pbf(file) if file.name.endswith(".pbf") else _read_xml(file)
-    west, south, east, north = declared or (float(v) for v in frame.total_bounds)
+    packed = file.name.lower().endswith(".pbf")
+    declared = check_pbf(file) if packed else None
+    frame = _read_pbf(file) if packed else _read_xml(file)
+    west, south, east, north = (float(v) for v in frame.total_bounds)
     bounds = (west, south, east, north)
+    if declared is not None and is_credible(declared, bounds):
+        bounds = declared
     layers = to_layers(frame, bounds)
     keys = _tiles_with_content(layers, bounds)
     if not len(keys):
@@ -91,6 +99,18 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
         text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})
         (temporary / "layers.json").write_text(text)
     return dict(json.loads(description.read_text()))
+
+
+def is_credible(declared: mercator.BBox, data: mercator.BBox) -> bool:
+    """Whether a declared box can be what an extract was cut by: not one of the whole planet around one town."""
+
+    def blocks(box: mercator.BBox) -> float:
+        x0, y0 = mercator.to_tile(box[3], box[0], 13)
+        x1, y1 = mercator.to_tile(box[1], box[2], 13)
+        return float((x1 - x0 + 1) * (y1 - y0 + 1))
+
+    west, south, east, north = declared
+    return west < east and south < north and (blocks(declared) < 50_000 or blocks(declared) < 16 * blocks(data))
 
 
 def check_pbf(file: Path) -> mercator.BBox | None:
@@ -107,7 +127,7 @@ def check_pbf(file: Path) -> mercator.BBox | None:
                 (length,) = struct.unpack(">I", stream.read(4))
                 if length > 64 * 1024:  # the format's own limit
                     raise ValueError
-                header = message_fields(stream.read(length))
+                header = dict(message(stream.read(length)))
                 kind, content = header[1], header[3]
                 if place == 0 and kind != b"OSMHeader":
                     raise ValueError
@@ -127,37 +147,6 @@ def check_pbf(file: Path) -> mercator.BBox | None:
     return bounds
 
 
-def message_fields(data: bytes) -> dict[int, int | bytes]:
-    """The fields of one protocol buffer message: varints and bytes; of repeated fields the last."""
-    fields: dict[int, int | bytes] = {}
-    place = 0
-
-    def varint() -> int:
-        nonlocal place
-        value = shift = 0
-        while True:
-            byte = data[place]
-            place += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while place < len(data):
-        tag = varint()
-        if tag & 7 == 0:
-            fields[tag >> 3] = varint()
-        elif tag & 7 == 2:
-            length = varint()
-            if place + length > len(data):
-                raise ValueError("message cut short")
-            fields[tag >> 3] = data[place : place + length]
-            place += length
-        else:
-            raise ValueError("not a message of this format")
-    return fields
-
-
 def _part(fields: dict[int, int | bytes], number: int) -> bytes:
     """The field of that number, which holds bytes; KeyError or ValueError otherwise."""
     value = fields[number]
@@ -168,9 +157,9 @@ def _part(fields: dict[int, int | bytes], number: int) -> bytes:
 
 def header_bounds(blob: bytes) -> mercator.BBox | None:
     try:
-        packed = message_fields(blob)
+        packed = dict(message(blob))
         block = _part(packed, 1) if 1 in packed else zlib.decompress(_part(packed, 3))
-        box = message_fields(_part(message_fields(block), 1))
+        box = dict(message(_part(dict(message(block)), 1)))
         west, east, north, south = ((int(box[i]) >> 1) ^ -(int(box[i]) & 1) for i in (1, 2, 3, 4))  # zigzag
     except (KeyError, ValueError, IndexError, zlib.error):
         return None  # bounds are optional
@@ -181,6 +170,12 @@ def _read_pbf(file: Path) -> gpd.GeoDataFrame:
     """All drawn features of a .osm.pbf file with their tags as columns."""
     import pandas as pd
     import pyrosm
+
+    if not file.name.endswith(".pbf"):  # pyrosm goes by the name
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / "extract.osm.pbf"
+            link.symlink_to(file.resolve())
+            return _read_pbf(link)
 
     def features(custom_filter: dict[str, Any]) -> gpd.GeoDataFrame | None:
         # one object a reading: it keeps what it found for the first filter
@@ -220,30 +215,106 @@ def _read_xml(file: Path) -> gpd.GeoDataFrame:
     import pandas as pd
     import pyogrio
 
-    path = str(file.resolve())
     try:
-        if file.name.endswith(".gz"):
-            with gzip.open(file) as stream:  # GDAL would take what it can of a file that is cut short
-                while stream.read(2**22):
-                    pass
-            path = f"/vsigzip/{path}"
-        frames = []
-        for layer in ("lines", "multilinestrings", "multipolygons"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                part = pyogrio.read_dataframe(path, layer=layer)
-            for key in (*_KEYS, *_EXTRA):
-                if key not in part:  # among the other tags, as "key"=>"value"
-                    part[key] = part["other_tags"].str.extract(f'"{key}"=>"([^"]*)"')[0]
-            frames.append(part[[*_KEYS, *_EXTRA, "geometry"]])
+        with tempfile.TemporaryDirectory() as folder:
+            plain = _plain_xml(file, Path(folder))
+            frames = [_xml_layer(plain, name) for name in _XML_LAYERS]
         frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs="EPSG:4326")
     except (OSError, EOFError, zlib.error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
-    except (ValueError, KeyError, RuntimeError) as error:
+    except (ValueError, KeyError, RuntimeError, ElementTree.ParseError) as error:
         raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
     if not len(frame):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
     return with_tag_columns(frame)
+
+
+_XML_LAYERS = ("lines", "multilinestrings", "multipolygons")
+_ELEMENTS = ("node", "way", "relation")
+
+
+def _xml_layer(file: Path, layer: str) -> gpd.GeoDataFrame:
+    import pyogrio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        part = pyogrio.read_dataframe(str(file), layer=layer)
+    for key in (*_KEYS, *_EXTRA):
+        if key not in part:  # among the other tags, as "key"=>"value"
+            part[key] = part["other_tags"].str.extract(f'"{key}"=>"([^"]*)"')[0]
+    return part[[*_KEYS, *_EXTRA, "geometry"]]
+
+
+def _plain_xml(file: Path, folder: Path) -> Path:
+    """The extract as GDAL reads it: not packed, its elements in the order of their ids, none of these negative.
+
+    Editors write negative ids, and elements in any order: such an extract is written anew, with other ids.
+    """
+    name = file.name.lower()
+    kind: Any = gzip.open if name.endswith(".gz") else bz2.open if name.endswith(".bz2") else open
+    plain = file.resolve()
+    if kind is not open or not name.endswith(".osm"):  # GDAL would take what it can of a file that is cut short
+        plain = folder / "extract.osm"
+        with kind(file, "rb") as packed, plain.open("wb") as out:
+            while piece := packed.read(2**22):
+                out.write(piece)
+    if not _is_in_order(plain):
+        _write_in_order(plain, folder / "in-order.osm")
+        plain = folder / "in-order.osm"
+    return plain
+
+
+def _is_in_order(file: Path) -> bool:
+    """Whether nodes, ways and relations follow one another, each by ascending ids, none deleted in an editor."""
+    last = (0, -1)
+    pattern = re.compile(rb"<(node|way|relation)\s([^>]*)>")
+    identity = re.compile(rb"""(?:^|\s)id\s*=\s*["'](-?\d+)["']""")
+    with file.open("rb") as stream:
+        rest = b""
+        while piece := stream.read(2**22):
+            rest += piece
+            end = 0
+            for found in pattern.finditer(rest):
+                end = found.end()
+                number = identity.search(found[2])
+                if number is None:
+                    continue
+                here = (_ELEMENTS.index(found[1].decode()), int(number[1]))
+                if here <= last or int(number[1]) < 0 or b"delete" in found[2] or b"false" in found[2]:
+                    return False
+                last = here
+            rest = rest[max(end, len(rest) - 2**16) :]
+    return True
+
+
+def _write_in_order(file: Path, out: Path) -> None:
+    """An OpenStreetMap XML file with new ids, from 1 on in the order of the old ones, and without what is deleted."""
+    elements: dict[str, dict[int, ElementTree.Element]] = {kind: {} for kind in _ELEMENTS}
+    for _, element in ElementTree.iterparse(file):
+        if element.tag in elements:
+            identity = int(element.attrib["id"])
+            if element.get("action") == "delete" or element.get("visible") == "false":
+                elements[element.tag].pop(identity, None)
+            else:
+                elements[element.tag][identity] = element
+    number = {kind: {old: new for new, old in enumerate(sorted(those), 1)} for kind, those in elements.items()}
+    with out.open("wb") as stream:
+        stream.write(b'<osm version="0.6">\n')
+        for kind in _ELEMENTS:
+            for old, new in number[kind].items():
+                element = elements[kind][old]
+                element.set("id", str(new))
+                for part in list(element):
+                    of = {"nd": "node", "member": part.get("type", "")}.get(part.tag)
+                    if of is None:
+                        continue
+                    there = number.get(of, {}).get(int(part.get("ref", "0")))
+                    if there is None:
+                        element.remove(part)
+                    else:
+                        part.set("ref", str(there))
+                stream.write(ElementTree.tostring(element))
+        stream.write(b"</osm>\n")
 
 
 def _one_line(error: Exception) -> str:
@@ -384,11 +455,22 @@ def _tiles_with_content(layers: dict[str, gpd.GeoDataFrame], bounds: mercator.BB
     west, south, east, north = bounds
     x0, y0 = (int(np.floor(v)) for v in mercator.to_tile(north, west, 13))
     x1, y1 = (int(np.floor(v)) for v in mercator.to_tile(south, east, 13))
-    x, y = (a.ravel() for a in np.meshgrid(np.arange(x0, x1 + 1), np.arange(y0, y1 + 1), indexing="ij"))
-    side = mercator.EQUATOR_M / 2**13
-    left, top = x * side - mercator.EQUATOR_M / 2, mercator.EQUATOR_M / 2 - y * side
-    boxes = shapely.box(left, top - side, left + side, top)
-    touched = np.zeros(len(boxes), bool)
-    for layer in layers.values():
-        touched[shapely.STRtree(layer.geometry.to_numpy()).query(boxes, predicate="intersects")[0]] = True
-    return np.stack([x[touched], y[touched]], 1).astype(np.int32)
+    trees = [shapely.STRtree(layer.geometry.to_numpy()) for layer in layers.values()]
+    first = max(0, 13 - max(x1 - x0, y1 - y0, 1).bit_length())  # the bounds lie on four tiles of it at most
+    x, y = (np.arange(a >> (13 - first), (b >> (13 - first)) + 1) for a, b in ((x0, x1), (y0, y1)))
+    keys = np.stack([a.ravel() for a in np.meshgrid(x, y, indexing="ij")], 1)
+    for zoom in range(first, 14):  # a tile without content has none of the next zoom with content
+        side = mercator.EQUATOR_M / 2**zoom
+        left, top = keys[:, 0] * side - mercator.EQUATOR_M / 2, mercator.EQUATOR_M / 2 - keys[:, 1] * side
+        more = 0.0 if zoom == 13 else 1.0  # a metre, for edges
+        boxes = shapely.box(left - more, top - side - more, left + side + more, top + more)
+        touched = np.zeros(len(boxes), bool)
+        for tree in trees:
+            touched[tree.query(boxes, predicate="intersects")[0]] = True
+        keys = keys[touched]
+        if zoom < 13:
+            quarters = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+            keys = (keys[:, None] * 2 + quarters).reshape(-1, 2)
+            lowest, highest = (np.array(v) >> (12 - zoom) for v in ((x0, y0), (x1, y1)))
+            keys = keys[((keys >= lowest) & (keys <= highest)).all(1)]
+    return keys[np.lexsort((keys[:, 1], keys[:, 0]))].astype(np.int32)

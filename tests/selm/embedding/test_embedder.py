@@ -27,6 +27,7 @@ from selm.embedding.inference import cut_squares, load_encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError, OutsideMapWarning
 from selm.maps.atlas import Atlas, block_path
+from selm.maps.tiles import Listed
 from selm.views import DeviceAtlas
 
 
@@ -267,7 +268,7 @@ def test_other_parameters_open_other_things(encoder: MapEncoder, atlas: Atlas, t
         ([["a", "b"]], "must be numbers"),
         ([[35.0, np.nan]], "row 0: .* is not a coordinate"),
         ([[35.0, 139.0], [139.0, 35.0]], "row 1: .*swapped"),
-        ([[35.0, 200.0]], "row 0: lon 200 is outside"),
+        ([[35.0, 400.0]], "row 0: lon 400 is outside"),
     ],
 )
 def test_bad_tables(encoder: MapEncoder, atlas: Atlas, x, message: str) -> None:
@@ -280,7 +281,8 @@ def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path:
     embedder = Embedder(encoder, made_up.atlas(tmp_path), "cpu")
     hint = embedder.describe_outside(np.array([24.0]), np.array([60.0]), np.array([True]))
     assert "are lat and lon" not in hint and "it covers" in hint
-    embedder._open().first.keys = np.array([[4663, 2371]], np.int32)  # Helsinki: 60.17 N, 24.94 E
+    helsinki = np.array([[4663, 2371]], np.int32)  # 60.17 N, 24.94 E
+    embedder._open().first.tiles = Listed(helsinki)
     hint = embedder.describe_outside(np.array([24.94]), np.array([60.17]), np.array([True]))
     assert hint.endswith("are lat and lon swapped?")
 

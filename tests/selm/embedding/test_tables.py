@@ -25,6 +25,7 @@ from selm.embedding.search import build_index, find_nearest
 from selm.embedding.tables import embed_file, embedded_places, embedding_pieces, one_embedding, read_embeddings
 from selm.errors import InputError, InputWarning, OutsideMapWarning
 from selm.maps.atlas import Atlas
+from selm.maps.tiles import Listed
 
 LAT, LON = [35.69, 35.68, 35.67], [139.75, 139.76, 139.77]  # on the made-up atlas
 ROWS = list(zip(LAT, LON, strict=True))
@@ -527,7 +528,7 @@ class Stand:
 
     dim, together, map_name, map_bounds = 2, 2, "Helsinki", (24.0, 60.0, 25.0, 61.0)
 
-    def outside(self, lat: Any, lon: Any) -> Any:
+    def outside(self, lat: Any, lon: Any, *, ask: bool) -> Any:
         return ~((lat >= 60) & (lat <= 61) & (lon >= 24) & (lon <= 25))
 
     def describe_outside(self, lat: Any, lon: Any, left: Any, first_row: int) -> str:
@@ -593,9 +594,17 @@ def test_the_180th_meridian_and_the_poles(tmp_path: Path) -> None:
     atlas = made_up.atlas(tmp_path)
     embedder = Embedder(made_up.encoder(), atlas, "cpu")
     blocks = embedder._open().first
-    blocks.keys = np.array([[0, 4096], [8191, 4096], [0, 0]], np.int32)
+    blocks.tiles = Listed(np.array([[0, 4096], [8191, 4096], [0, 0]]))
     assert embedder.outside([-0.01] * 4, [-180, 180, 179.99, 179.9]).tolist() == [False, False, False, True]
     assert embedder.outside([85.051, 85.06, 90.0], [-180, -180, 180]).tolist() == [False, True, True]
+
+
+def test_a_geopackage_says_whose_map_it_shows(embedder: Embedder, tmp_path: Path) -> None:
+    pyogrio = pytest.importorskip("pyogrio")
+    pytest.importorskip("geopandas")
+    embed_file(write(tmp_path / "x.csv", PLAIN), embedder, tmp_path / "out.gpkg", progress=False)
+    said = pyogrio.read_info(tmp_path / "out.gpkg")["layer_metadata"]
+    assert said["attribution"] == embedder.map_attribution == "© nobody" and said["map"] == embedder.map_name
 
 
 def test_origin_is_kept_with_lists(embedder: Embedder, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from shapely import affinity
 from shapely.geometry import LineString, Point, Polygon
 
-from selm.maps import osm
+from selm.maps import osm, vector_tiles
 
 BOUNDS = (0.0, 0.0, 1.0, 1.0)
 
@@ -165,9 +165,9 @@ def test_layers_do_not_depend_on_the_order_of_features() -> None:
 
 def test_protocol_buffers() -> None:
     message = bytes([0x08, 0x96, 0x01, 0x12, 0x03]) + b"abc"  # the encoding guide's own example: field 1 is 150
-    assert osm.message_fields(message) == {1: 150, 2: b"abc"}
+    assert dict(vector_tiles.message(message)) == {1: 150, 2: b"abc"}
     with pytest.raises(ValueError, match="cut short"):
-        osm.message_fields(message[:-1])
+        dict(vector_tiles.message(message[:-1]))
 
 
 def test_a_header_with_a_number_where_a_message_should_be_has_no_bounds() -> None:

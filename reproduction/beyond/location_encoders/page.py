@@ -60,7 +60,7 @@ def location_probe_table(
             if len(rows):
                 sections[section].append([html.escape(title), *pair(rows)])
     name = "Table 1, land price" if table == "table1" else "Table 2, area type"
-    probe = "closed-form probe" if setting == "frozen-closed" else f"linear layer after {epochs} epochs"
+    probe = "ridge probe" if setting == "frozen-closed" else f"linear layer after {epochs} epochs"
     trials = int(chosen["trial"].nunique()) if len(chosen) else 0
     profile = str(chosen["profile"].iloc[0]) if len(chosen) else "not run"
     return simple_table(

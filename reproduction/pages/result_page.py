@@ -371,23 +371,29 @@ def learning_curves(results: pd.DataFrame, target: str, *, split: str = "blocks"
                    "trained whole below.", profile=profile)  # fmt: skip
 
 
-def error_map(name: str, target: str, metric: str, cell_degrees: float, methods: Mapping[str, str]) -> Html:
-    """Where it errs: a map a method (name → title) with each spatial block in the colour of its mean score."""
+def error_map(name: str, target: str, metric: str, methods: Mapping[str, str]) -> Html:
+    """Where it errs, by the published scores: a map a method (name → title), a square a spatial block in the colour of
+    its mean score."""
+    from reproduction.profiles import get_profile
+
     profile = published.profile_with(f"{name}-blocks")
     blocks = published.results(f"{name}-blocks", profile) if profile else None
     if blocks is not None:
-        blocks = blocks[(blocks["target"] == target) & (blocks["metric"] == metric) & (blocks["epochs"] == 0)]
-        blocks = blocks[blocks["method"].isin(list(methods))]
-    if blocks is None or not len(blocks):
+        keep = (blocks["target"] == target) & (blocks["metric"] == metric) & (blocks["epochs"] == 0)
+        keep &= blocks["setting"].isin(["frozen-closed", "practitioner"]) & blocks["method"].isin(list(methods))
+        blocks = blocks[keep]
+    if profile is None or blocks is None or not len(blocks):
         return prose("A map of the errors needs the scores by block, which are not published with this run.")
-    figure = error_squares(blocks, cell_degrees, methods)
-    sizes = blocks.groupby("method")["block"].nunique()
-    return picture(figure, f"**Where it errs.** {METRIC_LABELS[metric]} by block of {cell_degrees:g}°; the size of "
-                   f"a square grows with its number of places. {int(sizes.max())} blocks.",
-                   f"Maps of {len(methods)} rows with a square a block, coloured by its error.")  # fmt: skip
+    side = get_profile(profile).maps.cell_degrees
+    measure = METRIC_LABELS[metric] if metric == "mse" else "share right"
+    said = f"{measure[:1].upper()}{measure[1:]} by block of {side:g}°; a square grows with its number of places."
+    return picture(
+        error_squares(blocks, side, methods, measure), f"**Where it errs.** {said}",
+        f"Maps of {len(methods)} rows with {blocks['block'].nunique()} squares, coloured by {measure}.",
+    )  # fmt: skip
 
 
-def error_squares(blocks: pd.DataFrame, cell_degrees: float, methods: Mapping[str, str]) -> Figure:
+def error_squares(blocks: pd.DataFrame, cell_degrees: float, methods: Mapping[str, str], measure: str) -> Figure:
     """The figure of `error_map`: rows of a ``NAME-blocks.csv`` of one target and metric."""
     import math
 
@@ -410,5 +416,5 @@ def error_squares(blocks: pd.DataFrame, cell_degrees: float, methods: Mapping[st
         axis.set_title(methods[method], loc="left")
         axis.set_xlabel("longitude")
     axes[0, 0].set_ylabel("latitude")
-    figure.colorbar(dots_, ax=list(axes[0]), shrink=0.8, label="mean error of the block")
+    figure.colorbar(dots_, ax=list(axes[0]), shrink=0.8, label=f"{measure}, mean of the block")
     return figure

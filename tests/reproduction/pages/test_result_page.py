@@ -80,7 +80,7 @@ def test_intervals_come_from_the_blocks_where_they_are_kept() -> None:
     assert "bootstrap" in result.bars and own.low < own.mean < own.high
     assert own.high - own.low == pytest.approx(4 * 0.1214 / np.sqrt(20), rel=0.25)  # four standard errors
     assert "standard deviation" in result_page.of_table("table1", table, "l01", blocks=blocks.iloc[:20]).bars
-    figure = result_page.error_squares(blocks, 0.25, {"gps_selm": "GPS-SELM", "dino": "DINO"})
+    figure = result_page.error_squares(blocks, 0.25, {"gps_selm": "GPS-SELM", "dino": "DINO"}, "mean squared error")
     assert [axis.get_title(loc="left") for axis in figure.axes[:2]] == ["GPS-SELM", "DINO"]
     assert len(figure.axes[0].collections[0].get_offsets()) == 20
 
@@ -138,9 +138,21 @@ def test_figures_are_results_too() -> None:
         result_page.of_table("table1", rows(), "nowhere")
 
 
+def test_the_map_of_errors_is_of_the_published_blocks(results_folder: Path) -> None:
+    (results_folder / "japan-cpu").mkdir()
+    one = {"target": "l01", "metric": "mse", "method": "gps_selm", "seed": 0, "epochs": 0, "points": 3}
+    kept = [
+        {**one, "setting": "frozen-closed", "block": f"43.00_{141 + i / 4:.2f}", "score": 0.1 * i} for i in range(4)
+    ]
+    other = [{**row, "setting": "with-coordinates", "block": "10.00_10.00"} for row in kept]
+    pd.DataFrame(kept + other).to_csv(results_folder / "japan-cpu" / "table1-blocks.csv", index=False)
+    page = result_page.error_map("table1", "l01", "mse", {"gps_selm": "GPS-SELM"}).text
+    assert "block of 0.25°" in page and "with 4 squares" in page
+
+
 def test_nothing_published_is_said_so(results_folder: Path) -> None:
     assert result_page.published_table("table1", "l01") is None
-    assert "not published" in result_page.error_map("table1", "l01", "mse", 0.25, {"gps_selm": "GPS-SELM"}).text
+    assert "not published" in result_page.error_map("table1", "l01", "mse", {"gps_selm": "GPS-SELM"}).text
 
 
 def test_lines_over_epochs_have_both_settings() -> None:

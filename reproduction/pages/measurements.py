@@ -73,6 +73,18 @@ MEASURED: dict[str, Measured] = {
          ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n")),
         "python -m benchmarks.coordinates",
     ),
+    "large_sources": Measured(
+        "Opening a map of ten million tiles, and one image from it",
+        (("kind", "", "s"), ("tiles", "tiles", "n"), ("step", "", "s"), ("cpu_seconds", "core-seconds", "n"),
+         ("peak_mib", "peak memory, MiB", "n")),
+        "python -m benchmarks.large_sources",
+    ),
+    "fetching": Measured(
+        "A map from a slow server: drawing while tiles come, and what is fetched for a place",
+        (("what", "", "s"), ("delay_ms", "a tile takes, ms", "n"), ("blocks_per_s", "blocks/s", "n"),
+         ("wall_ratio", "ratio", "x"), ("tiles_a_place", "tiles a place", "n"), ("kb_a_place", "kB a place", "n")),
+        "python -m benchmarks.fetching",
+    ),
     "encoder_share": Measured(
         "How much of the time the encoder takes",
         (("encoder", "encoder", "s"), ("px", "pixels", "n"), ("places_per_s", "places/s", "n"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from selm.bundled import shelf
 from selm.embedding.coordinates import EMPTY, Places, read_places, wrapped
 from selm.embedding.embedder import Embedder
 from selm.embedding.tables import Rows, fill, on_map
-from selm.errors import InputError, unknown
+from selm.errors import InputError, OutsideMapWarning, unknown
 from selm.maps.mercator import EARTH_RADIUS_M, metres_per_pixel
 from selm.maps.sphere import Neighbourhood
 from selm.probes import peers, practitioner
@@ -73,11 +74,11 @@ def try_embedding(
     embedder = Embedder(model, map, **{**options, "beside": ("colours",)})
     places = read_places(table)
     values, names, task, facts = _target(places, target, task)
-    on_map(places, embedder)  # says which rows look wrong
-    inside = ~embedder.outside(places.lat, places.lon)
+    inside = on_map(places, embedder)
     missing = ~np.isfinite(values)
     n = len(values)
-    served = np.isin(np.arange(n), places.rows[inside])
+    served = np.zeros(n, np.bool_)
+    served[places.rows[inside]] = True
     for which, what in ((missing, f"have no {target}"), (~served & ~missing, "are not on the map")):
         if which.any():
             facts.append(f"{which.sum():,} of {n:,} rows {what}: {places.naming(np.flatnonzero(which))}.")
@@ -89,6 +90,10 @@ def try_embedding(
     if len(usable) > rows:
         facts.append(f"Of {len(usable):,} rows {rows:,} are tried, drawn at random.")
         usable = np.sort(np.random.default_rng(seed).choice(usable, rows, replace=False))
+    x, came = _embedded(places, inside, usable, embedder, progress)
+    if not came.all():
+        facts.append(f"Of {len(came):,} rows that are tried the map turned out to have nothing for {(~came).sum():,}.")
+        usable, x = usable[came], x[came]
     lat, lon = (at[usable] for at in places.centres())
     side, block = blocks(lat, lon, places.name)
     y: NDArray[Any] = values[usable]
@@ -105,7 +110,6 @@ def try_embedding(
         raise InputError(f"{places.name}: column {target} has one value, {mean:g}, in all rows that can be tried")
     facts += _skew(y, target) if task == "regression" else []
 
-    x = _embedded(places, inside, usable, embedder, progress)
     split = embedder.parts["e"]
     draws = DRAWS if len(y) <= MANY_ROWS else 1
     near = Neighbourhood(lat, lon, 1000 * BUFFER * side)
@@ -118,7 +122,7 @@ def try_embedding(
         f"nothing is learned from what lies within {1000 * BUFFER * side:,.0f} m of a tested place.",
         f"The widest image shows {_image_km(embedder, lat):.1f} km: it sees what lies in the blocks around its own.",
         f"Encoder: {_named(model)}, zooms {', '.join(str(zoom) for zoom in embedder.encoder.config.zooms)}; map: "
-        f"{embedder.map_name}, © OpenStreetMap contributors.",
+        f"{embedder.map_name}, {embedder.map_attribution}.",
     ]
     ways = _ways(x[:, :split], x[:, split:], _waves(lat, lon, side, seed), lat, lon)
     standard = (y - mean) / spread if task == "regression" else y
@@ -219,8 +223,8 @@ def blocks(lat: NDArray[np.float64], lon: NDArray[np.float64], name: str) -> tup
 
 def _embedded(
     places: Places, inside: NDArray[np.bool_], rows: NDArray[np.int64], embedder: Embedder, progress: bool
-) -> NDArray[np.float32]:
-    """The embeddings of some rows, float32 (n, dim)."""
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """The embeddings of some rows, float32 (n, dim), and which rows have one, bool (n,)."""
     number = np.full(len(places.table), -1)
     number[rows] = np.arange(len(rows))
     kept = inside & (number[places.rows] >= 0)
@@ -229,8 +233,10 @@ def _embedded(
         rows=number[places.rows[kept]],
     )  # fmt: skip
     out = Rows(len(rows), embedder.dim)
-    fill(out, some, np.ones(len(some.rows), bool), embedder, progress=progress)
-    return out.values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideMapWarning)  # it would count the rows among those tried
+        came = fill(out, some, np.ones(len(some.rows), bool), embedder, progress=progress)
+    return out.values, came
 
 
 def _named(model: str | Path | MapEncoder | None) -> str:

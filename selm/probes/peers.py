@@ -34,7 +34,10 @@ def geoclip_version() -> str:
     """The version of the package, or "" where it is not installed; imports nothing of it."""
     if importlib.util.find_spec(GEOCLIP) is None:
         return ""
-    return importlib.metadata.version(GEOCLIP)
+    try:
+        return importlib.metadata.version(GEOCLIP)
+    except importlib.metadata.PackageNotFoundError:  # a folder of that name
+        return ""
 
 
 @lru_cache(maxsize=1)

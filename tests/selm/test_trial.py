@@ -189,6 +189,23 @@ def test_geoclip_has_a_row_where_it_is_installed(embedder: Embedder, monkeypatch
     assert tried(table(LAT), embedder).scores["way"].tolist()[-1] == "GeoCLIP 9.8"
 
 
+def test_rows_that_a_server_has_nothing_for_are_left_out(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Losing(Embedder):
+        def stream(self, lat: Any, lon: Any, **options: Any) -> Any:
+            for rows, vectors in super().stream(lat, lon, **options):
+                kept = lat[rows] > np.quantile(LAT, 0.1)
+                yield rows[kept], vectors[kept]
+
+    monkeypatch.setattr(trials, "Embedder", Losing)
+    found = tried(table(LAT + RNG.normal(size=N)), embedder)
+    lost = int((np.quantile(LAT, 0.1) >= LAT).sum())
+    assert (
+        len(found.places) == N - lost
+        and found.places["row"].tolist() == np.flatnonzero(np.quantile(LAT, 0.1) < LAT).tolist()
+    )
+    assert f"Of {N} rows that are tried the map turned out to have nothing for {lost}." in found.facts
+
+
 def test_what_cannot_be_tried_is_refused(embedder: Embedder) -> None:
     odd = [str(value) for value in RNG.normal(size=N)]
     odd[11] = "on request"

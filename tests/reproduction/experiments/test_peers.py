@@ -90,6 +90,15 @@ def test_they_are_absent_where_it_is_not(absent: None) -> None:
         peers.geoclip_features([43.0], [141.0])
 
 
+def test_a_folder_of_that_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if peers.geoclip_version():
+        pytest.skip("GeoCLIP's package is installed")
+    (tmp_path / "geoclip").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.invalidate_caches()
+    assert peers.geoclip_version() == ""
+
+
 def test_a_row_is_the_closed_form_on_its_features(
     made_up: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,7 +50,9 @@ def test_pmtiles_draw_the_same_as_mbtiles(make_mbtiles: Callable[..., Path], tmp
     style = Style.named("selm")
     images = [Pen(source, style, 64).block(7276, 3225, 15) for source in (one, two)]
     assert len(np.unique(images[0])) > 3
-    np.testing.assert_array_equal(*images)
+    # a block of a .pmtiles file is drawn without the tiles beside it: their roads may end in its outermost pixels
+    np.testing.assert_array_equal(*(image[1:-1, 1:-1] for image in images))
+    assert (images[0] != images[1]).mean() < 1e-4
 
 
 def test_bad_pmtiles(make_mbtiles: Callable[..., Path], tmp_path: Path) -> None:

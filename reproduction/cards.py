@@ -37,7 +37,7 @@ FREE = {
 }
 _MARKS = ("<!-- written by python -m reproduction encoders -->", "<!-- until here -->")  # in the README
 SAME_COLOURS = "the same images' colours"
-_COLUMNS = ["method", "km", "probe", "zooms", "orientations", "stages", "beside", "validation", "error"]
+_COLUMNS = ["method", "km", "probe", "zooms", "orientations", "stages", "beside", "validation", "error", "date"]
 _LEARNED = {
     "price": "land prices", "density": "population densities", "coordinates": "coordinates",
     "geo_classes": "coordinates",
@@ -57,7 +57,10 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
         rows = rows[(rows["target"] == "l01") & (rows["split"] == "blocks") & (rows["seed"] == 0)]
         rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains("coordinates")]
         ways = rows.groupby(["method", "setting"], sort=False).agg(
-            error=("value", "mean"), validation=("validation", "first"), stages=("stages", "first")
+            error=("value", "mean"),
+            validation=("validation", "first"),
+            stages=("stages", "first"),
+            date=("date", "max"),
         )
         for way in ways.reset_index().to_dict("records"):
             method, setting = str(way["method"]), str(way["setting"])
@@ -70,6 +73,7 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
                 "orientations": 1 if zooms[2] == ONE_ORIENTATION else profile.surroundings.orientations,
                 "stages": tuple(map(int, way["stages"].split("-"))) if "-" in str(way["stages"]) else (4,),
                 "beside": (beside,) if beside else (), "validation": way["validation"], "error": way["error"],
+                "date": way["date"],
             }]))  # fmt: skip
     closed = {"frozen-closed": "ridge", "closed": "ridge", "practitioner": "as it comes"}
     region = profile.regions_for("test")[0].name
@@ -81,7 +85,11 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
             rows = read_csv(results / name).query(query)
             rows = rows[(rows["metric"] == "mse") & (rows["seed"] == 0) & rows["setting"].isin(list(closed))]
             rows = rows.assign(km=rows["buffer_km"] if "buffer_km" in rows else profile.maps.buffer_m / 1000)
-            means = rows.groupby(["method", "km", "setting"], sort=False)["value"].mean().rename("error").reset_index()
+            means = (
+                rows.groupby(["method", "km", "setting"], sort=False)
+                .agg(error=("value", "mean"), date=("date", "max"))
+                .reset_index()
+            )
             parts.append(means.assign(probe=means["setting"].map(closed)))
     table = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True).reindex(columns=_COLUMNS)
     return table.astype({"km": float, "validation": float, "error": float})
@@ -124,7 +132,8 @@ def describe(folder: Path, results: Path) -> Described:
     profile, row = get_profile(folder.parent.name), folder.name
     run, config = read_json(folder / "run.json"), read_json(folder / "config.json")
     all_scores = scores(profile, results / profile.name)
-    own = all_scores[all_scores["method"] == row]
+    # rows from before it was trained are of another training of the same row
+    own = all_scores[(all_scores["method"] == row) & (all_scores["date"] >= run["date"])]
     ways = own[own["validation"].notna()]
     zooms = tuple(METHODS[run["config"]["method"]].zooms) or (config["zoom"], *config["context_zooms"])
     use: dict[str, Any] = {"zooms": zooms, "orientations": 1, "stages": (4,), "beside": ()}

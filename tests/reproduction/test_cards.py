@@ -15,6 +15,7 @@ from reproduction.cli import main
 from selm.errors import InputError
 
 WIDE, MUGS = "multi_zoom_wide_x4", "mugs"
+LATER = "2100-01-01"  # than the encoders were trained
 MARK = "<!-- written by python -m reproduction encoders -->"
 
 
@@ -42,24 +43,34 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     ]
     pd.DataFrame([
         {"target": "l01", "split": split, "method": method, "setting": setting, "stages": stages, "seed": seed,
-         "validation": validation, "trial": trial, "value": value + (split == "random") + 5 * seed}
+         "date": LATER, "validation": validation, "trial": trial, "value": value + (split == "random") + 5 * seed}
         for method, setting, validation, values, stages in rows
         for split in ("blocks", "random") for seed in (0, 1) for trial, value in enumerate(values)
     ]).to_csv(results / "surroundings.csv", index=False)  # fmt: skip
     pd.DataFrame([
         {"target": target, "split": split, "method": method, "setting": setting, "metric": "mse", "seed": seed,
-         "value": value + (target != "l01") + (split != "blocks") + seed}
+         "date": LATER, "value": value + (target != "l01") + (split != "blocks") + seed}
         for method, setting, value in ((MUGS, "frozen-closed", 0.8), (MUGS, "frozen", 0.1),
                                        ("knn_coordinates", "practitioner", 0.7), ("prior", "practitioner", 1.2))
         for target in ("l01", "interpolated") for split in ("blocks", "random") for seed in (0, 1)
     ]).to_csv(results / "table1.csv", index=False)  # fmt: skip
     pd.DataFrame([
         {"target": target, "region": region, "buffer_km": km, "split": f"blocks, {km:g} km", "method": method,
-         "setting": setting, "metric": "mse", "seed": 0, "value": value + km / 100 + (region != "hokkaido")}
+         "setting": setting, "metric": "mse", "seed": 0, "date": LATER,
+         "value": value + km / 100 + (region != "hokkaido")}
         for method, setting, value in ((MUGS, "closed", 0.9), ("prior", "practitioner", 1.0))
         for target in ("price", "density") for region in ("hokkaido", "kanto") for km in (1.0, 15.0)
     ]).to_csv(results / "knowledge.csv", index=False)  # fmt: skip
     return tmp_path / "encoders", tmp_path / "results"
+
+
+def test_rows_from_before_an_encoder_was_trained_are_not_its_own(folders: tuple[Path, Path]) -> None:
+    file = folders[1] / "japan-cpu" / "table1.csv"
+    for name in ("table1.csv", "knowledge.csv"):
+        table = pd.read_csv(file.with_name(name))
+        table.assign(date="2000-01-01").to_csv(file.with_name(name), index=False)
+    found = cards.describe(folders[0] / "japan-cpu" / MUGS, folders[1])
+    assert found.bundled.trained_errors == {} and found.free("1")["5 nearest by coordinates"] == 0.7
 
 
 def test_scores_and_use_come_from_the_results(folders: tuple[Path, Path]) -> None:

@@ -27,6 +27,9 @@ from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, pro
 # Weights of the models trained in one go: about what stays in a core's second-level cache with Adam's two moments.
 _WEIGHTS_AT_ONCE = {"cpu": 400_000, "cuda": 100_000_000}
 
+# So many times fewer points than features: solving in the points' span saves more than the turning there costs.
+_FAR_FEWER = 8
+
 PENALTIES = tuple(float(10.0**power) for power in np.arange(-4.0, 3.5, 0.5))  # of ridge: 1e-4 to 1e3
 
 
@@ -282,7 +285,7 @@ def fit_logistic(
 ) -> tuple[Tensor, Tensor, int]:  # fmt: skip
     """Weights (d, c), intercepts (c,) and the iterations taken; a: (n, d) centred features."""
     n, d = a.shape
-    if n < d:  # weights lie in the span of the rows: the same problem in at most n dimensions
+    if _FAR_FEWER * n < d:  # weights lie in the span of the rows: the same problem in at most n dimensions
         values, u = torch.linalg.eigh(a.double() @ a.double().T)
         kept = values > 1e-10 * values[-1]
         along, lengths = u[:, kept], values[kept].sqrt()

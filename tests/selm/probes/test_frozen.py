@@ -208,10 +208,10 @@ def test_logistic_equals_scikit_learn() -> None:
 
 
 def test_logistic_of_more_features_than_points() -> None:
-    x, _, codes = points(40, 90)
+    x, _, codes = points(40, 400)  # so many more that the span of the points is taken
     a = torch.tensor((x - x.mean(0)) / x.std(0))
     weight, bias, iterations = fit_logistic(a, torch.tensor(codes), 4, 0.05, 1e-8, 2000)
-    assert weight.shape == (90, 4) and iterations < 2000
+    assert weight.shape == (400, 4) and iterations < 2000
     model = LogisticRegression(C=1 / (0.05 * 40), tol=1e-10, max_iter=5000).fit(a.numpy(), codes)
     np.testing.assert_allclose(weight.T, model.coef_, atol=2e-5)
     again = fit_logistic(a, torch.tensor(codes), 4, 0.05, 1e-8, 2000, (weight, bias))

@@ -94,7 +94,8 @@ class Server:
         return (404, {}, b"", None) if data is None else (200, {"Content-Encoding": "gzip"}, data, None)
 
     def tiles_asked(self) -> list[str]:
-        return sorted(path for path in self.asked.elements() if "planet" not in path)
+        asked = self.asked.copy()  # other threads go on counting
+        return sorted(path for path in asked.elements() if "planet" not in path)
 
     def stop(self) -> None:
         self.server.shutdown()

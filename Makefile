@@ -20,7 +20,7 @@ book: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/jupyter-book build --quiet --all -n -W --keep-going book --path-output build/strict
-	SELM_BOOK=build/strict/_build/html $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --nbval-lax tests book
+	SELM_BOOK=build/strict/_build/html $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval-lax tests book
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m reproduction.notebooks refresh --profile demo --into build/book

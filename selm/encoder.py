@@ -6,21 +6,23 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from selm import checkpoints
 from selm.errors import InputError, unknown
 from selm.files import read_json, write_json
 
-_RESNETS: dict[str, tuple[type[BasicBlock | Bottleneck], list[int]]] = {
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
+if TYPE_CHECKING:
+    from torchvision.models.resnet import ResNet
+
+_RESNETS = {  # block of torchvision, and how many a stage
+    "resnet18": ("BasicBlock", [2, 2, 2, 2]),
+    "resnet34": ("BasicBlock", [3, 4, 6, 3]),
+    "resnet50": ("Bottleneck", [3, 4, 6, 3]),
 }
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
@@ -34,12 +36,15 @@ def resnet(arch: str, width: float = 1.0) -> ResNet:
     """
     if arch not in _RESNETS:
         raise unknown("encoder", arch, _RESNETS)
-    block, depths = _RESNETS[arch]
     base = 64 * width
     if base != int(base) or base < 1:
         raise InputError(f"encoder width {width}: 64 * width must be a whole number")
+    from torchvision.models import resnet as torchvision_resnet  # over a second: not for those who build no network
+
+    name, depths = _RESNETS[arch]
+    block = getattr(torchvision_resnet, name)
     channels = int(base)
-    network = ResNet(block, depths)
+    network = torchvision_resnet.ResNet(block, depths)
     if channels != 64:
         # torchvision fixes the stem at 64 channels: build the stages again at the width asked for
         network.inplanes = channels
@@ -102,8 +107,8 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         super().__init__()
         self.config = config
         self.network = resnet(config.arch, config.width)
-        block, _ = _RESNETS[config.arch]
-        self.stage_dims = tuple(int(64 * config.width) * 2**n * block.expansion for n in range(len(STAGES)))
+        expansion = self.network.layer1[0].expansion
+        self.stage_dims = tuple(int(64 * config.width) * 2**n * expansion for n in range(len(STAGES)))
         self.dim = self.stage_dims[-1]
 
     @property

@@ -104,12 +104,16 @@ def test_a_machine_with_the_bundle_alone_does_the_same(
     assert "cut short or altered" in capsys.readouterr().err
     # another profile of the same regions: their maps are drawn, but which blocks to draw there is not known by its name
     other = dataclasses.replace(small, name="japan-other")
-    names = {path.name for part in bundle.write(other, tmp_path / "other", 30.0) for path in part.rglob("*.parquet")}
+    wheel = tmp_path / "small.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("mapnik/lib/mapnik/input/tiles.input", "")
+    parts_of_other = bundle.write(other, tmp_path / "other", 30.0, wheel)
+    names = {path.name for part in parts_of_other for path in part.rglob("*.parquet")}
     assert {name.rsplit("-", 1)[0] for name in names} >= {"japan-other-hiroshima", "japan-other-fukuoka"}
     with pytest.raises(InputError, match="is not empty"):
         bundle.write(small, tmp_path / "parts", 30.0)
     with pytest.raises(InputError, match=r"do not fit into a part of 0\.5"):
-        bundle.write(small, tmp_path / "tiny", 0.5)
+        bundle.write(small, tmp_path / "tiny", 0.5, wheel)
     assert not (tmp_path / "tiny").exists()
 
 

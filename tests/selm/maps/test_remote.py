@@ -334,7 +334,9 @@ def test_interrupted(server: Server, tmp_path: Path) -> None:
     held = threading.Event()
     server.answers = lambda path, n: path != "/planet" and held.wait(60) and None
     arguments = ["map", f"{server.address}/planet", "--lat", str(LAT), "--lon", str(LON), "-o", str(tmp_path / "m.png")]
+    old = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background of a shell ignore it
     process = subprocess.Popen([sys.executable, "-m", "selm", *arguments], stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, old)
     while not server.tiles_asked() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

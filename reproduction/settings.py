@@ -220,6 +220,20 @@ class LocationEncoders:
 
 
 @dataclass(frozen=True)
+class MultiView:
+    """Coordinates aligned with two views of a place (Holvoet et al. 2025), and what risk models make of them.
+
+    Places, batches and steps are those of `LocationEncoders`; what follows is ours where no source is named.
+    """
+
+    encoder: tuple[str, str] = ("harmonics", "siren")  # source: spherical harmonics
+    radii_m: tuple[float, ...] = (250.0, 500.0, 1000.0)  # within which the map's objects are measured
+    dim: int = 16  # source: low-dimensional
+    n_trials: int = 3  # fold draws
+    max_elsewhere: int = 4_000  # points of other regions that a model learns from, to be tried in an unseen one
+
+
+@dataclass(frozen=True)
 class ImageToGPS:
     """Image2GPS (seed of Yao et al.): "source" numbers are its tables' and Table 5's; the rest is ours.
 
@@ -356,6 +370,7 @@ class Profile:
     sample_size: SampleSize = field(default_factory=SampleSize)
     detection: Detection = field(default_factory=Detection)
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
+    multi_view: MultiView = field(default_factory=MultiView)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     surroundings: Surroundings = field(default_factory=Surroundings)
     knowledge: Knowledge = field(default_factory=Knowledge)

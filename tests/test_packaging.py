@@ -26,7 +26,7 @@ from selm.methods import METHODS
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-NOT_LOCKED = ("peers", "browser")  # the extras that nothing else needs
+NOT_LOCKED = ("peers", "gam", "browser")  # the extras that nothing else needs
 LOCKED = tuple(extra for extra in PROJECT["optional-dependencies"] if extra not in NOT_LOCKED)
 FOR_USERS = ("maps", "plots", "probes", "search", "book")  # the extras that the library itself may import
 

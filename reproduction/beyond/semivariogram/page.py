@@ -59,12 +59,18 @@ def fits_table(fits: pd.DataFrame) -> Html:
 
 
 def weights_table(found: pd.DataFrame) -> Html:
-    """Accuracy at several distances, with and without the pair weights, mean ± sd over seeds."""
-    names = {"plain": "every other place a negative", "weighted": "weighted by the semivariogram"}
+    """Accuracy at several distances, by how negatives are weighed or chosen, mean ± sd over seeds."""
+    names = {
+        "plain": "every other place a negative", "weighted": "weighted by the semivariogram",
+        "geographic": "chosen: neighbours on the ground",
+        "sample4geo": "chosen: neighbours, then look-alikes (Sample4Geo)",
+    }  # fmt: skip
     distances = sorted(found.loc[found["quantity"] == "accuracy", "at"].unique())
     rows = []
     for negatives, title in names.items():
         mine = found[found["negatives"] == negatives]
+        if not len(mine):
+            continue
         cells = [spread(mine.loc[(mine["quantity"] == "accuracy") & (mine["at"] == km), "value"], 1, 100)
                  for km in distances]  # fmt: skip
         rows.append([title, *cells, spread(mine.loc[mine["quantity"] == "median_km", "value"], 2)])

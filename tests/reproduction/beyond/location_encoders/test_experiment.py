@@ -114,14 +114,15 @@ def test_the_semivariogram_weighs_the_same_runs(profile: Profile) -> None:
     assert bins["gamma"].iloc[-3:].mean() > bins["gamma"].iloc[:3].mean()  # near places are more alike
     assert len(fits) >= 1 and (fits["r2"] > 0.5).any()
     rows = semivariogram.accuracies(profile, progress=False)
-    assert rows.groupby("negatives")["seed"].nunique().to_dict() == {"plain": 2, "weighted": 2}
-    assert rows["run_id"].nunique() == 4
+    kinds = {"plain", "weighted", "geographic", "sample4geo"}
+    assert rows.groupby("negatives")["seed"].nunique().to_dict() == dict.fromkeys(kinds, 2)
+    assert rows["run_id"].nunique() == 8
     plain = {run.seed: run for kind, run in semivariogram.runs(profile) if kind == "plain"}
-    weighted = [run for kind, run in semivariogram.runs(profile) if kind == "weighted"]
-    for run in weighted:
+    others = [run for kind, run in semivariogram.runs(profile) if kind != "plain"]
+    for run in others:
         a = location_encoders.embeddings(profile, run, location_encoders.places(profile, "queries"))
         b = location_encoders.embeddings(profile, plain[run.seed], location_encoders.places(profile, "queries"))
-        assert np.abs(a - b).max() > 1e-3  # the weights are felt
+        assert np.abs(a - b).max() > 1e-3  # weights and choices are felt
 
 
 def test_what_is_finished_is_published_and_nothing_else(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:

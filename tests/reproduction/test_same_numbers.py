@@ -73,8 +73,8 @@ def without_provenance(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_before(table: pd.DataFrame) -> pd.DataFrame:
-    """Without the rows that have been added since: Figure 5's whitened ones, a peer's where it is installed, and those of
-    a contrast whose negatives are chosen."""
+    """Without the rows that have been added since: Figure 5's whitened ones, a peer's where it is installed, and those
+    of a contrast whose negatives are chosen."""
     if "negatives" in table:
         return table[~table["negatives"].isin(list(KINDS))].reset_index(drop=True)
     if "method" not in table:

@@ -1,8 +1,8 @@
 """Negatives that are chosen, not drawn: batches of places with their neighbours, as Sample4Geo fills them.
 
-Deuser et al. (2023) choose a batch so that its negatives are hard: at first each place's neighbours on the ground, later
-the places whose images look most like its own. Their lists of look-alikes are renewed as the image encoder learns; here
-the images' embeddings are frozen, so both lists are made once.
+Deuser et al. (2023) choose a batch so that its negatives are hard: at first each place's neighbours on the ground,
+later the places whose images look most like its own. Their lists of look-alikes are renewed as the image encoder
+learns; here the images' embeddings are frozen, so both lists are made once.
 """
 
 from __future__ import annotations

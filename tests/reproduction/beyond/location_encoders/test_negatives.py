@@ -1,4 +1,4 @@
-"""Batches filled with neighbours on the ground and with look-alikes, against loops; and that a run goes on as it was."""
+"""Batches filled with neighbours on the ground and with look-alikes, against loops; a stopped run goes on as it was."""
 
 from __future__ import annotations
 

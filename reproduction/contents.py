@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from reproduction.beyond.geolocation import experiment as geolocation
+from reproduction.beyond.geolocation import hierarchies
 from reproduction.beyond.image2gps import experiment as image2gps
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.more_context import experiment as more_context
@@ -51,6 +52,7 @@ CHAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     "location-encoders": location_encoders.chapter,
     "multi-view": multi_view.chapter,
     "image-to-location": geolocation.recall_against_area,
+    "hierarchies": hierarchies.accuracy_by_level,
     "semivariogram": semivariogram.accuracies,
     "img2gps": image2gps.chapter,
 }
@@ -75,6 +77,7 @@ FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "location-encoders": location_encoders.finished,
     "multi-view": multi_view.finished,
     "image-to-location": geolocation.finished,
+    "hierarchies": hierarchies.finished,
     "semivariogram": semivariogram.finished,
     "img2gps": image2gps.finished,
 }

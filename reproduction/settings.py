@@ -209,6 +209,7 @@ class LocationEncoders:
     n_queries: int = 2_000  # images to be found on the earth, at places that no encoder was trained on
     cell_most: int = 100  # training places in a geocell at most, ours
     cell_least: int = 5  # and at least
+    hierarchy_most: int = 25  # ours: training places in a cell of the hierarchy at most
     tau_km: float = 10.0  # PIGEON: 75 km for the whole earth; ours, for one island
     accuracy_km: tuple[float, ...] = (1.0, 5.0, 25.0, 100.0)  # ours: the field's 1, 25, 200 and 750 km are the earth's
     variogram_model: str = "spherical"

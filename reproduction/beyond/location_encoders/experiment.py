@@ -144,22 +144,23 @@ def places(profile: Profile, kind: str) -> pd.DataFrame:
     """Places whose maps location encoders are trained on, `lat lon region`, computed once.
 
     ``pretraining``: some of those that the teacher was pretrained on; ``test``: of the test region; ``set-aside``: of
-    the cells of Table 2; ``queries``: of the test region, and of no training.
+    the cells of Table 2; ``queries`` and ``set-aside-queries``: of the same places, and of no training.
     """
     s = profile.location_encoders
-    n = s.n_queries if kind == "queries" else s.n_places
+    n = s.n_queries if kind.endswith("queries") else s.n_places
     if kind == "pretraining":
         table = place_tables.pretraining_places(profile)
         rows = np.sort(np.random.default_rng(5).permutation(len(table))[:n])
         return table.iloc[rows][["lat", "lon", "region"]].reset_index(drop=True)
-    seed = {"test": 11, "set-aside": 12, "queries": 13}[kind]
+    seed = {"test": 11, "set-aside": 12, "queries": 13, "set-aside-queries": 14}[kind]
+    where = "set-aside" if kind.startswith("set-aside") else "test"
     parts = {
         "kind": kind, "n": n, "maps": drawn_maps.map_fingerprint(profile), "settings": dataclasses.asdict(profile.maps),
         "folds": splits.label_fingerprint(profile), "seed": seed, "version": VERSION,
     }  # fmt: skip
     return store.cached_table(
         "location-places", f"{profile.name}-{kind}", parts,
-        lambda: _sampled(profile, "test" if kind == "queries" else kind, n, seed),
+        lambda: _sampled(profile, where, n, seed),
     )  # fmt: skip
 
 

@@ -78,9 +78,11 @@ def levels_table(found: pd.DataFrame) -> Html:
         rows.append([html.escape(title), *levels, *within, fixed(median, 2 if median < 10 else 0)])
     profile = str(found["profile"].iloc[0])
     count = [int(found.loc[found["quantity"] == level, "regions"].iloc[0]) for level in LEVELS[:2]]
-    return simple_table(
+    n = int(found["n"].iloc[0])
+    made = simple_table(
         ["images found in their own, %", *LEVELS, *(f"within {km:g} km" for km in distances), "median, km"],
         {"": rows},
-        f"{int(found['n'].iloc[0])} images, {count[0]} prefectures, {count[1]} municipalities "
-        f"({profile_heading(profile)})",
+        f"{n} images, {count[0]} prefectures, {count[1]} municipalities ({profile_heading(profile)})",
     )
+    note = f"The standard error of a share is at most {50 / n**0.5:.1f} points; the same images are asked of every way."
+    return Html(f'{made.text}<p class="selm-foot">{note}</p>')

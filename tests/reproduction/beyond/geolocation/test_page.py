@@ -35,4 +35,5 @@ def test_levels() -> None:
         rows.append({"way": way, "quantity": "median_km", "at": 0.0, "value": 33.3, "regions": 0})
     text = page.levels_table(pd.DataFrame(rows).assign(n=40, **COMMON)).text
     assert "10 prefectures, 20 municipalities" in text and "50.0<small> of 30</small>" in text
+    assert "at most 7.9 points" in text  # half of 1 / √40
     assert "all three levels together, smoothed labels" in text and "within 25 km" in text

@@ -37,7 +37,14 @@ def claims() -> pd.DataFrame:
 def test_the_answer_is_read_off_the_results() -> None:
     text = page.answer(rows(), claims()).text
     assert "GLM 0.550 against 0.950 (better)" in text and "In a region without known prices" in text
-    assert "the least error of all has GAM on embedding of coordinates, both views, 0.550" in text
+    assert (
+        "the least error of any encoder of coordinates has GAM on embedding of coordinates, both views, 0.550" in text
+    )
+    better = rows().assign(value=lambda t: t["value"].where(t["features"] != "map", 0.1))
+    text = page.answer(better, claims()).text
+    assert "0.550 and the least error of any row has GAM on map image&#x27;s embedding, 0.100" in text.replace(
+        "'", "&#x27;"
+    )
 
 
 def test_tables() -> None:

@@ -239,7 +239,7 @@ PROFILES: dict[str, Profile] = {
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
-            surroundings=Surroundings(longer=4),
+            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0)),
             location_encoders=LocationEncoders(
                 n_places=3_000,
                 images=128_000,

@@ -339,6 +339,7 @@ class Surroundings:
     validation_draws: int = 3
     n_points: int = 50_000  # places at most
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images
+    buffers_km: tuple[float, ...] = ()  # under blocks, beside that of `Maps`: wide images reach over it
 
 
 @dataclass(frozen=True)

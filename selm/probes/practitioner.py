@@ -12,14 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-)
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -81,10 +73,12 @@ def knn(
 
     Classes without a vote are ordered by their share of the training fold.
     """
+    from sklearn import neighbors
+
     coordinates = np.column_stack([lon, lat]).astype(np.float64)
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
-        kind = KNeighborsRegressor if task == "regression" else KNeighborsClassifier
+        kind = neighbors.KNeighborsRegressor if task == "regression" else neighbors.KNeighborsClassifier
         return kind(min(k, len(y)), weights="distance").fit(x, y)
 
     return _each(coordinates, targets, folds, task, fit, test_folds, 1, f"{k}-NN", progress)
@@ -108,13 +102,16 @@ def boosting(
     n_jobs: processes that share the models, each with one thread; by default as many as PyTorch uses threads, or one
         where there is little to do.
     """
+    from sklearn import ensemble  # scikit-learn takes a second: not for those who grow no trees
+
     rounds = max_iter if max_iter is not None else (100 if task == "regression" else 20)
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
         if task == "regression":
-            return HistGradientBoostingRegressor(max_iter=rounds, random_state=seed).fit(x, y)
+            return ensemble.HistGradientBoostingRegressor(max_iter=rounds, random_state=seed).fit(x, y)
         # early_stopping="auto" would hold points out at random, which fails for classes with a single one
-        return HistGradientBoostingClassifier(max_iter=rounds, random_state=seed, early_stopping=False).fit(x, y)
+        model = ensemble.HistGradientBoostingClassifier(max_iter=rounds, random_state=seed, early_stopping=False)
+        return model.fit(x, y)
 
     x = np.asarray(features, dtype=np.float64)
     return _each(x, targets, folds, task, fit, test_folds, n_jobs, "boosting", progress)
@@ -136,9 +133,10 @@ def forest(
 
     For many classes: boosting grows a tree a class and round, a forest one tree for all. Arguments as in `boosting`.
     """
+    from sklearn import ensemble
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
-        kind = ExtraTreesRegressor if task == "regression" else ExtraTreesClassifier
+        kind = ensemble.ExtraTreesRegressor if task == "regression" else ensemble.ExtraTreesClassifier
         return kind(trees, random_state=seed).fit(x, y)
 
     x = np.asarray(features, dtype=np.float32)
@@ -196,6 +194,8 @@ def _each(
     x: NDArray[Any], targets: ArrayLike, folds: ArrayLike | BufferedFolds, task: str, fit: Callable[[Any, Any], Any],
     test_folds: tuple[int, ...] | None, n_jobs: int | None, name: str, progress: bool,
 ) -> OutOfFold:  # fmt: skip
+    from sklearn.utils.parallel import Parallel, delayed
+
     layout = problems(targets, folds, task, test_folds=test_folds)
     if x.ndim != 2 or len(x) != layout.n_points:
         raise InputError(f"features: shape {x.shape}, but folds are of {layout.n_points} points")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.utils.parallel
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from selm.errors import InputError
@@ -155,10 +156,13 @@ def test_processes_change_no_number(task: str, monkeypatch: pytest.MonkeyPatch) 
     started: list[int] = []
     monkeypatch.setattr(practitioner, "WORTH_PROCESSES", len(folds[0]) * 10 * 3)
     monkeypatch.setattr(practitioner.torch, "get_num_threads", lambda: 2)
-    parallel = practitioner.Parallel
-    monkeypatch.setattr(
-        practitioner, "Parallel", lambda n_jobs, backend: (started.append(n_jobs), parallel(n_jobs, backend=backend))[1]
-    )
+    parallel = sklearn.utils.parallel.Parallel
+
+    def counted(n_jobs: int, backend: str) -> object:
+        started.append(n_jobs)
+        return parallel(n_jobs, backend=backend)
+
+    monkeypatch.setattr(sklearn.utils.parallel, "Parallel", counted)
     together = forest(x, y, folds, task=task, trees=5)
     assert started == [2]
     np.testing.assert_array_equal(together.predictions, alone.predictions)

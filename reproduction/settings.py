@@ -328,8 +328,8 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The chapter on more context; ours. Each row's probe (`selm.probes.kernel_ridge`) is the best of `stages` ×
-    `widths` × `penalties` (× `fields`) in the validation regions."""
+    """The chapter on more context; ours. Each row's probe (`beyond.more_context.kernel_ridge`) is the best of
+    `stages` × `widths` × `penalties` (× `fields`) in the validation regions."""
 
     widths: tuple[float, ...] = (0.0, 1.0, 1.5)  # 0: linear
     penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -16,6 +16,7 @@ from reproduction.computed import drawn_maps, encoders, place_tables, store
 from reproduction.computed.frozen_features import features
 from reproduction.experiments import row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
+from reproduction.experiments.finetune import finetune
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
 from reproduction.rows import IN_TABLES, ROWS
@@ -25,7 +26,6 @@ from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes import peers, practitioner
-from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.views import colour

@@ -134,7 +134,7 @@ def _family(blocks: pd.DataFrame, kind: str, setting: str, *, level: float, n_bo
     found: list[dict[str, Any]] = []
     draws: list[Draws | None] = []
     for question in KINDS[kind]:
-        a, b = (_side(blocks, method, setting) for method in (question.a, question.b))
+        a, b = (scores_of(blocks, method, setting) for method in (question.a, question.b))
         reason, one = "", None
         lacking = [name for name, rows in ((question.a, a), (question.b, b)) if not len(rows)]
         common = sorted(set(a["region"]) & set(b["region"]))
@@ -165,8 +165,8 @@ def _seeds(rows: pd.DataFrame) -> int:
     return int(rows.groupby("region")["seed"].nunique().min()) if len(rows) else 0
 
 
-def _side(blocks: pd.DataFrame, method: str, setting: str) -> pd.DataFrame:
-    """The scores of a row: an embedding's in this setting, with the coordinates in `BESIDE`, others' in theirs."""
+def scores_of(blocks: pd.DataFrame, method: str, setting: str) -> pd.DataFrame:
+    """A row's scores by block: an embedding's in this setting, with the coordinates in `BESIDE`, others' in theirs."""
     tries = [(method, setting), (method, NO_EMBEDDING)]
     if method.endswith("+coordinates"):
         tries.append((method.removesuffix("+coordinates"), BESIDE))

@@ -133,13 +133,24 @@ def _claim_cell(claim: Any, printed: Mapping[tuple[str, str, int, str, str], flo
     a, b = (printed.get((row, claim.setting, epochs, metric, claim.target), math.nan) for row in (claim.a, claim.b))
     theirs = a - b if HIGHER_IS_BETTER[metric] else b - a
     below = f"<br><small>paper {theirs:+.2f}</small>".replace("-", "−") if math.isfinite(theirs) else ""
+    return gain_cell(claim, below, verdict=not plumbing_check)
+
+
+def gain_cell(claim: Any, below: str = "", *, verdict: bool = True) -> str:
+    """One claim as a cell: its verdict, the gain with its interval, and what stands below."""
     if claim.verdict == "not run":
         return td(tag("not run") + below)
+    word = tag(str(claim.verdict)) + "<br>" if verdict else ""
+    gain, _, interval = gain_text(claim).partition(" (")
+    return td(f"{word}{gain}{f' <small>({interval}</small>' if interval else ''}{below}")
+
+
+def gain_text(claim: Any, *, interval: bool = True) -> str:
+    """A gain with its interval in words: "+0.103 (+0.026 to +0.164)"; points for accuracies."""
+    metric = "top1" if claim.metric == "recall1" else str(claim.metric)
     scale = 100.0 if metric in PERCENT else 1.0
     gain, low, high = (metric_number(scale * value, metric, sign=True) for value in (claim.gain, claim.low, claim.high))
-    verdict = "" if plumbing_check else tag(str(claim.verdict)) + "<br>"
-    interval = "" if pd.isna(claim.low) else f" <small>({low} to {high})</small>"
-    return td(f"{verdict}{gain}{interval}{below}")
+    return f"{gain} ({low} to {high})" if interval and not pd.isna(claim.low) else gain
 
 
 def printed_values(where: str) -> dict[tuple[str, str, int, str, str], float]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduction.pages import published, result_page
+from reproduction.pages import knowledge, published, result_page
 from reproduction.pages.claim_tables import printed_values
 from reproduction.pages.html import PROFILE_WORDS
 from reproduction.pages.more_context import chosen_zooms, zooms_title
@@ -245,6 +245,18 @@ def sentences(profile: str) -> list[str]:
             f"reach {of['random_init']:.0f} %."
         )
     return out
+
+
+def far_away(profile: str) -> str:
+    """What is known of places far from those that the probe has learned from: the count of verdicts, and whether
+    self-supervision adds to supervision, with its interval in every target; "" where nothing is published."""
+    questions = knowledge.asked(profile)
+    if not len(questions):
+        return ""
+    return (
+        f"**Far from what the probe has learned from ({knowledge.HEADLINE:g} km).** {knowledge.counts(questions)} "
+        f"{knowledge.what_explains(profile)} [What does an embedding know?](what-it-knows) shows them all."
+    )
 
 
 def _mean_of(result: result_page.Result, method: str) -> str:

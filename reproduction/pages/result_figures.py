@@ -1,19 +1,26 @@
-"""Figures of results: accuracy by size of the training set, which claims hold, and the questions of one page."""
+"""Figures of results: accuracy by size of the training set, which claims hold, and the questions of a page."""
 
 from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from reproduction.pages.html import metric_number
 from reproduction.pages.style import COLOURS, METRIC_LABELS, WIDTH, label_lines, look, row_label, use_style
-from reproduction.report import records
+from reproduction.report import PERCENT, records
 from selm.errors import InputError
 
 # Colour and mark of each verdict.
 VERDICTS = {"better": (COLOURS[2], "o"), "worse": (COLOURS[1], "s"), "equivalent": (COLOURS[0], "D"),
             "undecided": ("#6b6b6b", "o"), "not run": ("#6b6b6b", "x")}  # fmt: skip
+_FAINT = {"better": "#d7efe6", "worse": "#f9e0d0", "equivalent": "#d6e7f4", "undecided": "white", "not run": "#f6f6f6"}
 _EPOCHS = ("o", "s", "^")  # marks of the first, second and last number of epochs
 
 
@@ -140,3 +147,76 @@ def scorecard(questions: pd.DataFrame) -> Figure:
     axis.set_xlim(-1.05 * reach, 1.05 * reach)
     axis.set_xlabel("gain, % (less error or more accuracy: to the right)")
     return figure
+
+
+def verdict_grid(
+    sections: Mapping[str, Mapping[str, Mapping[str, Any]]], targets: Mapping[str, str], *, beside: int = 36
+) -> Figure:
+    """A row a question, a panel a target: the gain with its interval in the colour of its verdict, and in grey the
+    margin within which a difference does not matter.
+
+    sections: heading → question → target → its row of `reproduction.experiments.verdicts`.  targets: name → title; one
+    without rows has a narrow, empty panel.  beside: characters of a line of a question. Accuracies are in points.
+    """
+    use_style()
+    cells = [(target, row) for rows in sections.values() for of in rows.values() for target, row in of.items()]
+    metric_of = {target: str(row.metric) for target, row in cells}
+    by_metric = {metric: [row for _, row in cells if row.metric == metric] for metric in metric_of.values()}
+    reach = {metric: _reach(rows) for metric, rows in by_metric.items()}
+    height = 0.8 + 0.3 * sum(len(rows) + 1 for rows in sections.values())
+    figure, axes = plt.subplots(1, len(targets), figsize=(WIDTH, height), sharey=True,
+                                width_ratios=[1.0 if target in metric_of else 0.5 for target in targets])  # fmt: skip
+    ticks: dict[float, str] = {}
+    for heading, rows in sections.items():
+        y = max(ticks, default=-1.0) + 1.0
+        axes[0].annotate(heading, (-0.03, y + 0.1), xycoords=("axes fraction", "data"), ha="right", va="center",
+                         fontsize=8, fontweight="bold", annotation_clip=False)  # fmt: skip
+        for line, (text, by_target) in enumerate(rows.items(), start=1):
+            ticks[y + line] = textwrap.fill(text.replace("Does GPS-SELM beat", "better than"), beside)
+            for axis, target in zip(axes, targets, strict=True):
+                if target in by_target:
+                    _verdict_cell(axis, y + line, by_target[target], reach[metric_of[target]])
+    for axis, (target, title) in zip(axes, targets.items(), strict=True):
+        axis.set_title(title[:1].upper() + title[1:].replace(" ", "\n"), loc="left", fontweight="bold", fontsize=8)
+        axis.tick_params(axis="y", length=0)
+        axis.spines["left"].set_visible(False)
+        if target in metric_of:
+            unit = "points" if metric_of[target] in PERCENT else "MSE"
+            axis.set_xlim(-1.12 * reach[metric_of[target]], 1.12 * reach[metric_of[target]])
+            axis.set_xlabel(f"gain, {unit}", fontsize=7)
+            axis.tick_params(axis="x", labelsize=7)
+        else:
+            axis.text(0.5, 0.5, "not asked at this distance", transform=axis.transAxes, rotation=90, ha="center",
+                      va="center", color="0.45", fontsize=8)  # fmt: skip
+            axis.tick_params(axis="x", length=0, labelbottom=False)
+            axis.spines["bottom"].set_visible(False)
+    axes[0].set_yticks(list(ticks), list(ticks.values()), fontsize=7)
+    axes[0].set_ylim(max(ticks, default=0.0) + 0.6, -0.4)
+    return figure
+
+
+def _reach(rows: Sequence[Any]) -> float:
+    """How far a panel goes: nine ends of intervals of ten lie in it, the others are cut at its edge."""
+    ends = [abs(end) for row in rows for end in (row.low, row.high) if np.isfinite(end)]
+    return (100.0 if rows[0].metric in PERCENT else 1.0) * (float(np.quantile(ends, 0.9)) if ends else 1.0)
+
+
+def _verdict_cell(axis: Axes, y: float, row: Any, reach: float) -> None:
+    """One question on one target: what is found, in words, and below it its interval."""
+    verdict, scale = str(row.verdict), 100.0 if row.metric in PERCENT else 1.0
+    colour, mark = VERDICTS[verdict]
+    axis.axhspan(y - 0.46, y + 0.46, color=_FAINT[verdict], linewidth=0, zorder=0)
+    if verdict == "not run":
+        axis.annotate(verdict, (0.5, y), xycoords=("axes fraction", "data"), ha="center", va="center", fontsize=6.5,
+                      color="0.55")  # fmt: skip
+        return
+    gain, low, high = (scale * value for value in (row.gain, row.low, row.high))
+    axis.annotate(f"{metric_number(gain, row.metric, sign=True)} {verdict}", (0.5, y - 0.2), ha="center", va="center",
+                  xycoords=("axes fraction", "data"), fontsize=6.5, color="0.15", fontweight="bold")  # fmt: skip
+    line, margin = y + 0.2, scale * row.margin
+    axis.fill_between([-margin, margin], line - 0.2, line + 0.2, color="0.78", linewidth=0, zorder=1)
+    axis.plot([0, 0], [line - 0.2, line + 0.2], color="0.3", linewidth=0.9, zorder=2)
+    axis.plot(np.clip([low, high], -reach, reach), [line, line], color=colour, linewidth=1.6, zorder=3)
+    for value, inside in ((low, ""), (high, ""), (gain, mark)):
+        shape = inside if abs(value) <= reach else "<" if value < 0 else ">"
+        axis.plot(np.clip(value, -reach, reach), line, shape, color=colour, markersize=4, zorder=4)

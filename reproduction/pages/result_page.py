@@ -108,7 +108,7 @@ def of_table(
         if all(one is not None for one in found):
             table["low"], table["high"] = (list(ends) for ends in zip(*(one for one in found if one), strict=True))
             bars = "95 % intervals, bootstrap over spatial blocks"
-    table["title"] = [_title(str(method), metric) for method in table["method"]]
+    table["title"] = [row_title(str(method), metric) for method in table["method"]]
     printed = _printed(name, metric) if not live else {}
     table["paper"] = [printed.get(str(method), np.nan) for method in table["method"]]
     table["verdict"] = [(verdicts or {}).get(str(method), "") for method in table["method"]]
@@ -151,7 +151,8 @@ def _result(table: pd.DataFrame, higher: bool, **facts: Any) -> Result:
     return Result(table[columns].reset_index(drop=True), higher=higher, profile=str(table["profile"].iloc[0]), **facts)
 
 
-def _title(method: str, metric: str) -> str:
+def row_title(method: str, metric: str) -> str:
+    """What a row is called in a table of this metric."""
     return "most frequent class" if method == "prior" and metric != "mse" else title_of(method)
 
 
@@ -278,21 +279,19 @@ def dots(result: Result) -> Figure:
     return figure
 
 
-def short_rows(result: Result, most: int = 8) -> pd.DataFrame:
-    """The rows that matter: GPS-SELM, DINO, random weights, the best other method, variant and row without pretraining,
-    the best of coordinates alone, and the constant answer."""
+def short_rows(rows: pd.DataFrame, most: int = 8) -> pd.DataFrame:
+    """The rows that matter, of rows with `method kind`, the best first: GPS-SELM, DINO, random weights, the best other
+    method, variant and row without pretraining, the best of coordinates alone, and the constant answer."""
     chosen = set(_COMPARED) | {"prior"}
     for kind in ("variant", "method", "baseline"):
-        chosen |= set(result.rows.loc[result.rows["kind"] == kind, "method"].head(1))
-    chosen |= set(
-        result.rows.loc[result.rows["method"].isin(["knn_coordinates", "trees_coordinates"]), "method"].head(1)
-    )
-    return result.rows[result.rows["method"].isin(sorted(chosen))].head(most)
+        chosen |= set(rows.loc[rows["kind"] == kind, "method"].head(1))
+    chosen |= set(rows.loc[rows["method"].isin(["knn_coordinates", "trees_coordinates"]), "method"].head(1))
+    return rows[rows["method"].isin(sorted(chosen))].head(most)
 
 
 def short(result: Result) -> Result:
     """A result with the rows of its short table only."""
-    return replace(result, rows=short_rows(result).reset_index(drop=True))
+    return replace(result, rows=short_rows(result.rows).reset_index(drop=True))
 
 
 def short_table(result: Result) -> Html:
@@ -300,7 +299,7 @@ def short_table(result: Result) -> Html:
     printed = bool(result.rows["paper"].notna().any())
     judged = bool((result.rows["verdict"] != "").any())
     body = []
-    for row in records(short_rows(result)):
+    for row in records(short_rows(result.rows)):
         name = f"<strong>{html.escape(row.title)}</strong>" if row.kind == "own" else html.escape(row.title)
         bar = f"<small> ± {fixed((row.high - row.low) / 2, result.digits)}</small>" if np.isfinite(row.low) else ""
         cells = [name]
@@ -320,15 +319,17 @@ def short_table(result: Result) -> Html:
 
 def download(result: Result, name: str) -> Html:
     """All rows of a result as a CSV file to keep, inside the page."""
-    text = result.rows.drop(columns="kind").to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    data = base64.b64encode(text.encode()).decode()
-    where = f"data/results/{result.profile}/"
-    trials = (
-        "" if result.profile in PLUMBING_CHECKS else f" Every trial: <code>{html.escape(where)}</code> of the code."
-    )
+    return csv_link(result.rows.drop(columns="kind"), name, result.profile)
+
+
+def csv_link(rows: pd.DataFrame, name: str, profile: str) -> Html:
+    """A table as a CSV file to keep, inside the page, and where all is that it comes from."""
+    data = base64.b64encode(rows.to_csv(index=False, float_format="%.6g", lineterminator="\n").encode()).decode()
+    where = f"data/results/{profile}/"
+    trials = "" if profile in PLUMBING_CHECKS else f" Every trial: <code>{html.escape(where)}</code> of the code."
     return Html(
         f'{CSS}<p class="selm-foot"><a download="{html.escape(name)}.csv" href="data:text/csv;base64,{data}">'
-        f"These {len(result.rows)} rows as CSV</a>.{trials}</p>"
+        f"These {len(rows)} rows as CSV</a>.{trials}</p>"
     )
 
 

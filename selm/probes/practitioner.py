@@ -18,44 +18,10 @@ from tqdm import tqdm
 from selm.errors import InputError
 from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, problems
 
-COLOURS = 64
 _SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
 # Numbers (models × points × features) from which trees go to several processes: seconds of work. To start them takes
 # some seconds, once in a run.
 WORTH_PROCESSES = 500_000
-
-
-def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
-    """Share of each of 64 colours in each image: (N, 64), rows sum to 1.
-
-    images: uint8 (N, h, w) indices into `palette` uint8 (256, 3): the 64 colours are the palette's first, which are the
-        style's own flat colours and its most distinct blends; every other index counts for the nearest of them.
-    Without a palette, images are RGB, uint8 (N, h, w, 3), and a colour is the upper two bits of red, green and blue
-        (bin 16 r + 4 g + b). On a pale map style that tells little: land, housing and streets share one bin.
-    """
-    pixels = np.asarray(images)
-    if pixels.dtype != np.uint8:
-        raise InputError(f"images: expected uint8, got {pixels.dtype}")
-    if palette is None:
-        if pixels.ndim != 4 or pixels.shape[3] != 3:
-            raise InputError(f"images: expected (N, h, w, 3) without a palette, got shape {pixels.shape}")
-        upper = pixels >> 6
-        bins = upper[..., 0] * 16 + upper[..., 1] * 4 + upper[..., 2]
-    else:
-        if pixels.ndim != 3:
-            raise InputError(f"images: expected (N, h, w) with a palette, got shape {pixels.shape}")
-        bins = _nearest_of_first(np.asarray(palette))[pixels]
-    n, n_pixels = len(bins), int(np.prod(bins.shape[1:]))
-    flat = bins.reshape(n, -1).astype(np.int64) + COLOURS * np.arange(n)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=n * COLOURS).reshape(n, COLOURS)
-    return (counts / max(n_pixels, 1)).astype(np.float32)
-
-
-def _nearest_of_first(palette: NDArray[Any]) -> NDArray[np.uint8]:
-    """Each palette entry's nearest (squared RGB distance) among the first 64, uint8 (256,); of equals, the first."""
-    colours = palette.astype(np.int64)
-    distance = np.square(colours[:, None] - colours[None, :COLOURS]).sum(axis=2)
-    return distance.argmin(axis=1).astype(np.uint8)
 
 
 def knn(

@@ -30,6 +30,7 @@ from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
 from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import rows_and_scores
+from reproduction.experiments.score_claims import compare_claims
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
 from reproduction.places.sampling import sample_places
@@ -41,7 +42,6 @@ from selm.files import read_json
 from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
 from selm.probes import peers
-from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.settings import Pretraining
 

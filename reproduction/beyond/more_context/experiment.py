@@ -2,7 +2,7 @@
 
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
 `selm.methods.multi_zoom.WIDE`, each in eight orientations whose features are averaged; those of all zooms, side by
-side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
+side, go into kernel ridge regression, with or without a local field of the coordinates (`kernel_ridge.py`).
 Which of the network's stages the features are of (the last, or all four) and the probe's numbers are chosen in the
 validation regions, by as many tries for every encoder; the test region is scored by what is chosen. Beside them stand
 colour histograms, in the same probe and in trees as they come, and some encoders' features and colours together.
@@ -27,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments import table1_table2
@@ -39,7 +40,6 @@ from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold
-from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
 
 EXPERIMENT = "surroundings"
 VERSION = 4

@@ -28,6 +28,7 @@ from reproduction.beyond.multi_view.method import MultiViewMethod, ViewedPlaces
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
 from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
+from reproduction.experiments.score_claims import compare_claims
 from reproduction.experiments.table1_table2 import HISTOGRAM_ZOOMS, Task
 from reproduction.labels.land_price import PriceScale
 from reproduction.places import regions
@@ -40,7 +41,6 @@ from selm.files import read_json
 from selm.maps.sphere import pairs_within
 from selm.pretrain import Trainer, pretrain
 from selm.probes import practitioner
-from selm.probes.claims import compare_claims
 from selm.probes.folds import BufferedFolds, OutOfFold
 from selm.probes.frozen import ridge
 from selm.settings import Pretraining

@@ -98,7 +98,7 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     from reproduction.pages.style import WIDTH, use_style
 
     use_style()
-    columns = ["official", *(str(name) for name in found if ", " in str(name))]
+    columns = ["official", *(str(column) for column in found if ", " in str(column))]
     low, high = found["official"].quantile([0.02, 0.98])
     across = 2
     down = math.ceil(len(columns) / across)

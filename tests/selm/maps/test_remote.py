@@ -246,15 +246,10 @@ def test_sources_of_another_kind_say_so(server: Server) -> None:
 
 
 def test_an_encoder_that_comes_along_says_so(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("torch")
-    import made_up
-
     from selm.bundled import shelf
     from selm.embedding import inference
 
-    name, encoder = shelf().encoders[0].name, made_up.encoder()
-    encoder.config = dataclasses.replace(encoder.config, style="selm")
-    monkeypatch.setattr(inference, "load_encoder", lambda model: encoder)
+    name = shelf().encoders[0].name
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None, None, None)

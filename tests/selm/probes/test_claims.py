@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reproduction.experiments.score_claims import compare_claims
 from selm.errors import InputError
 from selm.probes.claims import (
     Draws,
     block_scores,
-    compare_claims,
     gain,
     holm,
     judge,

@@ -14,6 +14,7 @@ import pytest
 
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.more_context.experiment import Entry
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings
@@ -21,7 +22,6 @@ from selm.maps.mercator import haversine_m
 from selm.maps.sphere import pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes.folds import BufferedFolds, problems
-from selm.probes.kernel_ridge import KernelRidge, kernel_ridge
 
 SMOKE = dataclasses.replace(
     PROFILES["smoke"], surroundings=Surroundings(widths=(0.0, 1.0), penalties=(0.1, 1.0), fields=((0.5, 10.0),))

@@ -61,6 +61,7 @@ FEATURES = {
 }
 MODELS = {"glm": "GLM", "gam": "GAM", "boosting": "boosting"}
 CLAIMS = tuple(("views", other) for other in FEATURES if other != "views")  # "a beats b"
+_GRID_SIDE, _GRID_CELLS = 64, 3.0  # of the map of effects: places along its side, and how many cells that is
 EFFECTS = (("coordinates", "boosting"), ("views", "boosting"), ("views", "glm"))  # drawn on the map
 
 
@@ -290,19 +291,24 @@ def claims(profile: Profile, which: Iterable[str] | None = None) -> pd.DataFrame
 
 def _effects_file(profile: Profile) -> Path:
     parts = {
-        "at": store.table_fingerprint(location_encoders.places(profile, "test")), "effects": EFFECTS,
+        "effects": EFFECTS, "grid": [_GRID_SIDE, _GRID_CELLS],
         "of": [_parts(profile, Entry(name, model, "blocks")) for name, model in EFFECTS],
     }  # fmt: skip
     return store.address("multi-view", f"{profile.name}-effects", parts, ".csv")
 
 
 def effects(profile: Profile) -> pd.DataFrame:
-    """The price that models of all official points give other places of the test region: `lat lon`, and a column
-    ``FEATURES, MODEL`` for each of `EFFECTS` (standardised log price); the points themselves are ``official``."""
+    """The price that models of all official points give every place of a grid around the middle of those points: `lat
+    lon`, and a column ``FEATURES, MODEL`` for each of `EFFECTS` (standardised log price). The official points there
+    come first, their own price under ``official``."""
 
     def make() -> pd.DataFrame:
         todo = task(profile, "blocks")
-        table = location_encoders.places(profile, "test")
+        middle = todo.places[["lat", "lon"]].median()
+        reach = _GRID_CELLS / 2 * profile.maps.cell_degrees
+        line = np.linspace(-reach, reach, _GRID_SIDE)
+        lat, lon = (part.ravel() for part in np.meshgrid(middle["lat"] + line, middle["lon"] + line, indexing="ij"))
+        table = pd.DataFrame({"lat": lat, "lon": lon})
         n = len(todo.places)
         fold = (np.arange(n + len(table)) < n).astype(np.int64)[None]
         y = np.concatenate([todo.targets, np.zeros(len(table))])  # what stands for the unknown prices is not used
@@ -312,6 +318,7 @@ def effects(profile: Profile) -> pd.DataFrame:
             done = modelled(profile, model, x, y, fold, (0,), surface=name == "coordinates")
             out[f"{name}, {model}"] = done.predictions[0, 0, n:]
         points = todo.places[["lat", "lon"]].assign(official=todo.targets)
+        points = points[((points[["lat", "lon"]] - middle).abs() <= reach).all(axis=1)]
         run_id = store.id_of(_effects_file(profile).with_suffix(""))
         both = pd.concat([points, out], ignore_index=True)
         return both.assign(**origin(profile, place_tables.points_key(profile), run_id=run_id))
@@ -331,5 +338,5 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
     if whole:
         out["multi-view-claims.csv"] = claims(profile, whole)
     if _effects_file(profile).exists():
-        out["multi-view-effects.csv"] = read_csv(_effects_file(profile))
+        out["multi-view-effects.csv"] = read_csv(_effects_file(profile)).round(4)
     return out

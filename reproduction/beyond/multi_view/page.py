@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -90,8 +90,8 @@ def claims_table(claims: pd.DataFrame) -> Html:
 
 
 def effects_figure(found: pd.DataFrame) -> Figure:
-    """Maps of the test region: the official prices, and the price that each model gives places around them, all in the
-    same colours."""
+    """Maps of the middle of the test region: the official prices, and the price that each model gives every place of a
+    grid, all in the same colours."""
     import matplotlib.pyplot as plt
 
     from reproduction.beyond.multi_view.experiment import FEATURES, MODELS
@@ -105,11 +105,15 @@ def effects_figure(found: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(
         down, across, figsize=(WIDTH, 2.9 * down), sharex=True, sharey=True, layout="constrained", squeeze=False
     )
-    shown = None
+    shown: Any = None
     for axis, column in zip(axes.flat, columns, strict=False):
         at = found[found[column].notna()]
-        shown = axis.scatter(at["lon"], at["lat"], c=at[column], s=3, vmin=low, vmax=high, cmap="viridis", linewidths=0,
-                             rasterized=True)  # fmt: skip
+        same: dict[str, Any] = {"vmin": low, "vmax": high, "cmap": "viridis", "rasterized": True}
+        if column == "official":
+            shown = axis.scatter(at["lon"], at["lat"], c=at[column], s=6, linewidths=0, **same)
+        else:
+            grid = at.pivot(index="lat", columns="lon", values=column)
+            shown = axis.pcolormesh(grid.columns, grid.index, grid.to_numpy(), shading="nearest", **same)
         name, _, model = column.rpartition(", ")
         axis.set_title(f"{MODELS[model]}: {FEATURES[name]}" if name else "official points", fontsize=8)
         axis.set_aspect(1 / math.cos(math.radians(float(found["lat"].mean()))))

@@ -13,9 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.decomposition import PCA
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from selm.errors import InputError
 from selm.probes.folds import BufferedFolds, Collector, OutOfFold, problems
@@ -42,6 +39,9 @@ class Additive:
 
     def fit(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> Additive:
         from pygam import LinearGAM, s, te
+        from sklearn.decomposition import PCA
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
 
         parts: list[Any] = [StandardScaler()]
         if x.shape[1] > self.most:

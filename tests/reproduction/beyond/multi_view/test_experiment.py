@@ -85,9 +85,12 @@ def test_every_cell_is_computed_once_and_says_what_it_is(profile: Profile, monke
     assert len(claims) == 2 * 2 * 6 and set(claims["split"]) == {"blocks", "unseen"}
     assert (claims["a"].str.rsplit(", ").str[1] == claims["b"].str.rsplit(", ").str[1]).all()  # the same model
     effects = out["multi-view-effects.csv"]
-    assert effects["official"].notna().sum() == 150
+    assert 20 < effects["official"].notna().sum() <= 150  # those on the grid
     given = effects[effects["official"].isna()]
-    assert len(given) == 150 and given["views, glm"].notna().all()
+    assert len(given) == 64**2 and given["views, glm"].notna().all()
+    mapped = given[given["lat"].between(60.165, 60.175) & given["lon"].between(24.935, 24.955)]
+    assert len(mapped) > 500
+    given = mapped
     truth = (np.log(1 + access(given)) - 1) / 0.5
     assert np.corrcoef(given["coordinates, boosting"], truth)[0, 1] > 0.8
 

@@ -105,7 +105,7 @@ def metric_number(value: float, metric: str, sign: bool = False) -> str:
 
 def stack(*parts: Html) -> Html:
     """Pieces of a page one below the other."""
-    return Html("".join(part.text for part in parts))
+    return Html("\n".join(part.text for part in parts))
 
 
 def prose(text: str, kind: str = "") -> Html:
@@ -120,7 +120,7 @@ def _strong(text: str) -> str:
 def fold(title: str, *parts: Html, kind: str = "") -> Html:
     """Parts of a page that open at a click on their title."""
     inside = stack(*parts).text.replace(CSS, "")  # once is enough
-    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>{inside}</details>')
+    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>\n{inside}</details>')
 
 
 def this_run(profile: str, *parts: Html, title: str = "") -> Html:
@@ -167,10 +167,10 @@ def td(text: str, *kinds: str, span: int = 1) -> str:
 def html_table(caption: str, head: str, body: str) -> str:
     """A table from the rows of its head and of its body, with the rules of the page."""
     title = f"<caption><span>{html.escape(caption)}</span></caption>" if caption else ""
-    return (
-        f'{CSS}<div class="selm-scroll"><table class="selm">{title}'
-        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
-    )
+    inside = f"{title}<thead>{head}</thead><tbody>{body}</tbody>"
+    # the index of the book's search drops tags: without white space words of neighbouring cells would be one
+    inside = inside.replace("><", ">\n<").replace("<br>", "<br>\n")
+    return f'{CSS}<div class="selm-scroll"><table class="selm">{inside}</table></div>'
 
 
 def simple_table(head: Sequence[str], sections: Mapping[str, Sequence[Sequence[str]]], caption: str = "") -> Html:

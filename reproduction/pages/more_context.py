@@ -168,13 +168,13 @@ def chosen_table(rows: pd.DataFrame) -> Html:
 def buffer_table(rows: pd.DataFrame) -> Html:
     """`by_buffer` as a table, the widest buffer first; rows of trees, which chose nothing, are left out."""
     table = by_buffer(rows[rows["validation"].notna()])
-    splits = sorted((column for column in table if str(column).startswith("blocks")), key=_km, reverse=True)
+    splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=_km, reverse=True)
     names = [split.removeprefix("blocks, ") if "," in split else "1 km" for split in splits]
     parts = {}
     for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates")):
         parts[words] = [
             [title_of(row["method"]), *(fixed(row[split], 3) for split in splits), row["zooms"].removeprefix("zooms ")]
-            for _, row in table[table["coordinates"] == beside].iterrows()
+            for row in table[table["coordinates"] == beside].to_dict("records")
         ]
     caption = "Mean squared error by the buffer between training and test points; zooms as chosen under the widest"
     return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)

@@ -47,7 +47,7 @@ FEW_VALUES = 10  # a column of so many different numbers is taken for classes
 MOST_CLASSES = 50
 FIELD = 32  # random waves of each length that a smooth field of the coordinates is made of
 PENALTY = 1e-2 / 128  # of the logistic probe, a feature: more features are held as tightly as few
-MEAN, FREE = "no place at all", "colours, coordinates"
+MEAN, FREE = "mean predictor", "colours, coordinates"
 
 
 def try_embedding(

@@ -33,11 +33,14 @@ _LINE = "1px solid rgba(128,128,128,.5)"
 # One rule a line; colours are inherited, so that tables read on light and dark themes and on paper.
 _RULES = f"""
 .selm-scroll {{overflow-x: auto; margin: 1em 0; --page: var(--pst-color-background, Canvas)}}
+.selm-scroll {{container-type: inline-size}}
 .selm-scroll {{background: linear-gradient(to left, var(--page) 1.5em, transparent) right / 3em 100% no-repeat local,
   linear-gradient(to left, rgba(128,128,128,.55), transparent) right / 1em 100% no-repeat scroll}}
 table.selm {{border-collapse: collapse; font-size: .82em; line-height: 1.25; width: auto; margin: 0}}
 table.selm {{font-variant-numeric: tabular-nums}}
 table.selm caption {{caption-side: top; text-align: left; font-weight: 600; padding-bottom: .4em; color: inherit}}
+table.selm caption span {{position: sticky; left: 0; display: inline-block}}
+table.selm caption span {{width: max-content; max-width: 100cqi}}
 table.selm th, table.selm td {{border: 0; padding: .22em .5em; text-align: right; vertical-align: baseline}}
 table.selm th, table.selm td {{background: none; color: inherit; white-space: nowrap}}
 table.selm th:first-child, table.selm td:first-child {{text-align: left; position: sticky; left: 0; z-index: 1}}
@@ -102,7 +105,7 @@ def metric_number(value: float, metric: str, sign: bool = False) -> str:
 
 def stack(*parts: Html) -> Html:
     """Pieces of a page one below the other."""
-    return Html("".join(part.text for part in parts))
+    return Html("\n".join(part.text for part in parts))
 
 
 def prose(text: str, kind: str = "") -> Html:
@@ -117,13 +120,17 @@ def _strong(text: str) -> str:
 def fold(title: str, *parts: Html, kind: str = "") -> Html:
     """Parts of a page that open at a click on their title."""
     inside = stack(*parts).text.replace(CSS, "")  # once is enough
-    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>{inside}</details>')
+    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>\n{inside}</details>')
 
 
-def this_run(profile: str, *parts: Html) -> Html:
-    """What the page's own run gives, folded; under a coloured banner where its numbers mean nothing."""
+def this_run(profile: str, *parts: Html, title: str = "") -> Html:
+    """What the page's own run gives, folded; under a coloured banner where its numbers mean nothing.
+
+    title: of one run of several.
+    """
     check = profile in PLUMBING_CHECKS
-    return fold(DEMO if check else f"this run: {profile_heading(profile)}", *parts, kind="selm-demo" if check else "")
+    heading = DEMO if check else f"this run: {profile_heading(profile)}"
+    return fold(f"{title}, {heading}" if title else heading, *parts, kind="selm-demo" if check else "")
 
 
 def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Html:
@@ -159,11 +166,11 @@ def td(text: str, *kinds: str, span: int = 1) -> str:
 
 def html_table(caption: str, head: str, body: str) -> str:
     """A table from the rows of its head and of its body, with the rules of the page."""
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
-    return (
-        f'{CSS}<div class="selm-scroll"><table class="selm">{title}'
-        f"<thead>{head}</thead><tbody>{body}</tbody></table></div>"
-    )
+    title = f"<caption><span>{html.escape(caption)}</span></caption>" if caption else ""
+    inside = f"{title}<thead>{head}</thead><tbody>{body}</tbody>"
+    # the index of the book's search drops tags: without white space words of neighbouring cells would be one
+    inside = inside.replace("><", ">\n<").replace("<br>", "<br>\n")
+    return f'{CSS}<div class="selm-scroll"><table class="selm">{inside}</table></div>'
 
 
 def simple_table(head: Sequence[str], sections: Mapping[str, Sequence[Sequence[str]]], caption: str = "") -> Html:

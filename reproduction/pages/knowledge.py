@@ -307,7 +307,7 @@ def region_table(rows: pd.DataFrame, target: str, km: float = HEADLINE) -> Html:
     table = by_region(rows, target)
     table = table[table["buffer_km"] == km]
     if not len(table):
-        return prose("Not run.")
+        return prose(f"{WORDS[target][:1].upper()}{WORDS[target][1:]}, {km:g} km: not run.")
     wide, metric = table.pivot(index="method", columns="region", values="value"), METRIC[target]
     body = [
         [html.escape(row_title(str(method), metric)), *(_number(value, metric) for value in wide.loc[method])]

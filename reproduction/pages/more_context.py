@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from reproduction.report import summarise
-from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
+from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
+from reproduction.report import records, summarise
+from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -96,6 +97,147 @@ def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
     out = out.assign(order=order).sort_values(["coordinates", "order"]).reset_index(drop=True)
     splits = [name for name in SPLITS if name in out]
     return out[["method", "coordinates", "zooms", "validation", *splits]]
+
+
+def answer(rows: pd.DataFrame | None) -> Html:
+    """The answer in two sentences: what the best encoder gains by several zooms, and what needs none."""
+    if rows is None:
+        return prose("No reference run of this question has been published yet.", "selm-answer")
+    chosen = _by_blocks(chosen_zooms(rows))
+    without, beside = (chosen[chosen["coordinates"] == known] for known in (False, True))
+    ours = without[without["kind"] == "encoder"]
+    if not len(ours):
+        return prose("The reference run has no encoder that learned at several zooms yet.", "selm-answer")
+    best = next(records(ours))
+    one = _by_blocks(rows[(rows["method"] == best.method) & (rows["setting"] == "zooms 17")])
+    profile = str(rows["profile"].iloc[0])
+    first = f"{title_of(best.method)} at {best.zooms} reaches a mean squared error of **{best.mean:.3f}** (land price "
+    first += f"under spatial blocks; {PROFILE_WORDS.get(profile, profile)})"
+    first += f"; at zoom 17 alone it reaches {one['mean'].iloc[0]:.3f}" if len(one) else ""
+    others = {"random": "which has learned nothing", "colours": "which needs no encoder"}
+    parts = [
+        f"{title_of(row.method)}, {words}, reaches {row.mean:.3f}"
+        for kind, words in others.items()
+        for row in records(without[without["kind"] == kind].head(1))
+    ]
+    known = beside[beside["method"] == best.method]
+    parts += [f"with the coordinates beside it the same encoder is at {row.mean:.3f}" for row in records(known.head(1))]
+    second = "; ".join(parts)
+    return prose(f"{first}. {second[:1].upper()}{second[1:]}.", "selm-answer")
+
+
+def _by_blocks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows under spatial blocks, the best first: method, zooms, coordinates, kind (what it is made of), mean, sd."""
+    table = summarise(rows[rows["split"] == "blocks"])
+    table["coordinates"] = table["setting"].str.endswith("coordinates")
+    table["zooms"] = table["setting"].map(zooms_title)
+    table["kind"] = "one zoom"
+    for kind, start in (("encoder", "multi_zoom"), ("random", "random_init"), ("colours", ("colours", "histogram"))):
+        table.loc[table["method"].str.startswith(start), "kind"] = kind
+    return table.sort_values("mean", kind="stable", ignore_index=True)
+
+
+def zoom_picture(rows: pd.DataFrame, practitioner: Mapping[str, float] | None = None) -> Html:
+    """`error_by_zoom` with its caption."""
+    caption = (
+        "**Error against the zooms in the embedding**, without the coordinates (left) and beside them (right). Dotted: "
+        "the best row of Table 1 without an embedding."
+    )
+    chosen = records(_by_blocks(chosen_zooms(rows)))
+    said = "; ".join(f"{title_of(row.method)}, {row.zooms}, {row.mean:.3f}" for row in chosen)
+    figure = error_by_zoom(rows, practitioner=practitioner)
+    return picture(figure, caption, f"Lines of mean squared error against zooms. Under blocks, as chosen: {said}.",
+                   profile=str(rows["profile"].iloc[0]))  # fmt: skip
+
+
+def chosen_table(rows: pd.DataFrame) -> Html:
+    """A row an encoder, the best first: its error under blocks at the zooms that the validation regions chose."""
+    table = _by_blocks(chosen_zooms(rows))
+    body = []
+    for method in dict.fromkeys(table.sort_values("coordinates", kind="stable")["method"]):
+        cells = [title_of(str(method))]
+        for known in (False, True):
+            one = next(records(table[(table["method"] == method) & (table["coordinates"] == known)]), None)
+            error = "–" if one is None else f"{one.mean:.3f}<small> ± {fixed(one.sd, 3)}</small>"
+            cells += ["–" if one is None else one.zooms.removeprefix("zooms "), error]
+        body.append(cells)
+    head = ["row", "zooms", "without coordinates", "zooms", "with the coordinates"]
+    return simple_table(head, {"": body}, "Mean squared error under spatial blocks")
+
+
+def buffer_table(rows: pd.DataFrame) -> Html:
+    """`by_buffer` as a table, the widest buffer first; rows of trees, which chose nothing, are left out."""
+    table = by_buffer(rows[rows["validation"].notna()])
+    splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=_km, reverse=True)
+    names = [split.removeprefix("blocks, ") if "," in split else "1 km" for split in splits]
+    parts = {}
+    for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates")):
+        parts[words] = [
+            [title_of(row["method"]), *(fixed(row[split], 3) for split in splits), row["zooms"].removeprefix("zooms ")]
+            for row in table[table["coordinates"] == beside].to_dict("records")
+        ]
+    caption = "Mean squared error by the buffer between training and test points; zooms as chosen under the widest"
+    return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)
+
+
+def validation_table(rows: pd.DataFrame) -> Html:
+    """The same with random folds and the validation regions' own error."""
+    wide = wider_context(rows)
+    splits = {
+        split: words for split, words in (("blocks", "spatial blocks"), ("random", "random folds")) if split in wide
+    }
+    sections: dict[str, list[list[str]]] = {}
+    for row in wide.to_dict("records"):
+        heading = "With the coordinates" if row["coordinates"] else "Without the coordinates"
+        cells = [
+            title_of(str(row["method"])),
+            str(row["zooms"]).removeprefix("zooms "),
+            *(str(row[split]) for split in splits),
+        ]
+        sections.setdefault(heading, []).append([*cells, fixed(float(row["validation"]), 3)])
+    return simple_table(["row", "zooms", *splits.values(), "validation"], sections, "Mean squared error")
+
+
+def every_zoom_table(rows: pd.DataFrame) -> Html:
+    """Mean squared error under spatial blocks: a row an encoder, a column a number of zooms."""
+    rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
+    table = _by_blocks(rows)
+    table["row"] = table["method"].map(title_of) + table["coordinates"].map({True: " + coordinates", False: ""})
+    wide = table.pivot(index="row", columns="zooms", values="mean")
+    zooms = sorted(wide.columns, key=lambda text: -int(text[-2:]))
+    wide = wide.loc[list(dict.fromkeys(table["row"])), zooms]
+    body = [[str(title), *(fixed(float(value), 3) for value in row)] for title, row in wide.iterrows()]
+    return simple_table(["row", *(name.removeprefix("zooms ") for name in zooms)], {"": body})
+
+
+def asides_table(rows: pd.DataFrame, aside: str, names: tuple[str, str]) -> Html:
+    """What an aside lacks, without and with it (`names`): a row an encoder, with `what_it_adds` at all zooms."""
+    ways = what_it_adds(rows, aside)
+    ways["row"] = ways["method"].map(title_of) + ways["coordinates"].map({True: ", with coordinates", False: ""})
+    wide = ways.pivot(index="row", columns="split", values=["without", "with"]).loc[list(dict.fromkeys(ways["row"]))]
+    levels = (wide.columns.get_level_values(level) for level in (0, 1))
+    head = [f"{names[way == 'with']}, {split}" for way, split in zip(*levels, strict=True)]
+    body = [[str(title), *(fixed(float(value), 3) for value in row)] for title, row in wide.iterrows()]
+    return simple_table(["row", *head], {"": body})
+
+
+def goal_table(rows: pd.DataFrame, goals: Mapping[bool, float]) -> Html:
+    """What a goal (coordinates or not → error) is reached by, and how much of it needs no such encoder."""
+    table = _by_blocks(chosen_zooms(rows))
+    sections: dict[str, list[list[str]]] = {}
+    others = {"colours": "colours of the same images", "random": "random weights", "one zoom": "one zoom in training"}
+    for known, goal in goals.items():
+        some = table[table["coordinates"] == known]
+        lines = [
+            ["goal reached" if row.mean <= goal else "not reached", row]
+            for row in records(some[some["kind"] == "encoder"])
+        ]
+        lines += [[words, row] for kind, words in others.items() for row in records(some[some["kind"] == kind].head(1))]
+        body = [
+            [title_of(row.method), row.zooms.removeprefix("zooms "), f"{row.mean:.3f}", words] for words, row in lines
+        ]
+        sections[f"{goal:.2f} {'with the coordinates' if known else 'without coordinates'}"] = body
+    return simple_table(["row", "zooms", "error", ""], sections)
 
 
 def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | None = None) -> Figure:

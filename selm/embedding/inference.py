@@ -160,7 +160,7 @@ class Opened:
                             colours[rows, number] = histograms
                     else:
                         yield some[rows], self._joined(found, histograms, where[rows])
-            if several:
+            if several and there.any():
                 flat, shares = features.reshape(len(some), -1), colours.reshape(len(some), -1)
                 yield some[there], self._joined(flat[there], shares[there], where[there])
 

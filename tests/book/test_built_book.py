@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from pathlib import Path
+
+import numpy as np
+from sphinx.search.en import SearchEnglish
 
 from reproduction import notebooks, paths
 
@@ -73,6 +77,23 @@ def test_every_picture_of_ours_has_a_caption(pages: Path) -> None:
         for figure in re.findall(r"<figure\b.*?</figure>", text, flags=re.S):
             caption = re.search(r"<figcaption>(.*?)</figcaption>", figure, flags=re.S)
             assert caption and len(re.sub(r"<[^>]+>", "", caption[1]).strip()) > 10, f"{name}: {figure[:80]}"
+
+
+def test_search_finds_what_tables_and_folded_parts_say(pages: Path) -> None:
+    """Words of our tables, folded ones too, lead to their page in the index that the book's search reads."""
+    text = (pages / "searchindex.js").read_text(encoding="utf-8")
+    index = json.loads(text[text.index("{") : text.rindex("}") + 1])
+    stem = SearchEnglish({}).stem
+    for name in ("what-it-knows", "findings", "more-context"):
+        number = index["docnames"].index(name)
+        page = (pages / f"{name}.html").read_text(encoding="utf-8")
+        folds = re.findall(r'<details class="selm-fold.*?</details>', page, flags=re.S)
+        cells = re.findall(r"<td[^>]*>(.*?)</td>", "".join(folds), flags=re.S)
+        words = set(re.findall(r"\b[a-z]{5,}\b", re.sub(r"<[^>]+>", " ", " ".join(cells)).lower()))
+        words = {word for word in words if word not in SearchEnglish({}).stopwords}
+        known = {word: [index[part].get(stem(word), []) for part in ("terms", "titleterms")] for word in words}
+        lost = [word for word, where in known.items() if number not in np.hstack(where).tolist()]
+        assert len(words) > 10 and not lost, f"{name}: {lost}"
 
 
 def test_a_page_is_light(pages: Path) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 
 from reproduction.pages import more_context
+from reproduction.pages.html import Html
+from reproduction.titles import ONE_ORIENTATION
 
 
 def test_rows_have_their_titles_in_legends() -> None:
@@ -59,5 +63,51 @@ def test_zooms_are_chosen_anew_under_a_wider_buffer() -> None:
     assert list(table) == ["method", "coordinates", "blocks", "blocks, 5 km", "blocks, 15 km", "zooms"]
     (row,) = table.to_dict("records")
     assert (row["blocks"], row["blocks, 5 km"], row["blocks, 15 km"], row["zooms"]) == (0.4, 0.65, 0.7, "zooms 17")
+    shown = words(more_context.buffer_table(rows))
+    assert "row 15 km 5 km 1 km zooms" in shown and "colours, kernel ridge 0.700 0.650 0.400 17" in shown
     (wide,) = more_context.wider_context(rows).to_dict("records")
     assert wide["blocks"] == "0.400 ± 0.000" and wide["validation"] == 0.4
+
+
+def surroundings() -> pd.DataFrame:
+    """Made-up errors: each zoom halves what is left, coordinates take a tenth off; validation prefers two zooms."""
+    levels = {"multi_zoom": 0.8, "random_init": 1.2, "colours": 1.0, "dino": 0.9}
+    return pd.DataFrame(
+        [
+            {"experiment": "surroundings", "target": "l01", "split": split, "method": method, "setting": setting,
+             "metric": "mse", "epochs": 0, "trial": trial, "seed": 0, "profile": "japan-cpu", "stand_in": False,
+             "n_train": 90, "n_test": 10, "validation": 0.5 if "-" in setting else 0.9,
+             "value": level * (0.5 if "-" in setting else 1) * (0.9 if "coord" in setting else 1) + 0.01 * trial}
+            for method, level in levels.items() for split in ("blocks", "random")
+            for setting in ("zooms 17", "zooms 17-16", "zooms 17, coordinates", "zooms 17-16, coordinates",
+                            "zooms 17-16, one orientation")
+            for trial in (-1, 1)
+        ]
+    )  # fmt: skip
+
+
+def words(page: Html) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.text.split("</style>")[-1])).strip()
+
+
+def test_the_answer_and_the_tables_are_those_of_the_rows() -> None:
+    rows = surroundings()
+    assert words(more_context.answer(rows)) == (
+        "multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.400 (land price under spatial "
+        "blocks; small encoder, Japan); at zoom 17 alone it reaches 0.800. Random Init, which has learned nothing, "
+        "reaches 0.600; colours, kernel ridge, which needs no encoder, reaches 0.500; with the coordinates beside it "
+        "the same encoder is at 0.360."
+    )
+    assert "No reference run" in words(more_context.answer(None))
+    assert "no encoder" in words(more_context.answer(rows[rows["method"] == "dino"]))
+    shown = words(more_context.chosen_table(rows))
+    assert shown.index("multi-zoom") < shown.index("DINO") < shown.index("colours") < shown.index("Random Init")
+    assert "DINO 17-16 0.450 ± 0.014 17-16 0.405 ± 0.014" in shown
+    assert "DINO 0.900 0.450" in words(more_context.every_zoom_table(rows))
+    assert "DINO 17-16 0.450 ± 0.014 0.450 ± 0.014 0.500" in words(more_context.validation_table(rows))
+    assert "one, blocks one, random eight, blocks eight, random" in words(
+        more_context.asides_table(rows, ONE_ORIENTATION, ("one", "eight"))
+    )
+    goals = words(more_context.goal_table(rows, {False: 0.45, True: 0.2}))
+    assert "multi-zoom GPS-SELM (geo) 17-16 0.400 goal reached" in goals and "0.360 not reached" in goals
+    assert "zooms 17-16, 0.400" in more_context.zoom_picture(rows).text

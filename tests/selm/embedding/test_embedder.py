@@ -118,6 +118,15 @@ def test_features_of_all_stages_at_several_zooms(tmp_path: Path) -> None:
         Embedder(encoder, atlas, "cpu", stages=(4, 3))(lat, lon)
 
 
+def test_several_zooms_of_places_that_are_all_outside(tmp_path: Path) -> None:
+    atlas = made_up.atlas(tmp_path, 7, 6, zooms=(17, 16))
+    encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=(16,)))
+    embedder = Embedder(encoder, atlas, "cpu", beside=("colours", "coordinates"))
+    with pytest.warns(OutsideMapWarning, match="2 of 2 coordinates lie outside"):
+        out = embedder([0.0, 10.0], [0.0, 20.0])
+    assert out.shape == (2, embedder.dim) and np.isnan(out).all()
+
+
 def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From inside a block to far beyond one, in more than one helping of places."""
     monkeypatch.setitem(inference.TOGETHER, "cpu", 17)

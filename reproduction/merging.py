@@ -71,6 +71,15 @@ def merged(name: str, new: pd.DataFrame, old: pd.DataFrame | None) -> pd.DataFra
     return _in_order(new, old[keep.to_numpy()], _keys(old, key), key)
 
 
+def gone(name: str, table: pd.DataFrame, old: pd.DataFrame | None) -> int:
+    """How many entries of the published rows `old` a `merged` table has no more: of other data, or of another
+    pretraining, than today's."""
+    if old is None or name not in ENTRIES or not len(old):
+        return 0
+    key = list(ENTRIES[name])
+    return len(set(_keys(old, key)) - set(_keys(table, key)))
+
+
 def _keys(table: pd.DataFrame, key: list[str]) -> pd.Series:
     parts = table[key].astype(object)
     return parts.where(parts.notna(), "").astype(str).agg("|".join, axis=1)

@@ -7,6 +7,7 @@ from the published rows and are computed again whenever anything is published.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_
 from reproduction.experiments import table1_table2, verdicts
 from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
 from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
-from reproduction.merging import merged
+from reproduction.merging import gone, merged
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
@@ -56,7 +57,10 @@ def publish(profile: Profile) -> list[Path]:
     out = {name: content for name, content in out.items() if isinstance(content, bytes) or len(content)}
     for name, content in out.items():  # all before any is written: a file that does not fit stops everything
         if not isinstance(content, bytes):
-            out[name] = merged(name, content, _published(folder / name))
+            before = _published(folder / name)
+            table = out[name] = merged(name, content, before)
+            if lost := gone(name, table, before):
+                print(f"{name}: {lost} entries go, of other data or of another pretraining", file=sys.stderr)
     for name, content in out.items():
         if isinstance(content, bytes):
             with written(folder / name) as temporary:

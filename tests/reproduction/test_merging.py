@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
-from reproduction.merging import ENTRIES, merged
+from reproduction.merging import ENTRIES, gone, merged
 from reproduction.profiles import get_profile
 from selm.errors import InputError
 
@@ -44,6 +44,7 @@ def test_rows_of_other_data_go_where_there_are_new_ones_on_the_same_thing() -> N
     old = table(rows("mugs", 1.0, data="before"), rows("mugs", 1.0, data="before", target="interpolated"))
     out = merged(NAME, table(rows("dino", 5.0, data="today")), old)
     assert set(zip(out["method"], out["target"], strict=True)) == {("dino", "l01"), ("mugs", "interpolated")}
+    assert gone(NAME, out, old) == 1 and gone(NAME, old, old) == 0 and gone(NAME, out, None) == 0
 
 
 def test_a_pretraining_made_anew_takes_away_the_rows_of_the_one_before() -> None:

@@ -54,7 +54,7 @@ def calls(
     embedder: Embedder, model: Path, map_: Path, most: int, minutes: float, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Rows of 1, 1,000 and more places, as many as a call of so many minutes allows."""
-    blocks = embedder._open().first
+    blocks = embedder.open().first
     keys = Atlas(map_).keys if map_.is_dir() else open_source(map_).keys
     sizes = [1, 1_000]
     while sizes[-1] < most:

@@ -45,7 +45,7 @@ def rates(embedder: Embedder, atlas: Atlas, n: int, rounds: int, seed: int) -> d
     near = np.abs(atlas.keys - first).max(axis=1).argsort(kind="stable")
     table = coordinates(atlas.keys[near[: max(1, round(n * len(near) / 1_000_000))]], n, seed)
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    opened = embedder._open()
+    opened = embedder.open()
     config, gpu = opened.encoder.config, opened.device.type == "cuda"
     palette = torch.tensor(atlas.palette, dtype=torch.float32, device=opened.device) / 255
     images = colour(
@@ -88,7 +88,7 @@ def main() -> None:
         rows.append({
             "encoder": f"{config.arch} x{config.width:g}", "px": config.image_px, "batch": chosen.batch, "places": n,
             "places_per_s": both["whole"].wall, "places_per_cpu_s": both["whole"].cpu,
-            "share": 1 / (alone.wall_ratio if embedder._open().device.type == "cuda" else alone.cpu_ratio),
+            "share": 1 / (alone.wall_ratio if embedder.computes_on.startswith("cuda") else alone.cpu_ratio),
         })  # fmt: skip
     measure.report("encoder_share", rows, chosen)
 

@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable
 import pandas as pd
 
 from reproduction.beyond.geolocation import experiment as geolocation
+from reproduction.beyond.geolocation import hierarchies
 from reproduction.beyond.image2gps import experiment as image2gps
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.more_context import experiment as more_context
+from reproduction.beyond.multi_view import experiment as multi_view
 from reproduction.beyond.semivariogram import experiment as semivariogram
 from reproduction.experiments import (
     ablations,
@@ -48,7 +50,9 @@ CHAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     "knowledge": knowledge.chapter,
     "surroundings": more_context.surroundings,
     "location-encoders": location_encoders.chapter,
+    "multi-view": multi_view.chapter,
     "image-to-location": geolocation.recall_against_area,
+    "hierarchies": hierarchies.accuracy_by_level,
     "semivariogram": semivariogram.accuracies,
     "img2gps": image2gps.chapter,
 }
@@ -71,7 +75,9 @@ FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "knowledge": knowledge.finished,
     "surroundings": more_context.finished,
     "location-encoders": location_encoders.finished,
+    "multi-view": multi_view.finished,
     "image-to-location": geolocation.finished,
+    "hierarchies": hierarchies.finished,
     "semivariogram": semivariogram.finished,
     "img2gps": image2gps.finished,
 }

@@ -39,6 +39,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "probe-tuning.csv": ("method", "seed"),
     "tuning.csv": ("method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
+    "multi-view.csv": ("features", "model", "split"),
     "location-encoders.csv": (
         "table", "target", "split", "position", "network", "objective", "coverage", "setting", "seed",
     ),

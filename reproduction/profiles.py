@@ -21,6 +21,7 @@ from reproduction.settings import (
     LandCover,
     LocationEncoders,
     Maps,
+    MultiView,
     Probing,
     Profile,
     Region,
@@ -64,6 +65,7 @@ _FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channel
 _FEW_KNOWLEDGE = Knowledge(
     targets=("price", "area_type"), buffers_km=(0.06, 0.15, 0.3), n_trials=2, n_logistic=2, n_trees=1
 )
+_FEW_VIEWS = MultiView(radii_m=(50.0, 150.0), dim=8, n_trials=1)
 _FEW_SURROUNDINGS = Surroundings(
     widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=120
 )
@@ -130,6 +132,7 @@ PROFILES: dict[str, Profile] = {
                 n_timed_images=32,
                 n_queries=40,
                 cell_most=10,
+                hierarchy_most=5,
                 cell_least=2,
                 tau_km=0.2,
                 accuracy_km=(0.1, 0.3, 1.0),
@@ -137,6 +140,7 @@ PROFILES: dict[str, Profile] = {
                 variogram_bins=8,
                 seeds=2,
             ),
+            multi_view=_FEW_VIEWS,
             image_to_gps=ImageToGPS(
                 area=_EMBEDDED_CAMPUS,
                 n_places=8,
@@ -197,6 +201,7 @@ PROFILES: dict[str, Profile] = {
                 n_timed_images=200,
                 n_queries=200,
                 cell_most=25,
+                hierarchy_most=8,
                 cell_least=2,
                 tau_km=0.2,
                 accuracy_km=(0.1, 0.2, 0.5, 1.0),
@@ -204,6 +209,7 @@ PROFILES: dict[str, Profile] = {
                 variogram_bins=15,
                 seeds=2,
             ),
+            multi_view=_FEW_VIEWS,
             image_to_gps=ImageToGPS(
                 area=_EMBEDDED_CAMPUS,
                 n_places=20,
@@ -233,7 +239,7 @@ PROFILES: dict[str, Profile] = {
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
-            surroundings=Surroundings(longer=4),
+            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0)),
             location_encoders=LocationEncoders(
                 n_places=3_000,
                 images=128_000,

@@ -209,6 +209,7 @@ class LocationEncoders:
     n_queries: int = 2_000  # images to be found on the earth, at places that no encoder was trained on
     cell_most: int = 100  # training places in a geocell at most, ours
     cell_least: int = 5  # and at least
+    hierarchy_most: int = 25  # ours: training places in a cell of the hierarchy at most
     tau_km: float = 10.0  # PIGEON: 75 km for the whole earth; ours, for one island
     accuracy_km: tuple[float, ...] = (1.0, 5.0, 25.0, 100.0)  # ours: the field's 1, 25, 200 and 750 km are the earth's
     variogram_model: str = "spherical"
@@ -217,6 +218,20 @@ class LocationEncoders:
     variogram_bins: int = 40
     strength: float = 1.0  # of the pair weights
     seeds: int = 3  # runs with and without pair weights
+
+
+@dataclass(frozen=True)
+class MultiView:
+    """Coordinates aligned with two views of a place (Holvoet et al. 2025), and what risk models make of them.
+
+    Places, batches and steps are those of `LocationEncoders`; what follows is ours where no source is named.
+    """
+
+    encoder: tuple[str, str] = ("harmonics", "siren")  # source: spherical harmonics
+    radii_m: tuple[float, ...] = (250.0, 500.0, 1000.0)  # within which the map's objects are measured
+    dim: int = 16  # source: low-dimensional
+    n_trials: int = 3  # fold draws
+    max_elsewhere: int = 4_000  # points of other regions that a model learns from, to be tried in an unseen one
 
 
 @dataclass(frozen=True)
@@ -313,8 +328,8 @@ class Ablations:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The chapter on more context; ours. Each row's probe (`selm.probes.kernel_ridge`) is the best of `stages` ×
-    `widths` × `penalties` (× `fields`) in the validation regions."""
+    """The chapter on more context; ours. Each row's probe (`beyond.more_context.kernel_ridge`) is the best of
+    `stages` × `widths` × `penalties` (× `fields`) in the validation regions."""
 
     widths: tuple[float, ...] = (0.0, 1.0, 1.5)  # 0: linear
     penalties: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -324,6 +339,7 @@ class Surroundings:
     validation_draws: int = 3
     n_points: int = 50_000  # places at most
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images
+    buffers_km: tuple[float, ...] = ()  # under blocks, beside that of `Maps`: wide images reach over it
 
 
 @dataclass(frozen=True)
@@ -356,6 +372,7 @@ class Profile:
     sample_size: SampleSize = field(default_factory=SampleSize)
     detection: Detection = field(default_factory=Detection)
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
+    multi_view: MultiView = field(default_factory=MultiView)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)
     surroundings: Surroundings = field(default_factory=Surroundings)
     knowledge: Knowledge = field(default_factory=Knowledge)

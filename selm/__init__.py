@@ -8,8 +8,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from selm.errors import EXTRAS
+
 if TYPE_CHECKING:
-    from selm.embedding.embedder import Embedder, embed
+    from selm.embedding.embedder import Embedder
+    from selm.embedding.map_embedder import embed
     from selm.embedding.search import Nearest
     from selm.encoder import MapEncoder
     from selm.errors import InputError
@@ -26,7 +29,7 @@ _PUBLIC = {
     "MapEncoder": "selm.encoder",
     "Nearest": "selm.embedding.search",
     "draw_atlas": "selm.maps.draw",
-    "embed": "selm.embedding.embedder",
+    "embed": "selm.embedding.map_embedder",
     "fit": "selm.pretrain",
     "draw_image": "selm.maps.draw",
     "open_source": "selm.maps.sources",
@@ -55,7 +58,12 @@ def __getattr__(name: str) -> Any:
         return version("selm")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'selm' has no attribute '{name}'")
-    return getattr(import_module(_PUBLIC[name]), name)
+    try:
+        return getattr(import_module(_PUBLIC[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        raise ImportError(f"selm.{name} needs {error.name}: pip install 'selm[{EXTRAS[error.name]}]'") from None
 
 
 def __dir__() -> list[str]:

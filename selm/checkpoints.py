@@ -1,7 +1,7 @@
 """Tensors on disk: safetensors with a digest, written atomically. Never pickle.
 
 A file is complete and unaltered or it is refused: its header carries the format's version and the SHA-256 of names,
-dtypes, shapes and bytes of all its tensors.
+dtypes, shapes and bytes of all its tensors. NumPy arrays are written and read without torch.
 """
 
 from __future__ import annotations
@@ -9,37 +9,56 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from selm.errors import InputError
 from selm.files import written
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 FORMAT = "selm-1"
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over the tensors' names, dtypes, shapes and bytes, in the order of their names."""
+def digest(tensors: Mapping[str, Tensor] | Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 (hex) over the names, dtypes, shapes and bytes of tensors or arrays, in the order of their names."""
     state = hashlib.sha256()
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        state.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        if tensor.numel():  # a tensor of nothing has no bytes, and cannot be looked at as bytes
-            state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        value = tensors[name]
+        if isinstance(value, np.ndarray):
+            kind, data = f"torch.{value.dtype}", value.tobytes()
+        else:
+            import torch
+
+            value = value.detach().cpu().contiguous()
+            # a tensor of nothing has no bytes, and cannot be looked at as bytes
+            kind, data = (
+                str(value.dtype),
+                value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"",
+            )
+        state.update(f"{name}|{kind}|{tuple(value.shape)}|".encode() + data)
     return state.hexdigest()
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
-    """Write `tensors` to a safetensors file, atomically, with `meta` (strings), the format's version and a digest."""
-    path = Path(path)
-    # clone: safetensors refuses tensors that share memory
-    flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+def save_tensors(
+    path: str | Path, tensors: Mapping[str, Tensor] | Mapping[str, NDArray[Any]], meta: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors, or arrays, to a safetensors file, atomically, with `meta`, the format's version and a digest."""
+    path, flat = Path(path), dict[str, Any](tensors)
+    if any(isinstance(value, np.ndarray) for value in flat.values()):
+        from safetensors.numpy import save_file
+    else:
+        from safetensors.torch import save_file  # type: ignore[assignment]
+
+        # clone: safetensors refuses tensors that share memory
+        flat = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in flat.items()}
     header = {**(meta or {}), "selm": FORMAT, "sha256": digest(flat)}
     try:
         with written(path) as temporary:
@@ -70,6 +89,8 @@ class Writer:
 
     def save(self, path: str | Path, tensors: Mapping[str, Tensor], meta: Mapping[str, str] | None = None) -> None:
         """As `save_tensors`, of the tensors as they are now."""
+        import torch
+
         self._finish()  # also: the copies may be overwritten
         copies = {name: self._copy(name, tensor.detach()) for name, tensor in tensors.items()}
         copied = torch.cuda.current_stream().record_event() if torch.cuda.is_initialized() else None
@@ -82,6 +103,8 @@ class Writer:
         self._pending = self._thread.submit(write)
 
     def _copy(self, name: str, tensor: Tensor) -> Tensor:
+        import torch
+
         held = self._host.get(name)
         if held is None or held.shape != tensor.shape or held.dtype != tensor.dtype:
             held = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
@@ -114,19 +137,32 @@ def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
     Raises InputError when the file is absent, cut short, altered since it was written, or of another format version.
     """
+    from safetensors.torch import load_file
+
+    return _load(path, load_file)
+
+
+def load_arrays(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """As `load_tensors`, NumPy arrays, without torch."""
+    from safetensors.numpy import load_file
+
+    return _load(path, load_file)
+
+
+def _load(path: str | Path, load_file: Callable[[Any], dict[str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
     meta = read_meta(path)
     if meta.get("selm") != FORMAT:
         raise InputError(f"{path}: format '{meta.get('selm', 'unknown')}', this version of selm reads '{FORMAT}'")
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError) as error:  # NumPy has not every dtype
         raise InputError(f"{path}: cut short or damaged ({error})") from error
     if digest(tensors) != meta.get("sha256"):
         raise InputError(f"{path}: altered since it was written (digest differs)")
     return tensors, meta
 
 
-def load_into(module: torch.nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Load a state dict strictly; a mismatch becomes one line that names the file and the first bad entry."""
     own = module.state_dict()
     for name in sorted(set(own) | set(tensors)):

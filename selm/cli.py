@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selm.errors import DISK_FULL, InputError
+from selm.errors import DISK_FULL, EXTRAS, InputError
 
 # verbs that people look for here
 _REPRODUCTION = ("table", "figure", "chapter", "publish", "reproduce", "data", "profiles", "places", "methods")
@@ -48,7 +48,7 @@ With = Annotated[
     str | None,
     typer.Option("--with", metavar="PART,…", help="colours, coordinates, both or none, beside the features"),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, …; by default the GPU where there is one")]
+Device = Annotated[str | None, typer.Option(help="cuda, onnx or cpu; by default what there is, in this order")]
 
 
 def _version(asked: bool) -> None:
@@ -207,11 +207,11 @@ def embed(
     seconds. A polygon, line or cell gets the mean over points inside. What an embedding holds is as its encoder scored
     best (`selm encoders`), unless options say otherwise. A call that was stopped goes on when it is made again.
     """
-    from selm.embedding.embedder import Embedder
+    from selm.embedding.map_embedder import MapEmbedder
     from selm.embedding.tables import TELLING, embed_file
 
     looked_at = None if zooms is None else _zooms(zooms)
-    embedder = Embedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
+    embedder = MapEmbedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
     reduced = int(pca) if pca is not None and pca.isdigit() else pca
     served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pca=reduced)
     if not out.name.lower().endswith(TELLING):
@@ -263,9 +263,9 @@ def nearest(
 
     embedder = None
     if model is not None or map is not None:
-        from selm.embedding.embedder import Embedder
+        from selm.embedding.map_embedder import MapEmbedder
 
-        embedder = Embedder(model, map, device, orientations=orientations, stages=_stages(stages))
+        embedder = MapEmbedder(model, map, device, orientations=orientations, stages=_stages(stages))
     typer.echo(find_nearest(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 
 
@@ -333,6 +333,10 @@ def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
     except BrokenPipeError:  # the reader has left: selm … | head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ModuleNotFoundError as error:
+        if (extra := EXTRAS.get((error.name or "").partition(".")[0])) is None:
+            raise
+        _say(f"this needs {error.name}: pip install 'selm[{extra}]'")
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

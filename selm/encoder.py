@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from dataclasses import dataclass
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selm import checkpoints
 from selm.errors import InputError, unknown
-from selm.files import read_json, write_json
+from selm.files import write_json
+from selm.settings import RESNETS, STAGES, EncoderConfig
+from selm.views import colour
 
 if TYPE_CHECKING:
     from torchvision.models.resnet import ResNet
 
-_RESNETS = {  # block of torchvision, and how many a stage
-    "resnet18": ("BasicBlock", [2, 2, 2, 2]),
-    "resnet34": ("BasicBlock", [3, 4, 6, 3]),
-    "resnet50": ("Bottleneck", [3, 4, 6, 3]),
-}
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
-ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
-STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
 
 
 def resnet(arch: str, width: float = 1.0) -> ResNet:
@@ -34,17 +31,17 @@ def resnet(arch: str, width: float = 1.0) -> ResNet:
 
     Raises InputError for an unknown `arch` (the nearest name is given).
     """
-    if arch not in _RESNETS:
-        raise unknown("encoder", arch, _RESNETS)
+    if arch not in RESNETS:
+        raise unknown("encoder", arch, RESNETS)
     base = 64 * width
     if base != int(base) or base < 1:
         raise InputError(f"encoder width {width}: 64 * width must be a whole number")
     from torchvision.models import resnet as torchvision_resnet  # over a second: not for those who build no network
 
-    name, depths = _RESNETS[arch]
-    block = getattr(torchvision_resnet, name)
+    depths, kernels = RESNETS[arch]
+    block = torchvision_resnet.Bottleneck if len(kernels) == 3 else torchvision_resnet.BasicBlock
     channels = int(base)
-    network = torchvision_resnet.ResNet(block, depths)
+    network = torchvision_resnet.ResNet(block, list(depths))
     if channels != 64:
         # torchvision fixes the stem at 64 channels: build the stages again at the width asked for
         network.inplanes = channels
@@ -58,43 +55,6 @@ def resnet(arch: str, width: float = 1.0) -> ResNet:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     network.fc = nn.Identity()  # type: ignore[assignment]
     return network
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """What an encoder is and which images it wants.
-
-    `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
-    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
-    coordinate's embedding is the features of its images at `zoom` and at each of these, side by side. With 8
-    `orientations` a feature is the mean over the eight ways to lay the image (turned by quarters, mirrored or not).
-    `stages` names those of the ResNet's four whose outputs, each averaged over the image, are the features of an image,
-    side by side: the last alone, as the paper has it, or earlier ones too, which know less of shapes and more of
-    texture and colour.
-    """
-
-    arch: str = "resnet50"
-    width: float = 1.0
-    zoom: int = 17
-    image_px: int = 128
-    tile_px: int = 128
-    style: str = "selm"
-    pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
-    pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
-    context_zooms: tuple[int, ...] = ()
-    orientations: int = 1
-    stages: tuple[int, ...] = (4,)
-
-    def __post_init__(self) -> None:
-        if self.orientations not in ORIENTATIONS:
-            raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
-        if not self.stages or self.stages != tuple(n for n in STAGES if n in self.stages):
-            raise InputError(f"stages must be some of {', '.join(map(str, STAGES))}, in this order, not {self.stages}")
-
-    @property
-    def zooms(self) -> tuple[int, ...]:
-        """All zooms of an embedding."""
-        return (self.zoom, *self.context_zooms)
 
 
 class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatial", "openstreetmap"]):
@@ -138,6 +98,21 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
                 pooled.append(x.mean(dim=(2, 3)))
         return torch.cat(pooled, dim=1)
 
+    @torch.inference_mode()
+    def features(self, indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Palette indices (B, px, px) of images and the palette (256, 3) → float32 (B, embedding_dim), on the device
+        of the weights; on a GPU computed in bfloat16."""
+        device = next(self.parameters()).device
+        mean, std = (torch.tensor(value, device=device) for value in (self.config.pixel_mean, self.config.pixel_std))
+        colours = (torch.tensor(palette, dtype=torch.float32, device=device) / 255 - mean) / std
+        with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
+            return self.embed(colour(torch.from_numpy(indices).to(device), colours)).float().cpu().numpy()
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights."""
+        return checkpoints.digest(self.state_dict())
+
     def standardise(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] → the same, standardised as in training."""
         mean = images.new_tensor(self.config.pixel_mean)[:, None, None]
@@ -162,30 +137,22 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
     @classmethod
     def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
                          local_files_only: bool, token: Any, **_: Any) -> MapEncoder:  # fmt: skip
-        if Path(model_id).is_dir():
-            files = {name: Path(model_id) / name for name in ("config.json", "model.safetensors")}
-        else:
-            files = {
-                name: Path(hf_hub_download(model_id, name, revision=revision, cache_dir=cache_dir, token=token,
-                                           force_download=force_download, local_files_only=local_files_only))
-                for name in ("config.json", "model.safetensors")
-            }  # fmt: skip
-        return cls.load(files["config.json"], files["model.safetensors"])
+        config, weights = (
+            Path(model_id) / name if Path(model_id).is_dir() else
+            Path(hf_hub_download(model_id, name, revision=revision, cache_dir=cache_dir, token=token,
+                                 force_download=force_download, local_files_only=local_files_only))
+            for name in ("config.json", "model.safetensors")
+        )  # fmt: skip
+        return cls.load(EncoderConfig.read(config), weights)
 
     @classmethod
-    def load(cls, config_path: Path, weights_path: Path) -> MapEncoder:
-        """Read a published encoder; raises InputError that names the file, and the field or tensor at fault."""
-        raw = read_json(config_path)
-        known = {field.name for field in dataclasses.fields(EncoderConfig)}
-        if not isinstance(raw, dict) or not known <= set(raw):
-            missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
-            raise InputError(f"{config_path}: not an encoder's configuration (lacks {', '.join(missing)})")
-        values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
+    def load(cls, config: EncoderConfig, weights_path: Path) -> MapEncoder:
+        """Read a published encoder, in evaluation mode; raises InputError that names the file and the tensor."""
         try:
             with torch.device("meta"):  # every weight is read: none needs to be drawn
-                encoder = cls(EncoderConfig(**values)).to_empty(device="cpu")
+                encoder = cls(config).to_empty(device="cpu")
         except InputError as error:
-            raise InputError(f"{config_path}: {error}") from error
+            raise InputError(f"{weights_path.with_name('config.json')}: {error}") from error
         tensors, _ = checkpoints.load_tensors(weights_path)
         checkpoints.load_into(encoder, tensors, weights_path)
         return encoder.eval()

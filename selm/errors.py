@@ -4,6 +4,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
+EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "embed", "onnxruntime": "embed", "mapnik": "embed"}
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno where a file has no more room
 
 

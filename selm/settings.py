@@ -6,7 +6,21 @@ one method has is beside it: `selm.methods.moco.MoCoSettings`, `selm.methods.mug
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from selm.errors import InputError
+from selm.files import read_json
+
+ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
+STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
+# of torchvision's ResNets: how many blocks a stage, and the kernels of a block's convolutions
+RESNETS = {
+    "resnet18": ((2, 2, 2, 2), (3, 3)),
+    "resnet34": ((3, 4, 6, 3), (3, 3)),
+    "resnet50": ((3, 4, 6, 3), (1, 3, 1)),
+}
 
 
 @dataclass(frozen=True)
@@ -78,3 +92,54 @@ SMALL = Pretraining(
     cluster_hidden=256,
     cluster_out=128,
 )
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """What an encoder is and which images it wants.
+
+    `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
+    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
+    coordinate's embedding is the features of its images at `zoom` and at each of these, side by side. With 8
+    `orientations` a feature is the mean over the eight ways to lay the image (turned by quarters, mirrored or not).
+    `stages` names those of the ResNet's four whose outputs, each averaged over the image, are the features of an image,
+    side by side: the last alone, as the paper has it, or earlier ones too, which know less of shapes and more of
+    texture and colour.
+    """
+
+    arch: str = "resnet50"
+    width: float = 1.0
+    zoom: int = 17
+    image_px: int = 128
+    tile_px: int = 128
+    style: str = "selm"
+    pixel_mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    pixel_std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    context_zooms: tuple[int, ...] = ()
+    orientations: int = 1
+    stages: tuple[int, ...] = (4,)
+
+    def __post_init__(self) -> None:
+        if self.orientations not in ORIENTATIONS:
+            raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
+        if not self.stages or self.stages != tuple(n for n in STAGES if n in self.stages):
+            raise InputError(f"stages must be some of {', '.join(map(str, STAGES))}, in this order, not {self.stages}")
+
+    @property
+    def zooms(self) -> tuple[int, ...]:
+        """All zooms of an embedding."""
+        return (self.zoom, *self.context_zooms)
+
+    @classmethod
+    def read(cls, path: Path) -> EncoderConfig:
+        """Of a published encoder's config.json; raises InputError that names the file, and the field at fault."""
+        raw = read_json(path)
+        known = {field.name for field in fields(cls)}
+        if not isinstance(raw, dict) or not known <= set(raw):
+            missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
+            raise InputError(f"{path}: not an encoder's configuration (lacks {', '.join(missing)})")
+        values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
+        try:
+            return cls(**values)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error

@@ -26,9 +26,9 @@ from selm.methods import METHODS
 ROOT = paths.repository()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
-NOT_LOCKED = ("peers", "browser")  # the extras that nothing else needs
+NOT_LOCKED = ("peers", "gam", "browser")  # the extras that nothing else needs
 LOCKED = tuple(extra for extra in PROJECT["optional-dependencies"] if extra not in NOT_LOCKED)
-FOR_USERS = ("maps", "plots", "probes", "search", "book")  # the extras that the library itself may import
+FOR_USERS = ("embed", "train", "maps", "plots", "probes", "search", "book")  # extras that the library may import
 
 PLATFORMS = [
     {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.7"},
@@ -92,9 +92,14 @@ def test_lock_names_no_registry_and_no_folder() -> None:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+( ; [^@/]+)?", line), line
 
 
-def test_extras_repeat_no_package() -> None:
-    names = [canonicalize_name(requirement.name) for requirement in requirements(*PROJECT["optional-dependencies"])]
-    assert len(names) == len(set(names))
+def test_a_package_has_one_bound_in_all_extras() -> None:
+    every = {str(requirement) for requirement in requirements(*PROJECT["optional-dependencies"])}
+    assert len({canonicalize_name(Requirement(line).name) for line in every}) == len(every)
+
+
+def test_what_embeds_and_what_is_plain_bring_no_torch() -> None:
+    names = {canonicalize_name(requirement.name) for requirement in requirements("embed")}
+    assert "onnxruntime" in names and not names & {"torch", "torchvision", "pyrosm", "geopandas"}
 
 
 def test_both_tables_of_contents_agree() -> None:

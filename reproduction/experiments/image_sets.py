@@ -33,9 +33,9 @@ from reproduction.places.regions import data_file, open_region
 from reproduction.settings import Profile
 from selm import distributed
 from selm.errors import unknown
+from selm.maps.entropy import colour_histogram
 from selm.maps.sources import OSM_ATTRIBUTION
 from selm.maps.style import LAND_COVER_CLASSES
-from selm.probes.practitioner import colour_histogram
 
 VERSION = 1  # raise it when features or histograms change for the same images and encoder
 

@@ -30,7 +30,7 @@ from reproduction import paths
 from reproduction.computed import encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
-from reproduction.experiments.table1_table2 import Task, without_embedding
+from reproduction.experiments.table1_table2 import Task, trees, without_embedding
 from reproduction.places import splits
 from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
@@ -46,13 +46,13 @@ EXPERIMENT = "knowledge"
 VERSION = 1  # raise it when the numbers change for the same settings and data
 TARGETS = {"price": "regression", "density": "regression", "area_type": "classification", "zone": "classification"}
 METRICS = {"regression": ("mse",), "classification": ("top1", "top5")}
-CLOSED, PRACTITIONERS, OTHER_REGIONS = "closed", "practitioner", "other-regions"
-SETTINGS = (CLOSED, PRACTITIONERS, OTHER_REGIONS)
+CLOSED, BESIDE, PRACTITIONERS, OTHER_REGIONS = "closed", "with-coordinates", "practitioner", "other-regions"
 WITHOUT_EMBEDDING = (
     "prior", "knn_coordinates", "trees_coordinates", "histogram_17", "histogram_17_14", "histogram_17+coordinates",
     "histogram_17_14+coordinates",
 )  # fmt: skip
 METHODS = ("random_init", *IN_TABLES, *WITHOUT_EMBEDDING)
+WITH_COORDINATES = ("gps_selm",)  # rows that have trees on their features and the coordinates, too
 TOLERANCE = 1e-4  # of the logistic probe's gradient, as in Table 3
 DIGITS = 6  # significant ones of a block's score
 _PLACES = "table1-l01"  # what Table 1 calls its features at the same places
@@ -64,8 +64,8 @@ class Entry:
     """One entry of the grid.
 
     region: the one that is tested.  setting: ``closed`` (ridge or logistic regression on frozen features),
-    ``practitioner``, or ``other-regions`` for both.  buffer_km: 0 for ``other-regions``.  seed: of the pretraining, or
-    of the random weights.
+    ``with-coordinates`` (trees on them and the coordinates), ``practitioner``, or ``other-regions`` for those that
+    learn from other regions.  buffer_km: 0 for ``other-regions``.  seed: of the pretraining, or of the random weights.
     """
 
     region: str
@@ -118,6 +118,8 @@ def entries(
             n = profile.seeds_of(method) if seeds is None else min(seeds, profile.seeds_of(method))
             named = PRACTITIONERS if plain else setting
             out += [Entry(region, target, named, km, method, seed) for seed in range(n)]
+            if setting == CLOSED and method in WITH_COORDINATES:
+                out.append(Entry(region, target, BESIDE, km, method))
     return out
 
 
@@ -174,7 +176,7 @@ def trials(profile: Profile, entry: Entry) -> int:
     s = profile.knowledge
     if entry.setting == OTHER_REGIONS:
         return 1
-    if entry.method in WITHOUT_EMBEDDING and entry.method not in _FEW:
+    if entry.setting == BESIDE or (entry.method in WITHOUT_EMBEDDING and entry.method not in _FEW):
         return s.n_trees
     return s.n_trials if TARGETS[entry.target] == "regression" else s.n_logistic
 
@@ -198,6 +200,8 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     if elsewhere:
         others = place_tables.elsewhere(profile)
         x = np.vstack([x, frozen_features.features(profile, entry.method, entry.seed, others, "elsewhere")])
+    if entry.setting == BESIDE:
+        return trees(profile, np.column_stack([x, own[["lat", "lon"]]]), todo)
     on = distributed.device()
     if todo.kind == "regression":
         return ridge(x, todo.targets, todo.folds, test_folds=todo.test_folds, device=on, progress=progress)

@@ -23,9 +23,10 @@ from reproduction.experiments.pretrainings import complete, pretrainings
 from reproduction.settings import Profile
 from selm import distributed
 from selm.embedding import search
-from selm.encoder import ORIENTATIONS, STAGES, channels_last, new_encoder
+from selm.encoder import channels_last, new_encoder
+from selm.maps.entropy import colour_histogram
 from selm.maps.style import lookup
-from selm.probes.practitioner import colour_histogram
+from selm.settings import ORIENTATIONS, STAGES
 
 BASELINES = {"pixels": "raw pixels", "histogram": "colour histogram"}
 ALWAYS = ("dino", "gps_selm")  # pretrained where they are missing; the other methods appear once they are complete

@@ -16,6 +16,7 @@ from reproduction.computed import drawn_maps, encoders, place_tables, store
 from reproduction.computed.frozen_features import features
 from reproduction.experiments import row_claims
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
+from reproduction.experiments.finetune import finetune
 from reproduction.experiments.raw_gps import raw_gps
 from reproduction.places import interpolated, splits
 from reproduction.rows import IN_TABLES, ROWS
@@ -25,7 +26,6 @@ from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.probes import peers, practitioner
-from selm.probes.finetune import finetune
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.views import colour
@@ -205,7 +205,7 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
         return logistic(x, todo.targets, todo.folds, device=on)
     if entry.setting == "with-coordinates":
         x = frozen_features(profile, entry, todo.places)
-        return _trees(profile, np.column_stack([x, lat, lon]), todo)
+        return trees(profile, np.column_stack([x, lat, lon]), todo)
     if entry.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
         network = None if entry.method == "random_init" else encoders.encoder(profile, entry.method, entry.seed)
@@ -256,10 +256,11 @@ def without_embedding(profile: Profile, method: str, todo: Task) -> OutOfFold:
     else:
         colours = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in HISTOGRAM_ZOOMS[name]]
         x = np.hstack([*colours, coordinates] if also else colours)
-    return _trees(profile, x, todo)
+    return trees(profile, x, todo)
 
 
-def _trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
+def trees(profile: Profile, x: NDArray[Any], todo: Task) -> OutOfFold:
+    """Trees on (N, D) features scored out of fold, in the first `Probing.n_trees` draws alone."""
     probing = profile.probing
     todo = todo.first(probing.n_trees)
     if todo.kind == "regression":

@@ -27,6 +27,7 @@ from reproduction.places import splits
 from reproduction.rows import ONE_IMAGE
 from reproduction.settings import Profile
 from selm.errors import InputError
+from selm.maps.entropy import colour_histogram
 from selm.maps.sphere import pairs_within
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds
@@ -124,7 +125,7 @@ def _histograms(profile: Profile, target: str) -> NDArray[np.float32]:
     if target not in OSM:
         return image_sets.image_histograms(profile, target)
     indices, _ = map_land_cover.images(profile, OSM[target])
-    return practitioner.colour_histogram(indices.numpy(), map_land_cover.atlas(profile, OSM[target]).palette)
+    return colour_histogram(indices.numpy(), map_land_cover.atlas(profile, OSM[target]).palette)
 
 
 def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, torch.Tensor]]:

@@ -119,10 +119,14 @@ def verdicts_on(
 
 
 def _families(blocks: pd.DataFrame) -> list[tuple[str, str]]:
-    """The kinds of questions, and the settings in which there are embeddings to ask about."""
+    """The kinds of questions, and the settings in which there are embeddings to ask about.
+
+    `BESIDE` is none: what embeddings give with the coordinates beside them is asked where they are probed alone.
+    """
     settings = list(dict.fromkeys(blocks.loc[blocks["method"].isin(["gps_selm", "dino"]), "setting"]))
+    settings = [setting for setting in settings if setting != BESIDE]
     out = [(kind, setting) for kind in ("paper", "explains") for setting in settings]
-    return out + [("practice", setting) for setting in settings if setting not in (BESIDE, "finetune")]
+    return out + [("practice", setting) for setting in settings if setting != "finetune"]
 
 
 def _family(blocks: pd.DataFrame, kind: str, setting: str, *, level: float, n_boot: int) -> pd.DataFrame:

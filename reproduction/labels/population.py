@@ -23,7 +23,8 @@ _POLYGONAL = ("Polygon", "MultiPolygon")
 
 
 def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
-    """Census areas with `density` (float64, people/km²) and their outlines: an e-Stat zip or shapefile, or GeoParquet.
+    """Census areas with `density` (float64, people/km²), `municipality` (the five digits that `KEY_CODE` begins with;
+    "" without it) and their outlines: an e-Stat zip or shapefile, or GeoParquet.
 
     Needs the fields `JINKO` (people) and `AREA` (m²) and geographic coordinates (JGD2000, JGD2011 or WGS84, which agree
     within a metre or two). Raises InputError naming the file and the field or row that cannot be used.
@@ -40,7 +41,7 @@ def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
             areas = gpd.read_parquet(path)
         else:
             member = find_member(path, "", (".geojson", ".shp"), "shapefile")
-            areas = read_table(path, member, ("JINKO", "AREA"))
+            areas = read_table(path, member, ("JINKO", "AREA", "KEY_CODE"))
     except InputError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -59,13 +60,29 @@ def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
     for row in np.flatnonzero(~areas.geom_type.isin(_POLYGONAL).to_numpy()).tolist():  # polygons with stray lines
         parts = shapely.get_parts(outlines[row])
         outlines[row] = shapely.union_all([part for part in parts if part.geom_type in _POLYGONAL])
-    return gpd.GeoDataFrame({"density": people / size * 1e6}, geometry=outlines, crs="EPSG:4326")
+    code = areas["KEY_CODE"].astype(str).str[:5] if "KEY_CODE" in areas else [""] * len(areas)
+    columns = {"density": people / size * 1e6, "municipality": np.asarray(code, str)}
+    return gpd.GeoDataFrame(columns, geometry=outlines, crs="EPSG:4326")
 
 
 def density_at(lat: ArrayLike, lon: ArrayLike, areas: geopandas.GeoDataFrame) -> NDArray[np.float64]:
     """Density, people/km², of the area of `read_areas` that holds each of N coordinates; NaN where none does.
 
-    Simplified outlines can overlap by metres: there the area that comes first in the table counts. float64 (N,).
+    float64 (N,).
+    """
+    return np.append(areas["density"].to_numpy(np.float64), np.nan)[_area_at(lat, lon, areas)]
+
+
+def municipality_at(lat: ArrayLike, lon: ArrayLike, areas: geopandas.GeoDataFrame) -> NDArray[np.str_]:
+    """The municipality's code (or, in large cities, the ward's) at each of N coordinates, "" outside all areas; its
+    first two digits are the prefecture's. str (N,)."""
+    return np.append(areas["municipality"].to_numpy(str), "")[_area_at(lat, lon, areas)]
+
+
+def _area_at(lat: ArrayLike, lon: ArrayLike, areas: geopandas.GeoDataFrame) -> NDArray[np.int64]:
+    """int64 (N,): the area that holds each place, their number where none does.
+
+    Simplified outlines can overlap by metres: there the area that comes first in the table counts.
     """
     import shapely
 
@@ -73,8 +90,7 @@ def density_at(lat: ArrayLike, lon: ArrayLike, areas: geopandas.GeoDataFrame) ->
     place, area = shapely.STRtree(areas.geometry.to_numpy()).query(places, predicate="intersects")
     first = np.full(len(places), len(areas), np.int64)
     np.minimum.at(first, place, area)
-    density = np.append(areas["density"].to_numpy(np.float64), np.nan)
-    return density[first]
+    return first
 
 
 def density_classes(density: ArrayLike, k: int = 30) -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -17,17 +17,43 @@ from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, title_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SPLITS = ("random", "blocks")  # those of Table 1; wider buffers are named in the split
+
 
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
 
-    With the coordinates and without are two choices. Rows that chose nothing (trees as they come) are kept; asides (one
-    orientation, the last stage) are left out.
+    With the coordinates and without are two choices, and so is each wider buffer. Rows that chose nothing (trees as
+    they come) are kept; asides (one orientation, the last stage) are left out.
     """
     rows = rows[~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
     beside = rows["setting"].str.endswith("coordinates")
-    best = rows.groupby([rows["method"], beside])["validation"].transform("min")
+    wider = rows["split"].where(~rows["split"].isin(SPLITS), "")
+    best = rows.groupby([rows["method"], beside, wider])["validation"].transform("min")
     return rows[rows["validation"].isna() | (rows["validation"] == best)]
+
+
+def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
+    """The chapter on more context under blocks, a row for each encoder, with the coordinates or without: its error at
+    the zooms that were chosen under each buffer; best first under the widest.
+
+    Columns: method, coordinates (bool), a column a buffer by its split ("blocks", "blocks, 5 km", …; mean squared
+    error, NaN where it has no row), zooms (those chosen under the widest buffer that it has).
+    """
+    some = chosen_zooms(rows[rows["split"] != "random"])
+    table = summarise(some)
+    table["coordinates"] = table["setting"].str.endswith("coordinates")
+    splits = sorted(table["split"].unique(), key=lambda split: _km(split))
+    wide = table.pivot(index=["method", "coordinates"], columns="split", values="mean")[splits]
+    last = table.sort_values("split", key=lambda column: column.map(_km)).groupby(["method", "coordinates"])["setting"]
+    wide["zooms"] = last.last().map(zooms_title)
+    order = [*reversed(splits), "method"]
+    return wide.reset_index().sort_values(order, ignore_index=True).rename_axis(columns=None)
+
+
+def _km(split: str) -> float:
+    """The buffer of a split that names one, 0 for others."""
+    return float(split.removeprefix("blocks, ").removesuffix(" km")) if "," in split else 0.0
 
 
 def zooms_title(setting: str) -> str:
@@ -57,7 +83,7 @@ def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: method, coordinates (bool), zooms, validation (mean squared error there), random and blocks ("mean ± sd").
     """
-    some = chosen_zooms(rows)
+    some = chosen_zooms(rows[rows["split"].isin(SPLITS)])
     table = summarise(some)
     table["text"] = [f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(table["mean"], table["sd"], strict=True)]
     wide = table.pivot(index=["method", "setting"], columns="split", values="text").reset_index()
@@ -69,7 +95,7 @@ def wider_context(rows: pd.DataFrame) -> pd.DataFrame:
     )
     order = out["method"].map({name: place for place, name in enumerate(dict.fromkeys(rows["method"]))})
     out = out.assign(order=order).sort_values(["coordinates", "order"]).reset_index(drop=True)
-    splits = [name for name in ("random", "blocks") if name in out]
+    splits = [name for name in SPLITS if name in out]
     return out[["method", "coordinates", "zooms", "validation", *splits]]
 
 
@@ -157,6 +183,24 @@ def validation_table(rows: pd.DataFrame) -> Html:
     return simple_table(["row", "zooms", *splits.values(), "validation"], sections, "Mean squared error")
 
 
+def buffer_table(rows: pd.DataFrame) -> Html:
+    """`by_buffer` as a table, the widest buffer first; nothing where no wider buffer than that of Table 1 was asked."""
+    wide = by_buffer(rows)
+    splits = [column for column in wide if column.startswith("blocks")][::-1]
+    if len(splits) < 2:
+        return Html("")
+    sections = {
+        words: [
+            [title_of(row["method"]), *(fixed(row[split], 3) for split in splits), row["zooms"].removeprefix("zooms ")]
+            for row in wide[wide["coordinates"] == beside].to_dict("records")
+        ]
+        for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates"))
+    }
+    names = ["1 km" if split == "blocks" else split.removeprefix("blocks, ") for split in splits]
+    caption = "Mean squared error by the buffer between training and test points"
+    return simple_table(["row", *names, "zooms"], sections, caption)
+
+
 def every_zoom_table(rows: pd.DataFrame) -> Html:
     """Mean squared error under spatial blocks: a row an encoder, a column a number of zooms."""
     rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
@@ -219,7 +263,7 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
     )
 
     use_style()
-    table = summarise(results)
+    table = summarise(results[results["split"].isin(SPLITS)])
     named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")  # asides are left out
     table = table.assign(zooms=named[0], beside=named[1].notna()).dropna(subset="zooms")
     splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))

@@ -22,8 +22,8 @@ from selm.maps.mercator import to_tile
 from selm.maps.tiles import Listed, Tiles, pack, unpack
 
 if TYPE_CHECKING:
-    from selm.encoder import EncoderConfig
     from selm.maps.sources import MapSource
+    from selm.settings import EncoderConfig
 
 _GROUP = 16  # blocks that are loaded together: at 128 px a tile they take 64 MB, with their neighbours about 100
 
@@ -33,17 +33,33 @@ class Stopped(Exception):
 
 
 @dataclass
-class _Group:
-    """Some blocks at one zoom, in memory: what `DeviceAtlas` reads."""
+class Group:
+    """Some blocks of a zoom in memory: `images` by (x, y) of their zoom-13 tile, uint8 (side, side) palette indices."""
 
     tile_px: int
-    zooms: tuple[int, ...]
-    palette: NDArray[np.uint8]
     keys: NDArray[np.int32]
     images: dict[tuple[int, int], NDArray[np.uint8]]
 
-    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]:
-        return np.stack([self.images[int(x), int(y)] for x, y in keys])
+    def squares(self, centres: NDArray[np.float64], zoom: int, size: int) -> NDArray[np.uint8]:
+        """(N, 2) pixels → uint8 (N, size, size) palette indices, as `selm.views.DeviceAtlas.patches` cuts them.
+
+        What is not drawn is empty map; beyond the 180th meridian the map goes on at its other side.
+        """
+        side = block_px(zoom, self.tile_px)
+        out = np.zeros((len(centres), size, size), np.uint8)
+        for square, (x, y) in zip(out, np.floor(centres - size / 2 + 0.5).astype(np.int64).tolist(), strict=True):
+            for by in range(y // side, (y + size - 1) // side + 1):
+                top, bottom = max(y, by * side), min(y + size, (by + 1) * side)
+                for bx in range(x // side, (x + size - 1) // side + 1):
+                    image = self.images.get((bx % 2**BLOCK_ZOOM, by))
+                    if image is not None:
+                        left, right = max(x, bx * side), min(x + size, (bx + 1) * side)
+                        rows, columns = (
+                            slice(top - by * side, bottom - by * side),
+                            slice(left - bx * side, right - bx * side),
+                        )
+                        square[top - y : bottom - y, left - x : right - x] = image[rows, columns]
+        return out
 
 
 @dataclass
@@ -90,7 +106,7 @@ class Blocks:
             from selm.maps.sources import open_source
             from selm.maps.style import Style
         except ImportError as error:
-            raise InputError(f"{map}: drawing needs {error.name}: install selm[maps] or give an atlas") from None
+            raise InputError(f"{map}: drawing needs {error.name}: install selm[embed] or give an atlas") from None
         source: MapSource = open_source(map)
         style = Style.named(config.style)
         identity = f"{source.fingerprint} {style.hash}"
@@ -117,7 +133,7 @@ class Blocks:
 
     def provide(
         self, groups: list[NDArray[np.int32]], zoom: int, stop: threading.Event
-    ) -> Generator[_Group, None, None]:
+    ) -> Generator[Group, None, None]:
         """The blocks of each group (n, 2), in their order, as soon as they are there; missing ones are being drawn.
 
         Those that a server turns out not to have are left out.
@@ -135,7 +151,7 @@ class Blocks:
                 new = [key for key in wanted if key not in kept]
                 kept = {key: image for key, image in kept.items() if key in set(wanted)}
                 kept |= zip(new, pool.map(read, new), strict=True)
-                yield _Group(self.tile_px, (zoom,), self.palette, keys, kept)
+                yield Group(self.tile_px, keys, kept)
 
     def _drawing(
         self, groups: list[NDArray[np.int32]], stop: threading.Event

@@ -10,39 +10,44 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
 import queue
 import re
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
-from selm import checkpoints, distributed
 from selm.bundled import Bundled, shelf
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
-from selm.encoder import MapEncoder, channels_last
 from selm.errors import InputError, MapWarning, unknown
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
+from selm.maps.entropy import COLOURS, colour_histogram
 from selm.maps.mercator import to_tile
 from selm.maps.tiles import Listed
-from selm.probes.practitioner import COLOURS, colour_histogram
-from selm.views import DeviceAtlas, colour
+from selm.onnx_encoder import OnnxEncoder
+from selm.settings import EncoderConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from selm.encoder import MapEncoder
 
 _AHEAD = 4  # cuts that wait for the network
 _CUT = 128  # images that are cut together
 # Images that are looked at before some places are done, some seconds of work: what a call that is killed may lose.
 TOGETHER = {"cpu": 8_192, "cuda": 131_072}
+ONNX = "onnx"  # the device that is ONNX Runtime on the processor
+_GPU_DRIVERS = ("/proc/driver/nvidia/version", "/dev/dxg")  # dxg: in WSL2. Without one torch need not be asked
 BESIDE = ("colours", "coordinates")  # what may stand beside the features
 Tick = Callable[[float], None]  # is told of places as they are done: with several zooms, of shares of them
 _ENDED = object()
@@ -50,11 +55,11 @@ _ENDED = object()
 
 @dataclass
 class Opened:
-    """An encoder on its device, the map's blocks by zoom, and what stands `beside` the features (of `BESIDE`)."""
+    """An encoder `on` a device, the map's blocks by zoom, and what stands `beside` the features (of `BESIDE`)."""
 
-    encoder: MapEncoder
+    encoder: MapEncoder | OnnxEncoder
     blocks: dict[int, Blocks]
-    device: torch.device
+    on: str
     beside: tuple[str, ...] = ()
 
     @classmethod
@@ -63,25 +68,33 @@ class Opened:
         orientations: int | None, stages: tuple[int, ...] | None, zooms: tuple[int, ...] | None,
         beside: tuple[str, ...] | None,
     ) -> Opened:  # fmt: skip
-        """The arguments are those of `selm.embedding.embedder.Embedder`; so are the errors."""
-        encoder = load_encoder(model)
+        """The arguments are those of `selm.embedding.map_embedder.MapEmbedder`; so are the errors."""
+        config, weights = _published(model) if model is None or isinstance(model, (str, Path)) else (model.config, None)
         if orientations is not None:
-            encoder.config = dataclasses.replace(encoder.config, orientations=orientations)
+            config = dataclasses.replace(config, orientations=orientations)
         if stages is not None:
-            encoder.config = dataclasses.replace(encoder.config, stages=tuple(stages))
+            config = dataclasses.replace(config, stages=tuple(stages))
         if zooms is not None:
             if not zooms or len(set(zooms)) < len(zooms):
                 raise InputError(f"zooms must be some web map zooms, each once, not {zooms}")
-            encoder.config = dataclasses.replace(encoder.config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
+            config = dataclasses.replace(config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
         known = _bundled(model)
         if beside is None:
             beside = known.beside if known else ()
         for part in beside:
             if part not in BESIDE:
                 raise unknown("part beside the embedding", part, BESIDE)
-        on = distributed.device(device)
         parts = tuple(part for part in BESIDE if part in beside)
-        opened = cls(channels_last(encoder.to(on)), Blocks.open(map, encoder.config), on, parts)
+        on = _computes_on(device, weights is not None)
+        encoder: MapEncoder | OnnxEncoder
+        if on == ONNX and weights:
+            encoder = OnnxEncoder(config, weights)
+        else:
+            from selm.encoder import channels_last
+
+            encoder = channels_last(load_encoder(model).to(on))
+            encoder.config = config
+        opened = cls(encoder, Blocks.open(map, config), on, parts)
         if known and opened.first.richer:
             warnings.warn(
                 f"{opened.first.name}: {opened.first.richer}, which shows more than the tiles of zoom 13 that "
@@ -109,17 +122,16 @@ class Opened:
     def identity(self) -> str:
         """SHA-256 of all that an embedding depends on but the map: the encoder, its use, what stands beside."""
         config = json.dumps(dataclasses.asdict(self.encoder.config), sort_keys=True)
-        text = f"{config} {checkpoints.digest(self.encoder.state_dict())} {self.parts}"
+        text = f"{config} {self.encoder.digest} {self.parts}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def together(self) -> int:
         """How many neighbouring places are looked at together."""
         config = self.encoder.config
-        most = TOGETHER["cuda" if self.device.type == "cuda" else "cpu"]
+        most = TOGETHER["cuda" if self.on.startswith("cuda") else "cpu"]
         return max(64, most // (len(config.zooms) * config.orientations))
 
-    @torch.inference_mode()
     def stream(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], *, batch: int, tick: Tick
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
@@ -165,21 +177,17 @@ class Opened:
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
         """Features at one zoom, as `stream` gives embeddings, and the images' colours (n, 64) where they are wanted."""
         blocks, config = self.blocks[zoom], self.encoder.config
+        wanted = "colours" in self.beside
         plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.tiles.may_have)
-        mean, std = (torch.tensor(value, device=self.device) for value in (config.pixel_mean, config.pixel_std))
-        colours = (torch.tensor(blocks.palette, dtype=torch.float32, device=self.device) / 255 - mean) / std
-        cuda, wanted = self.device.type == "cuda", "colours" in self.beside
-        precision = torch.autocast("cuda", torch.bfloat16) if cuda else nullcontext()
         with closing(self._images(plan, zoom)) as patches:
             for images, patch in _rebatch(patches, batch):
-                with precision:
-                    embeddings = self.encoder.embed(colour(patch, colours)).float().cpu().numpy()
+                embeddings = self.encoder.features(patch, blocks.palette)
                 rows, which = plan.rows_of(images)
-                shares = colour_histogram(patch.cpu().numpy(), blocks.palette) if wanted else np.zeros((len(patch), 0))
+                shares = colour_histogram(patch, blocks.palette) if wanted else np.zeros((len(patch), 0))
                 yield rows, embeddings[which], shares[which].astype(np.float32)
 
-    def _images(self, plan: Plan, zoom: int) -> Generator[tuple[NDArray[np.int64], Tensor], None, None]:
-        """(numbers of images, their palette indices on the device), from a thread that works ahead."""
+    def _images(self, plan: Plan, zoom: int) -> Generator[tuple[NDArray[np.int64], NDArray[np.uint8]], None, None]:
+        """(numbers of images, their palette indices), from a thread that works ahead."""
         ready: queue.Queue[Any] = queue.Queue(_AHEAD)
         stop = threading.Event()
         px = self.encoder.config.image_px
@@ -200,10 +208,8 @@ class Opened:
                         images = images[Listed(group.keys).has(home)]
                         if not len(images):
                             continue
-                        atlas = DeviceAtlas([group], (zoom,), self.device)
                         for part in np.array_split(images, -(-len(images) // _CUT)):
-                            centres = torch.as_tensor(plan.centres[part], device=self.device)
-                            put((part, cut_squares(atlas, centres, zoom, px)))
+                            put((part, group.squares(plan.centres[part], zoom, px)))
                 put(_ENDED)
             except Stopped:
                 pass
@@ -258,84 +264,79 @@ def _bundled(model: str | Path | MapEncoder | None) -> Bundled | None:
     return next((one for one in shelf().encoders if one.name == model), None)
 
 
+def _computes_on(device: str | torch.device | None, published: bool) -> str:
+    """ONNX or the name of a torch device: what is asked for, else a GPU, else ONNX Runtime where it is installed."""
+    asked = str(device or os.environ.get("SELM_DEVICE") or "")
+    torch_there, onnx_there = (find_spec(name) is not None for name in ("torch", "onnxruntime"))
+    if asked == ONNX or (asked in ("", "cpu") and not torch_there):
+        if not published:
+            raise InputError("ONNX Runtime computes published encoders: a name, a run folder or a Hub id")
+        if not onnx_there:
+            raise InputError("embedding needs ONNX Runtime: pip install 'selm[embed]'")
+        return ONNX
+    if not torch_there:
+        raise InputError(f"the device '{asked}' needs torch: pip install 'selm[train]'")
+    onnx = not asked and published and onnx_there
+    if onnx and not any(Path(driver).exists() for driver in _GPU_DRIVERS):
+        return ONNX
+    from selm.distributed import device as torch_device
+
+    on = str(torch_device(device))
+    return ONNX if onnx and on == "cpu" else on
+
+
 def load_encoder(model: str | Path | MapEncoder | None) -> MapEncoder:
     """The encoder of a run folder, of a Hub id or that comes along, used as `selm.bundled` says (None: the default), in
     evaluation mode; a given one is copied.
 
     Raises InputError where there is none, or it is cut short, altered or of another version.
     """
+    from selm.encoder import MapEncoder
+
     if isinstance(model, MapEncoder):
         return copy.deepcopy(model).eval()
+    return MapEncoder.load(*_published(model))
+
+
+def _published(model: str | Path | None) -> tuple[EncoderConfig, Path]:
+    """The configuration and the file of weights of what `load_encoder` takes."""
     if known := _bundled(model):
         folder = shelf().folder / known.folder
-        encoder = MapEncoder.load(folder / "config.json", folder / "model.safetensors")
         first, *others = known.zooms
-        encoder.config = dataclasses.replace(
-            encoder.config, zoom=first, context_zooms=tuple(others), orientations=known.orientations,
-            stages=known.stages,
+        config = dataclasses.replace(
+            EncoderConfig.read(folder / "config.json"), zoom=first, context_zooms=tuple(others),
+            orientations=known.orientations, stages=known.stages,
         )  # fmt: skip
-        return encoder
+        return config, folder / "model.safetensors"
     folder = Path(str(model))
     if folder.is_dir():
         if not (folder / "config.json").exists():
             reason = "the run is not finished" if (folder / "run.json").exists() else "holds no model (no config.json)"
             raise InputError(f"{folder}: {reason}")
-        return MapEncoder.load(folder / "config.json", folder / "model.safetensors")
+        return EncoderConfig.read(folder / "config.json"), folder / "model.safetensors"
     if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
         wrong = unknown("encoder", str(model), [one.name for one in shelf().encoders])
         raise InputError(f"{wrong}; not a run folder, a Hub id (owner/name) or the name of one that comes along")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
     try:
-        return MapEncoder.from_pretrained(str(model))
-    except InputError:
-        raise
+        config_path, weights = (Path(hf_hub_download(str(model), n)) for n in ("config.json", "model.safetensors"))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(f"{model}: no such run folder, and the Hub does not give it ({reason})") from None
-
-
-def cut_squares(atlas: DeviceAtlas, centres: Tensor, zoom: int, size: int) -> Tensor:
-    """`DeviceAtlas.patches` without the offsets: (N, 2) pixels → uint8 (N, size, size) palette indices.
-
-    On a CPU, a square inside one block is copied row by row, for a fraction of what addressing every pixel costs.
-    """
-    if atlas.device.type != "cpu":
-        return atlas.patches(centres, zoom, size)[0]
-    side = atlas.side(zoom)
-    start = np.floor(centres.numpy() - size / 2 + 0.5).astype(np.int64)
-    block = start // side
-    at = np.stack([block[:, 0] % 2**BLOCK_ZOOM, block[:, 1]], axis=1) - atlas.origin  # round the 180th meridian
-    height, width = atlas.table.shape
-    inside = ((start + size - 1) // side == block).all(axis=1)
-    inside &= ((at >= 0) & (at < (width, height))).all(axis=1)  # elsewhere is no map
-    out = torch.empty(len(centres), size, size, dtype=torch.uint8)
-    images, blocks = out.numpy(), atlas.blocks[zoom].numpy()
-    rows = np.flatnonzero(inside)
-    slots = atlas.table.numpy()[at[rows, 1], at[rows, 0]]
-    corners = (start - block * side)[rows]
-    for row, slot, (x, y) in zip(rows.tolist(), slots.tolist(), corners.tolist(), strict=True):
-        images[row] = blocks[slot, y : y + size, x : x + size]
-    across = np.flatnonzero(~inside)
-    if len(across):
-        out[across] = atlas.patches(centres[across], zoom, size)[0]
-    return out
+    return EncoderConfig.read(config_path), weights
 
 
 def _rebatch(
-    parts: Iterator[tuple[NDArray[np.int64], Tensor]], batch: int
-) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    parts: Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]], batch: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint8]]]:
     """Pieces of any length → pieces of `batch` images (the last may be shorter)."""
-    numbers: list[NDArray[np.int64]] = []
-    tensors: list[Tensor] = []
-    held = 0
-    for number, tensor in parts:
-        numbers.append(number)
-        tensors.append(tensor)
-        held += len(number)
-        if held >= batch:
-            number, tensor = np.concatenate(numbers), torch.cat(tensors)
-            full = held - held % batch
-            for at in range(0, full, batch):
-                yield number[at : at + batch], tensor[at : at + batch]
-            numbers, tensors, held = [number[full:]], [tensor[full:]], held - full
-    if held:
-        yield np.concatenate(numbers), torch.cat(tensors)
+    held: list[NDArray[Any]] = []
+    for piece in parts:
+        held = [np.concatenate([*both]) for both in zip(held, piece, strict=True)] if held else [*piece]
+        while len(held[0]) >= batch:
+            yield held[0][:batch], held[1][:batch]
+            held = [rest[batch:] for rest in held]
+    if held and len(held[0]):
+        yield held[0], held[1]

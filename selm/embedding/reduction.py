@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from selm import checkpoints
@@ -20,7 +19,7 @@ class Reduction:
     """Embeddings (N, dim), each number standardised by `mean` and `scale` (dim,), on `directions` (dim, n).
 
     `kept` is their share of the variance; `identity` says which embeddings it was learned from
-    (`selm.embedding.embedder.Embedder.identity`).
+    (`selm.embedding.map_embedder.MapEmbedder.identity`).
     """
 
     mean: NDArray[np.float32]
@@ -38,19 +37,18 @@ class Reduction:
         return np.asarray((embeddings - self.mean) / self.scale @ self.directions, np.float32)
 
     def save(self, path: Path) -> None:
-        tensors = {name: torch.from_numpy(getattr(self, name)) for name in ("mean", "scale", "directions")}
+        tensors = {name: getattr(self, name) for name in ("mean", "scale", "directions")}
         checkpoints.save_tensors(path, tensors, {"kept": repr(self.kept), "identity": self.identity})
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Reduction:
         """Raises InputError where the file cannot be read or is of other embeddings."""
-        tensors, meta = checkpoints.load_tensors(path)
+        tensors, meta = checkpoints.load_arrays(path)
         if not {"mean", "scale", "directions"} <= set(tensors) or "identity" not in meta:
             raise InputError(f"{path}: not the components of a PCA")
         if meta["identity"] != identity:
             raise InputError(f"{path}: components of other embeddings (another encoder, or other options)")
-        mean, scale, directions = (tensors[name].numpy() for name in ("mean", "scale", "directions"))
-        return cls(mean, scale, directions, float(meta["kept"]), identity)
+        return cls(tensors["mean"], tensors["scale"], tensors["directions"], float(meta["kept"]), identity)
 
 
 def check(n: int, rows: int, dim: int) -> None:

@@ -30,7 +30,7 @@ from selm.errors import InputError, unknown
 from selm.maps.mercator import check_coordinates, haversine_m
 
 if TYPE_CHECKING:
-    from selm.embedding.embedder import Embedder
+    from selm.embedding.map_embedder import MapEmbedder
 
 METRICS = ("cosine", "euclidean")
 CHUNK_BYTES = 2**26  # of similarities that are computed together
@@ -287,7 +287,7 @@ def find_nearest(
     *,
     row: int | None = None,
     like: tuple[float, float] | None = None,
-    embedder: Embedder | None = None,
+    embedder: MapEmbedder | None = None,
 ) -> pd.DataFrame:
     """The k places of a table of embeddings, or of an index of one, that are most like one place.
 

@@ -37,7 +37,7 @@ from selm.errors import InputError, InputWarning, OutsideMapWarning, unknown
 from selm.files import cannot_write, check_target, written
 
 if TYPE_CHECKING:
-    from selm.embedding.embedder import Embedder
+    from selm.embedding.map_embedder import MapEmbedder
 
 ENDINGS = (".parquet", ".csv", ".csv.gz", ".geojson", ".fgb", ".gpkg")
 TELLING = (".parquet", ".gpkg")  # those that say of themselves what they were made from, and whom to name
@@ -51,7 +51,7 @@ LIST_ROWS = 4096  # of vectors in one column, read together
 
 def embed_file(
     coordinates: str | Path,
-    embedder: Embedder,
+    embedder: MapEmbedder,
     out: str | Path,
     *,
     columns: str = "wide",
@@ -100,8 +100,10 @@ def embed_file(
     return int(served.sum())
 
 
-def add_embeddings(table: pd.DataFrame, embedder: Embedder, columns: str, samples: int, progress: bool) -> pd.DataFrame:
-    """What `Embedder.add_to` gives."""
+def add_embeddings(
+    table: pd.DataFrame, embedder: MapEmbedder, columns: str, samples: int, progress: bool
+) -> pd.DataFrame:
+    """What `MapEmbedder.add_to` gives."""
     if columns not in LAYOUTS:
         raise unknown("layout of columns", columns, LAYOUTS)
     embeddings, places = embeddings_of(table, embedder, samples, progress)
@@ -116,7 +118,7 @@ def add_embeddings(table: pd.DataFrame, embedder: Embedder, columns: str, sample
 
 
 def embeddings_of(
-    table: str | Path | pd.DataFrame, embedder: Embedder, samples: int = SAMPLES, progress: bool = False
+    table: str | Path | pd.DataFrame, embedder: MapEmbedder, samples: int = SAMPLES, progress: bool = False
 ) -> tuple[NDArray[np.float32], Places]:
     """The embeddings float32 (N, dim) of a table in memory, NaN where a row has none, and what was read."""
     places = read_places(table, samples)
@@ -126,7 +128,7 @@ def embeddings_of(
     return rows.values, places
 
 
-def on_map(places: Places, embedder: Embedder) -> NDArray[np.bool_]:
+def on_map(places: Places, embedder: MapEmbedder) -> NDArray[np.bool_]:
     """Which points, bool (P,), lie on the map, as far as can be told without asking a server; warns of rows without.
 
     Rows that would lie inside the map's box with latitude and longitude swapped, or taken for radians, are said to look
@@ -225,7 +227,7 @@ def kept_rows(out: Path, n: int, dim: int, key: str) -> Iterator[Rows]:
 
 
 def fill(
-    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: Embedder, *, progress: bool = False
+    out: Rows, places: Places, inside: NDArray[np.bool_], embedder: MapEmbedder, *, progress: bool = False
 ) -> NDArray[np.bool_]:
     """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
 
@@ -265,10 +267,9 @@ def fill(
     return np.asarray(served)
 
 
-def _key(places: Places, inside: NDArray[np.bool_], embedder: Embedder) -> str:
+def _key(places: Places, inside: NDArray[np.bool_], embedder: MapEmbedder) -> str:
     """SHA-256 of all that the rows of a file depend on."""
-    on = next(embedder.encoder.parameters()).device.type
-    state = hashlib.sha256(f"{embedder.identity} {embedder.map_fingerprint} {on}".encode())
+    state = hashlib.sha256(f"{embedder.identity} {embedder.map_fingerprint} {embedder.computes_on}".encode())
     for array in (places.lat, places.lon, places.rows, inside):
         state.update(np.ascontiguousarray(array).tobytes())
     return state.hexdigest()
@@ -296,7 +297,7 @@ def _say(places: Places, message: str) -> None:
     warnings.warn(f"{places.name}: {message}", InputWarning, stacklevel=5)
 
 
-def _origin(embedder: Embedder) -> dict[str, str]:
+def _origin(embedder: MapEmbedder) -> dict[str, str]:
     """What the file says about itself: the encoder, the map, and the version that made it."""
     model = embedder.model
     return {

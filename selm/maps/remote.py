@@ -18,13 +18,12 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -131,37 +130,6 @@ def _reason(error: Exception) -> str:
     return f"no answer ({detail}); is there a network?"
 
 
-def side_by_side(bring: Callable[[Tile], None], wanted: list[Tile]) -> Iterator[None]:
-    """Call `bring` for every tile, in `CONNECTIONS` threads; yields once a tile that has come, raises the first error.
-
-    Whoever leaves early (Ctrl-C) waits for no thread: none is joined, and none begins another tile.
-    """
-    todo, done = deque(wanted), SimpleQueue[BaseException | None]()
-
-    def work() -> None:
-        while todo:
-            try:
-                tile = todo.popleft()
-            except IndexError:  # another thread was faster
-                return
-            try:
-                bring(tile)
-            except BaseException as error:
-                done.put(error)
-            else:
-                done.put(None)
-
-    try:
-        for _ in range(min(CONNECTIONS, len(wanted))):
-            threading.Thread(target=work, daemon=True).start()
-        for _ in wanted:
-            if (error := done.get()) is not None:
-                raise error
-            yield
-    finally:
-        todo.clear()
-
-
 class Remote(Tiles):
     """Tiles of one zoom that a server has: to ask whether there is content is to fetch it into the cache.
 
@@ -182,8 +150,8 @@ class Remote(Tiles):
             self._web.stop.clear()
             bar = tqdm(total=len(wanted), desc=f"fetch {self.name}", unit="tile", disable=len(wanted) < _LONG or None)
             try:
-                with bar:
-                    for _ in side_by_side(self._bring, wanted):
+                with bar, ThreadPool(min(CONNECTIONS, len(wanted))) as pool:
+                    for _ in pool.imap_unordered(self._bring, wanted):
                         bar.update()
             except BaseException as error:
                 self._web.stop.set()

@@ -24,7 +24,7 @@ and undo nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -331,25 +331,3 @@ def judge(family: Sequence[Draws | None], level: float = 0.95, *, margin: float 
             }
         )  # fmt: skip
     return pd.DataFrame(rows).reindex(columns=columns)
-
-
-def compare_claims(
-    scores: Mapping[str, ArrayLike],
-    claims: Iterable[tuple[str, str]],
-    blocks: ArrayLike,
-    *,
-    higher_is_better: bool,
-    n_boot: int = N_BOOT,
-    level: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Test every claim (a, b), "a beats b", of one family by scores (N,) at the same points: the columns of `judge`
-    after a and b. A row without scores gives ``not run``."""
-    pairs = list(claims)
-    family = [
-        draw(scores[a], scores[b], blocks, higher_is_better=higher_is_better, n_boot=n_boot, seed=seed)
-        if a in scores and b in scores
-        else None
-        for a, b in pairs
-    ]
-    return pd.concat([pd.DataFrame(pairs, columns=["a", "b"]), judge(family, level)], axis=1)

@@ -12,58 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.ensemble import (
-    ExtraTreesClassifier,
-    ExtraTreesRegressor,
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-)
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from selm.errors import InputError
 from selm.probes.folds import BufferedFolds, Collector, OutOfFold, Problems, problems
 
-COLOURS = 64
 _SMOOTHING = 1e-6  # weight of the class prior where a classifier's scores tie
 # Numbers (models × points × features) from which trees go to several processes: seconds of work. To start them takes
 # some seconds, once in a run.
 WORTH_PROCESSES = 500_000
-
-
-def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
-    """Share of each of 64 colours in each image: (N, 64), rows sum to 1.
-
-    images: uint8 (N, h, w) indices into `palette` uint8 (256, 3): the 64 colours are the palette's first, which are the
-        style's own flat colours and its most distinct blends; every other index counts for the nearest of them.
-    Without a palette, images are RGB, uint8 (N, h, w, 3), and a colour is the upper two bits of red, green and blue
-        (bin 16 r + 4 g + b). On a pale map style that tells little: land, housing and streets share one bin.
-    """
-    pixels = np.asarray(images)
-    if pixels.dtype != np.uint8:
-        raise InputError(f"images: expected uint8, got {pixels.dtype}")
-    if palette is None:
-        if pixels.ndim != 4 or pixels.shape[3] != 3:
-            raise InputError(f"images: expected (N, h, w, 3) without a palette, got shape {pixels.shape}")
-        upper = pixels >> 6
-        bins = upper[..., 0] * 16 + upper[..., 1] * 4 + upper[..., 2]
-    else:
-        if pixels.ndim != 3:
-            raise InputError(f"images: expected (N, h, w) with a palette, got shape {pixels.shape}")
-        bins = _nearest_of_first(np.asarray(palette))[pixels]
-    n, n_pixels = len(bins), int(np.prod(bins.shape[1:]))
-    flat = bins.reshape(n, -1).astype(np.int64) + COLOURS * np.arange(n)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=n * COLOURS).reshape(n, COLOURS)
-    return (counts / max(n_pixels, 1)).astype(np.float32)
-
-
-def _nearest_of_first(palette: NDArray[Any]) -> NDArray[np.uint8]:
-    """Each palette entry's nearest (squared RGB distance) among the first 64, uint8 (256,); of equals, the first."""
-    colours = palette.astype(np.int64)
-    distance = np.square(colours[:, None] - colours[None, :COLOURS]).sum(axis=2)
-    return distance.argmin(axis=1).astype(np.uint8)
 
 
 def knn(
@@ -81,10 +39,12 @@ def knn(
 
     Classes without a vote are ordered by their share of the training fold.
     """
+    from sklearn import neighbors
+
     coordinates = np.column_stack([lon, lat]).astype(np.float64)
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
-        kind = KNeighborsRegressor if task == "regression" else KNeighborsClassifier
+        kind = neighbors.KNeighborsRegressor if task == "regression" else neighbors.KNeighborsClassifier
         return kind(min(k, len(y)), weights="distance").fit(x, y)
 
     return _each(coordinates, targets, folds, task, fit, test_folds, 1, f"{k}-NN", progress)
@@ -108,13 +68,16 @@ def boosting(
     n_jobs: processes that share the models, each with one thread; by default as many as PyTorch uses threads, or one
         where there is little to do.
     """
+    from sklearn import ensemble  # scikit-learn takes a second: not for those who grow no trees
+
     rounds = max_iter if max_iter is not None else (100 if task == "regression" else 20)
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
         if task == "regression":
-            return HistGradientBoostingRegressor(max_iter=rounds, random_state=seed).fit(x, y)
+            return ensemble.HistGradientBoostingRegressor(max_iter=rounds, random_state=seed).fit(x, y)
         # early_stopping="auto" would hold points out at random, which fails for classes with a single one
-        return HistGradientBoostingClassifier(max_iter=rounds, random_state=seed, early_stopping=False).fit(x, y)
+        model = ensemble.HistGradientBoostingClassifier(max_iter=rounds, random_state=seed, early_stopping=False)
+        return model.fit(x, y)
 
     x = np.asarray(features, dtype=np.float64)
     return _each(x, targets, folds, task, fit, test_folds, n_jobs, "boosting", progress)
@@ -136,9 +99,10 @@ def forest(
 
     For many classes: boosting grows a tree a class and round, a forest one tree for all. Arguments as in `boosting`.
     """
+    from sklearn import ensemble
 
     def fit(x: NDArray[Any], y: NDArray[Any]) -> Any:
-        kind = ExtraTreesRegressor if task == "regression" else ExtraTreesClassifier
+        kind = ensemble.ExtraTreesRegressor if task == "regression" else ensemble.ExtraTreesClassifier
         return kind(trees, random_state=seed).fit(x, y)
 
     x = np.asarray(features, dtype=np.float32)
@@ -196,6 +160,8 @@ def _each(
     x: NDArray[Any], targets: ArrayLike, folds: ArrayLike | BufferedFolds, task: str, fit: Callable[[Any, Any], Any],
     test_folds: tuple[int, ...] | None, n_jobs: int | None, name: str, progress: bool,
 ) -> OutOfFold:  # fmt: skip
+    from sklearn.utils.parallel import Parallel, delayed
+
     layout = problems(targets, folds, task, test_folds=test_folds)
     if x.ndim != 2 or len(x) != layout.n_points:
         raise InputError(f"features: shape {x.shape}, but folds are of {layout.n_points} points")

@@ -137,7 +137,7 @@ def full_disk(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("fails", ["os.fsync", "os.replace", "selm.checkpoints.save_file"])
+@pytest.mark.parametrize("fails", ["os.fsync", "os.replace", "safetensors.torch.save_file"])
 def test_a_full_disk_leaves_the_old_tensors_and_no_rubbish(tmp_path, tensors, monkeypatch, fails):
     file = tmp_path / "t.safetensors"
     checkpoints.save_tensors(file, {"old": torch.ones(3)})

@@ -177,7 +177,7 @@ def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(name, monkeypatch):
 
 def one_line(folder: Path) -> str:
     with pytest.raises(InputError) as caught:
-        MapEncoder.load(folder / "config.json", folder / "model.safetensors")
+        MapEncoder.load(EncoderConfig.read(folder / "config.json"), folder / "model.safetensors")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

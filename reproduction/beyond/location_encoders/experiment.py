@@ -25,10 +25,12 @@ from reproduction import paths
 from reproduction.beyond.location_encoders.encoder import LocationConfig, LocationEncoder
 from reproduction.beyond.location_encoders.frame import Frame
 from reproduction.beyond.location_encoders.method import LocationMethod, PairedPlaces
+from reproduction.beyond.location_encoders.negatives import ChosenNegatives
 from reproduction.beyond.semivariogram.variogram import Fit, pair_weights
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
 from reproduction.experiments import table1_table2
 from reproduction.experiments.entries import rows_and_scores
+from reproduction.experiments.score_claims import compare_claims
 from reproduction.experiments.table1_table2 import Entry
 from reproduction.places import splits
 from reproduction.places.sampling import sample_places
@@ -40,7 +42,6 @@ from selm.files import read_json
 from selm.maps.sphere import nearest_places
 from selm.pretrain import Trainer, pretrain
 from selm.probes import peers
-from selm.probes.claims import compare_claims
 from selm.probes.frozen import frozen, logistic, ridge
 from selm.settings import Pretraining
 
@@ -65,7 +66,8 @@ BESIDE = ("prior", "knn_coordinates", "trees_coordinates", "random_init")  # row
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a location encoder. `variogram` weighs the negatives of its contrast, `strength` how much.
+    """One training of a location encoder. `variogram` weighs the negatives of its contrast, `strength` how much;
+    `negatives` chooses them (`location_encoders.negatives`).
 
     With the coverage `UNTRAINED` it keeps its random weights: what the position encoding gives a probe by itself. The
     position `NEIGHBOURS` is no network but the control of one: the mean, weighted by inverse distance, of the teacher's
@@ -79,11 +81,12 @@ class Run:
     seed: int = 0
     variogram: Fit | None = None
     strength: float = 0.0
+    negatives: str = ""
 
     @property
     def label(self) -> str:
         weighted = "" if self.variogram is None else "weighted"
-        words = (self.position, self.network, self.objective, self.coverage, weighted, f"s{self.seed}")
+        words = (self.position, self.network, self.objective, self.coverage, weighted, self.negatives, f"s{self.seed}")
         return "-".join(word for word in words if word)
 
 
@@ -141,22 +144,23 @@ def places(profile: Profile, kind: str) -> pd.DataFrame:
     """Places whose maps location encoders are trained on, `lat lon region`, computed once.
 
     ``pretraining``: some of those that the teacher was pretrained on; ``test``: of the test region; ``set-aside``: of
-    the cells of Table 2; ``queries``: of the test region, and of no training.
+    the cells of Table 2; ``queries`` and ``set-aside-queries``: of the same places, and of no training.
     """
     s = profile.location_encoders
-    n = s.n_queries if kind == "queries" else s.n_places
+    n = s.n_queries if kind.endswith("queries") else s.n_places
     if kind == "pretraining":
         table = place_tables.pretraining_places(profile)
         rows = np.sort(np.random.default_rng(5).permutation(len(table))[:n])
         return table.iloc[rows][["lat", "lon", "region"]].reset_index(drop=True)
-    seed = {"test": 11, "set-aside": 12, "queries": 13}[kind]
+    seed = {"test": 11, "set-aside": 12, "queries": 13, "set-aside-queries": 14}[kind]
+    where = "set-aside" if kind.startswith("set-aside") else "test"
     parts = {
         "kind": kind, "n": n, "maps": drawn_maps.map_fingerprint(profile), "settings": dataclasses.asdict(profile.maps),
         "folds": splits.label_fingerprint(profile), "seed": seed, "version": VERSION,
     }  # fmt: skip
     return store.cached_table(
         "location-places", f"{profile.name}-{kind}", parts,
-        lambda: _sampled(profile, "test" if kind == "queries" else kind, n, seed),
+        lambda: _sampled(profile, where, n, seed),
     )  # fmt: skip
 
 
@@ -238,8 +242,9 @@ def _config(profile: Profile, run: Run, pairs: PairedPlaces) -> dict[str, Any]:
     state = pd.DataFrame(pairs.coordinates.numpy())
     if run.position == NEIGHBOURS:
         names = ("neighbours",)
+    described = {name: value for name, value in dataclasses.asdict(run).items() if name != "negatives" or value}
     return {
-        "run": dataclasses.asdict(run), "settings": {name: values[name] for name in names},
+        "run": described, "settings": {name: values[name] for name in names},
         "teacher": _teacher(profile), "places": store.table_fingerprint(state),
         "frame": dataclasses.asdict(frame(profile)), "profile": profile.name, "version": VERSION,
         "device": distributed.device().type,
@@ -257,18 +262,19 @@ def trained(profile: Profile, run: Run, *, progress: bool = True) -> Path:
     if (folder / "run.json").exists() and read_json(folder / "run.json").get("complete"):
         return folder
     dim = pairs.features.shape[1] if run.objective == "distillation" else s.dim
-    encoder = new_location_encoder(profile, run, dim)
-    fitted = run.variogram
-    weigh = None if fitted is None else lambda at, images: pair_weights(fitted, at, images, run.strength)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        method = LocationMethod(
-            encoder, pairs, run.objective, lr=s.lr, lr_warmup=s.lr_warmup,
-            weight_decay=s.weight_decay, weigh=weigh,
-        )  # fmt: skip
+        method = _method(profile, run, new_location_encoder(profile, run, dim), pairs)
     length = Pretraining(images=s.images, batch=s.batch, checkpoint_every=1_000, log_every=25)
     trainer = Trainer(method, pairs, length, run.seed, distributed.device())
     return pretrain(trainer, folder, config, progress=progress, title=run.label)
+
+
+def _method(profile: Profile, run: Run, encoder: LocationEncoder, pairs: PairedPlaces) -> LocationMethod:
+    s, fitted = profile.location_encoders, run.variogram
+    weigh = None if fitted is None else lambda at, images: pair_weights(fitted, at, images, run.strength)
+    make = partial(ChosenNegatives, run.negatives) if run.negatives else LocationMethod
+    return make(encoder, pairs, run.objective, lr=s.lr, lr_warmup=s.lr_warmup, weight_decay=s.weight_decay, weigh=weigh)
 
 
 def encoder(profile: Profile, run: Run, *, progress: bool = True) -> LocationEncoder:
@@ -281,11 +287,7 @@ def encoder(profile: Profile, run: Run, *, progress: bool = True) -> LocationEnc
 def method(profile: Profile, run: Run, *, progress: bool = True) -> LocationMethod:
     """The trained method of a run, with the image's projection, for retrieval."""
     folder = trained(profile, run, progress=progress)
-    s, pairs = profile.location_encoders, paired(profile, run.coverage)
-    made = LocationMethod(
-        LocationEncoder.from_pretrained(folder), pairs, run.objective, lr=s.lr,
-        lr_warmup=s.lr_warmup, weight_decay=s.weight_decay,
-    )  # fmt: skip
+    made = _method(profile, run, LocationEncoder.from_pretrained(folder), paired(profile, run.coverage))
     tensors, _ = checkpoints.load_tensors(folder / "method.safetensors")
     checkpoints.load_into(made, tensors, folder / "method.safetensors")
     return made.eval()

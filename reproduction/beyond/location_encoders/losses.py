@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,3 +28,11 @@ def symmetric_info_nce(a: Tensor, b: Tensor, scale: Tensor | float, weights: Ten
 def embedding_error(predicted: Tensor, target: Tensor) -> Tensor:
     """Mean squared error between an embedding and the teacher's, (N, d) each; the teacher is not differentiated."""
     return (predicted.float() - target.detach().float()).square().mean()
+
+
+def multi_view_info_nce(places: Tensor, views: Sequence[Tensor], scale: Tensor | float) -> Tensor:
+    """One thing aligned with several views of it: the mean of `symmetric_info_nce` over views.
+
+    places: (N, d); views: (N, d) each. The views meet in the places' space, not each other.
+    """
+    return torch.stack([symmetric_info_nce(view, places, scale) for view in views]).mean()

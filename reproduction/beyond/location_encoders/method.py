@@ -93,8 +93,12 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
 
     def draw(self, sampler: PairedPlaces, n: int, generator: torch.Generator, part: slice = slice(None)) -> PairBatch:
         """See `Trainable.draw`: uniformly, with replacement."""
-        on = self.mean.device
         rows = torch.randint(len(sampler.features), (n,), generator=generator, device=generator.device)[part].cpu()
+        return self.batch_of(sampler, rows)
+
+    def batch_of(self, sampler: PairedPlaces, rows: Tensor) -> PairBatch:
+        """The batch of some places, int64 (B,), on the method's device."""
+        on = self.mean.device
         coordinates = sampler.coordinates[rows].to(on)
         return PairBatch(self.encoder.positions(coordinates), coordinates, sampler.features[rows].to(on))
 

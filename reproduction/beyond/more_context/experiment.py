@@ -2,11 +2,15 @@
 
 For the official prices of the test region. Every encoder sees the images of a place at the first one, two, … of
 `selm.methods.multi_zoom.WIDE`, each in eight orientations whose features are averaged; those of all zooms, side by
-side, go into kernel ridge regression, with or without a local field of the coordinates (`selm.probes.kernel_ridge`).
+side, go into kernel ridge regression, with or without a local field of the coordinates (`kernel_ridge.py`).
 Which of the network's stages the features are of (the last, or all four) and the probe's numbers are chosen in the
 validation regions, by as many tries for every encoder; the test region is scored by what is chosen. Beside them stand
 colour histograms, in the same probe and in trees as they come, and some encoders' features and colours together.
 Asides: one orientation, and the last stage alone.
+
+A wide image shows the tested places beyond a buffer of 1 km. So blocks are asked under wider ones, too: 5 km is another
+part of the town, 15 km another town, where no two images of zoom 10 are centred within each other. Stages and probe are
+then chosen under the same buffer.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments import table1_table2
@@ -31,11 +36,10 @@ from reproduction.places import splits
 from reproduction.settings import Profile
 from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
 from selm.encoder import STAGES
-from selm.maps.sphere import pairs_within
+from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.methods.multi_zoom import WIDE
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold
-from selm.probes.kernel_ridge import KernelRidge, kernel_ridges
 
 EXPERIMENT = "surroundings"
 VERSION = 4
@@ -53,8 +57,8 @@ LAST = (STAGES[-1:],)
 @dataclass(frozen=True)
 class Entry:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
-    coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from, and
-    whether the images' colour histograms stand beside the features.
+    coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from,
+    whether the images' colour histograms stand beside the features, and the buffer (0: the profile's own).
 
     `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
     """
@@ -68,6 +72,12 @@ class Entry:
     orientations: int = 1
     stages: tuple[tuple[int, ...], ...] = ()
     colours: bool = False
+    buffer_km: float = 0.0
+
+    @property
+    def asked(self) -> str:
+        """The split as rows name it: "blocks", "blocks, 15 km"."""
+        return f"{self.split}, {self.buffer_km:g} km" if self.buffer_km else self.split
 
     @property
     def row(self) -> str:
@@ -80,7 +90,8 @@ class Entry:
         beside = "+coordinates" if self.coordinates else ""
         zooms = "-".join(map(str, self.zooms))
         sets = "+".join("".join(map(str, stages)) for stages in self.stages)
-        return f"{EXPERIMENT}-{self.split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}-l{sets}{beside}"
+        split = f"{self.split}{self.buffer_km:g}km" if self.buffer_km else self.split
+        return f"{EXPERIMENT}-{split}-{self.row}-s{self.seed}-z{zooms}-o{self.orientations}-l{sets}{beside}"
 
 
 def setting(zooms: tuple[int, ...], coordinates: bool, aside: str = "") -> str:
@@ -107,7 +118,8 @@ def entries(profile: Profile) -> list[Entry]:
     for split, coordinates in itertools.product(table1_table2.SPLITS, (False, True)):
         out += [Entry(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
         out.append(Entry(TREES, 0, WIDE, coordinates, split))
-    return out
+    wider = [entry for entry in out if entry.split == "blocks" and not aside(profile, entry)]
+    return out + [dataclasses.replace(entry, buffer_km=km) for km in s.buffers_km for entry in wider]
 
 
 def aside(profile: Profile, entry: Entry) -> str:
@@ -126,22 +138,30 @@ def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
     return [KernelRidge(penalty, width, share, km) for penalty, width, (share, km) in chosen]
 
 
-def tested(profile: Profile, split: str) -> table1_table2.Task:
-    return table1_table2.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
+def tested(profile: Profile, split: str, buffer_km: float = 0.0) -> table1_table2.Task:
+    todo = table1_table2.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
+    return _apart(todo, buffer_km) if buffer_km else todo
 
 
-def validation(profile: Profile) -> table1_table2.Task:
+def _apart(todo: table1_table2.Task, buffer_km: float) -> table1_table2.Task:
+    """The same folds with a buffer of so many kilometres."""
+    near = Neighbourhood(todo.places["lat"].to_numpy(float), todo.places["lon"].to_numpy(float), 1000.0 * buffer_km)
+    return dataclasses.replace(todo, folds=BufferedFolds(todo.folds.fold, near))
+
+
+def validation(profile: Profile, buffer_km: float = 0.0) -> table1_table2.Task:
     """The official points of the validation regions, in blocks; a profile without any (a plumbing check) tunes where it
     tests."""
     if not profile.regions_for("validation"):
-        return tested(profile, "blocks").first(1)
+        return tested(profile, "blocks", buffer_km).first(1)
     points = place_tables.points(profile)
     chosen = points[points["target_set"] == "validation"].reset_index(drop=True)
     table = splits.read_folds(profile)
     draws = range(profile.surroundings.validation_draws)
     fold = np.stack([splits.fold_of(chosen["cell"].to_numpy(), table, draw) for draw in draws])
     near = pairs_within(chosen["lat"], chosen["lon"], profile.maps.buffer_m)
-    return table1_table2.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
+    todo = table1_table2.Task("regression", chosen, chosen["price"].to_numpy(float), BufferedFolds(fold, near))
+    return _apart(todo, buffer_km) if buffer_km else todo
 
 
 @remembered(maxsize=12)
@@ -182,9 +202,9 @@ def _scores(
 
 @remembered(maxsize=64)
 def _validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, ...], KernelRidge]:
-    """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every
-    split."""
-    probes, todo = tries(profile, entry.coordinates), validation(profile)
+    """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every split
+    with the same buffer."""
+    probes, todo = tries(profile, entry.coordinates), validation(profile, entry.buffer_km)
     of = "validation" if profile.regions_for("validation") else "test"
     errors, tried = [], []
     for some in entry.stages or ((0,),):
@@ -195,7 +215,7 @@ def _validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, 
 
 
 def _trees(profile: Profile, entry: Entry) -> OutOfFold:
-    todo = tested(profile, entry.split).first(profile.probing.n_trees)
+    todo = tested(profile, entry.split, entry.buffer_km).first(profile.probing.n_trees)
     x = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in entry.zooms]
     x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if entry.coordinates else []
     rounds = profile.probing.rounds
@@ -209,19 +229,20 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
         chosen: dict[str, Any] = {"tries": 0}
     else:
         errors, some, best = _validated(profile, dataclasses.replace(entry, split="blocks"))
-        (done,) = _scores(profile, entry, tested(profile, entry.split), "test", some, [best])
+        (done,) = _scores(profile, entry, tested(profile, entry.split, entry.buffer_km), "test", some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
         chosen["stages"] = "" if not entry.stages else "last" if (some,) == LAST else "-".join(map(str, some))
     called = setting(entry.zooms, entry.coordinates, aside(profile, entry))
-    return rows_and_scores(done, experiment=EXPERIMENT, target="l01", split=entry.split, setting=called, **chosen)
+    return rows_and_scores(done, experiment=EXPERIMENT, target="l01", split=entry.asked, setting=called, **chosen)
 
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.surroundings)
-    del settings["longer"]  # is part of the run's own address
+    del settings["longer"], settings["buffers_km"]  # parts of the run's own address, and of the entry
+    buffer = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
     return {
         "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
-        "version": VERSION, "settings": settings, **drawn_maps.further_maps(profile, entry.zooms),
+        "version": VERSION, "settings": settings, **buffer, **drawn_maps.further_maps(profile, entry.zooms),
     }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Hard and false negatives from a semivariogram: the fitted curve, and the contrast with and without its weights."""
+"""Hard and false negatives: a semivariogram's fitted curve, and the contrast with and without its weights, and with
+negatives that are chosen instead."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import torch
 from reproduction.beyond.geolocation import experiment as geolocation
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.location_encoders.experiment import Run
+from reproduction.beyond.location_encoders.negatives import KINDS
 from reproduction.beyond.semivariogram.variogram import MODELS, Empirical, Fit, empirical, fit_variogram, kinds
 from reproduction.computed import encoders, store
 from reproduction.results import computed_once, origin, read_csv, write_csv
@@ -91,12 +93,14 @@ def chosen(profile: Profile) -> Fit:
 
 
 def runs(profile: Profile) -> list[tuple[str, Run]]:
-    """("plain" or "weighted", run): the sinusoidal encoder by contrast, with and without weights, for each seed."""
+    """(negatives, run): the sinusoidal encoder by contrast, for each seed: "plain", "weighted" by the semivariogram, or
+    chosen in one of the `negatives.KINDS`."""
     s, fitted = profile.location_encoders, chosen(profile)
     out = []
     for seed in range(s.seeds):
         plain = Run("sinusoidal", "relu", "contrast", "everywhere", seed)
         out += [("plain", plain), ("weighted", dataclasses.replace(plain, variogram=fitted, strength=s.strength))]
+        out += [(kind, dataclasses.replace(plain, negatives=kind)) for kind in KINDS]
     return out
 
 
@@ -110,7 +114,7 @@ def _file(profile: Profile, run: Run) -> Path:
 
 
 def accuracies(profile: Profile, *, progress: bool = True) -> pd.DataFrame:
-    """Accuracy within distances of images matched to coordinates, with and without weights, one row a seed."""
+    """Accuracy within distances of images matched to coordinates, by how negatives are weighed or chosen and seed."""
 
     def made(negatives: str, run: Run) -> pd.DataFrame:
         rows = geolocation.accuracy(profile, run, progress=progress)

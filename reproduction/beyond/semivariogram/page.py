@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from reproduction.pages.html import Html, fixed, profile_heading, simple_table, spread
+from reproduction.pages.html import Html, fixed, profile_heading, prose, simple_table, spread
 from reproduction.report import records
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from reproduction.beyond.semivariogram.variogram import Fit
+
+NAMES = {
+    "plain": "every other place a negative",
+    "weighted": "weighted by the semivariogram",
+    "geographic": "chosen: neighbours on the ground",
+    "sample4geo": "chosen: neighbours, then look-alikes (Sample4Geo)",
+}
 
 
 def fit_of(row: Any) -> Fit:
@@ -58,13 +65,37 @@ def fits_table(fits: pd.DataFrame) -> Html:
     return simple_table(head, {"": rows}, f"Fitted semivariograms ({profile_heading(str(fits['profile'].iloc[0]))})")
 
 
+def differences(found: pd.DataFrame) -> Html:
+    """In words: which ways to weigh or choose negatives differ from none, and how, by the spread over seeds."""
+    from scipy.stats import t
+
+    said, asked = [], 0
+    for (quantity, at), rows in found.groupby(["quantity", "at"]):
+        plain = rows.loc[rows["negatives"] == "plain", "value"]
+        scale, what = (100, f"within {at:g} km, %") if quantity == "accuracy" else (1, "median, km")
+        for name in (n for n in NAMES if n != "plain"):
+            values = rows.loc[rows["negatives"] == name, "value"]
+            asked += len(values) > 1
+            error = np.sqrt(values.var() / max(len(values), 1) + plain.var() / max(len(plain), 1))
+            if abs(values.mean() - plain.mean()) > 2 * error:
+                pair = f"{fixed(scale * values.mean(), 1)} against {fixed(scale * plain.mean(), 1)}"
+                said.append(f"{NAMES[name]}: **{pair}** ({what})")
+    chance = asked * 2 * float(t.sf(2, max(2 * found["seed"].nunique() - 2, 1)))
+    rule = "by more than two standard errors over the seeds"
+    basis = f"Of {asked} comparisons chance alone would give some {fixed(chance, 1)}."
+    if not said:
+        return prose(f"No way to weigh or choose negatives differs from none {rule}. {basis}")
+    return prose(f"Against none, these differ {rule}: {'; '.join(said)}. {basis}")
+
+
 def weights_table(found: pd.DataFrame) -> Html:
-    """Accuracy at several distances, with and without the pair weights, mean ± sd over seeds."""
-    names = {"plain": "every other place a negative", "weighted": "weighted by the semivariogram"}
+    """Accuracy at several distances, by how negatives are weighed or chosen, mean ± sd over seeds."""
     distances = sorted(found.loc[found["quantity"] == "accuracy", "at"].unique())
     rows = []
-    for negatives, title in names.items():
+    for negatives, title in NAMES.items():
         mine = found[found["negatives"] == negatives]
+        if not len(mine):
+            continue
         cells = [spread(mine.loc[(mine["quantity"] == "accuracy") & (mine["at"] == km), "value"], 1, 100)
                  for km in distances]  # fmt: skip
         rows.append([title, *cells, spread(mine.loc[mine["quantity"] == "median_km", "value"], 2)])

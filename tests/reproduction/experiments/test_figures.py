@@ -26,8 +26,8 @@ from reproduction.settings import Area, Figures, Query, Retrieval
 from selm.embedding.search import whitening
 from selm.encoder import EncoderConfig, new_encoder
 from selm.errors import InputError
+from selm.maps.entropy import colour_histogram
 from selm.maps.style import make_palette
-from selm.probes.practitioner import colour_histogram
 
 SMOKE = get_profile("smoke")
 CONFIG = EncoderConfig("resnet18", 0.125, image_px=16, pixel_mean=(0.5,) * 3, pixel_std=(0.25,) * 3)

@@ -13,7 +13,7 @@ import pytest
 
 from reproduction import contents
 from reproduction.experiments import knowledge
-from reproduction.experiments.knowledge import CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
+from reproduction.experiments.knowledge import BESIDE, CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
 from reproduction.merging import merged
 from reproduction.profiles import get_profile
 from reproduction.report import check_results, summarise
@@ -42,7 +42,8 @@ def test_every_row_is_asked_every_question_in_every_region() -> None:
     for km in (1.0, 5.0, 15.0):
         asked = [entry for entry in one if entry.buffer_km == km]
         assert {entry.method for entry in asked} == set(knowledge.METHODS)
-        assert {entry.setting for entry in asked} == {CLOSED, PRACTITIONERS}
+        assert {entry.setting for entry in asked} == {CLOSED, BESIDE, PRACTITIONERS}
+        assert [entry.method for entry in asked if entry.setting == BESIDE] == ["gps_selm"]
     elsewhere = [entry for entry in one if entry.setting == OTHER_REGIONS]
     assert {entry.method for entry in elsewhere} == set(knowledge.METHODS)
     assert all(title_of(entry.method) for entry in grid)

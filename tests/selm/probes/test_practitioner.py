@@ -8,58 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn.utils.parallel
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from selm.errors import InputError
+from selm.maps.entropy import colour_histogram
 from selm.probes import practitioner
 from selm.probes.folds import random_folds
 from selm.probes.practitioner import (
     boosting,
     class_prior,
-    colour_histogram,
     forest,
     knn,
     target_mean,
 )
-
-
-def test_histogram_counts_by_hand() -> None:
-    image = np.zeros((1, 2, 2, 3), dtype=np.uint8)
-    image[0, 0, 0] = (255, 128, 64)  # bins 3, 2, 1 → 48 + 8 + 1
-    image[0, 0, 1] = (192, 191, 127)  # the same bin
-    image[0, 1, 0] = (63, 63, 63)  # bin 0, as black
-    out = colour_histogram(image)
-    assert out.shape == (1, 64)
-    assert out[0, 57] == 0.5
-    assert out[0, 0] == 0.5
-    assert out.sum() == 1.0
-
-
-def test_histogram_of_indices_counts_the_nearest_of_the_first_64_colours() -> None:
-    rng = np.random.default_rng(0)
-    palette = rng.integers(0, 256, (256, 3), dtype=np.uint8)
-    palette[200] = palette[7]
-    indices = rng.integers(0, 256, (5, 9, 7), dtype=np.uint8)
-    slow = np.zeros((5, 64))
-    for i, row, column in np.ndindex(indices.shape):
-        colour = palette[indices[i, row, column]].astype(float)
-        nearest = min(range(64), key=lambda k: sum((colour - palette[k].astype(float)) ** 2))
-        slow[i, nearest] += 1 / 63
-    np.testing.assert_allclose(colour_histogram(indices, palette), slow, rtol=1e-5)
-    assert colour_histogram(np.full((1, 2, 2), 200, np.uint8), palette)[0, 7] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("images", "palette", "message"),
-    [
-        (np.zeros((1, 2, 2, 3)), None, "expected uint8"),
-        (np.zeros((2, 2, 3), np.uint8), None, "without a palette"),
-        (np.zeros((1, 2, 2, 3), np.uint8), np.zeros((256, 3), np.uint8), "with a palette"),
-    ],
-)
-def test_histogram_names_bad_images(images: np.ndarray, palette: np.ndarray | None, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        colour_histogram(images, palette)
 
 
 def places(n: int = 80) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -155,10 +117,13 @@ def test_processes_change_no_number(task: str, monkeypatch: pytest.MonkeyPatch) 
     started: list[int] = []
     monkeypatch.setattr(practitioner, "WORTH_PROCESSES", len(folds[0]) * 10 * 3)
     monkeypatch.setattr(practitioner.torch, "get_num_threads", lambda: 2)
-    parallel = practitioner.Parallel
-    monkeypatch.setattr(
-        practitioner, "Parallel", lambda n_jobs, backend: (started.append(n_jobs), parallel(n_jobs, backend=backend))[1]
-    )
+    parallel = sklearn.utils.parallel.Parallel
+
+    def counted(n_jobs: int, backend: str) -> object:
+        started.append(n_jobs)
+        return parallel(n_jobs, backend=backend)
+
+    monkeypatch.setattr(sklearn.utils.parallel, "Parallel", counted)
     together = forest(x, y, folds, task=task, trees=5)
     assert started == [2]
     np.testing.assert_array_equal(together.predictions, alone.predictions)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from reproduction.beyond.geolocation import experiment as geolocation
+from reproduction.beyond.geolocation import hierarchies
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.location_encoders.experiment import Run
 from reproduction.beyond.semivariogram import experiment as semivariogram
@@ -23,7 +24,7 @@ from selm.maps.mercator import haversine_m
 from selm.maps.sphere import pairs_within
 from selm.probes.folds import BufferedFolds, random_folds
 
-KINDS = ("pretraining", "test", "set-aside", "queries")
+KINDS = ("pretraining", "test", "set-aside", "queries", "set-aside-queries")
 
 
 def made_up_features(table: pd.DataFrame) -> np.ndarray:
@@ -38,12 +39,12 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Profile:
     smoke = get_profile("smoke")
     settings = dataclasses.replace(
         smoke.location_encoders, images=6_000, batch=60, lr=5e-3, n_places=200, n_queries=60,
-        n_trials=(("table1", 1), ("table2", 0)), cell_most=20, variogram_places=300,
+        n_trials=(("table1", 1), ("table2", 0)), cell_most=20, hierarchy_most=5, variogram_places=300,
     )  # fmt: skip
 
     def places(profile: Profile, kind: str) -> pd.DataFrame:
         rng = np.random.default_rng(KINDS.index(kind))
-        n = settings.n_queries if kind == "queries" else settings.n_places
+        n = settings.n_queries if kind.endswith("queries") else settings.n_places
         lat, lon = rng.uniform(60.165, 60.175, n), rng.uniform(24.935, 24.955, n)
         return pd.DataFrame({"lat": lat, "lon": lon, "region": "helsinki"})
 
@@ -109,19 +110,32 @@ def test_recall_rises_with_the_area_and_a_match_beats_the_prior(profile: Profile
     assert max(median["fourier"], median["geocells-hard"], median["geocells-smoothed"]) < 0.6 * median["prior"]
 
 
+def test_levels_find_regions_that_the_prior_does_not(profile: Profile) -> None:
+    rows = hierarchies.accuracy_by_level(profile)
+    assert set(rows["way"]) == set(hierarchies.WAYS)
+    found = rows.pivot_table("value", "way", "quantity")
+    for level in hierarchies.LEVELS:
+        assert found[level].between(0, 1).all()
+        assert found.loc["levels-smoothed", level] > found.loc["prior", level]
+    assert (found["prefecture"] >= found["municipality"]).all()
+    regions = rows[rows["way"] == "levels-hard"].set_index("quantity")["regions"]
+    assert regions["prefecture"] < regions["municipality"] < regions["cell"]
+
+
 def test_the_semivariogram_weighs_the_same_runs(profile: Profile) -> None:
     bins, fits = semivariogram.variogram(profile)
     assert bins["gamma"].iloc[-3:].mean() > bins["gamma"].iloc[:3].mean()  # near places are more alike
     assert len(fits) >= 1 and (fits["r2"] > 0.5).any()
     rows = semivariogram.accuracies(profile, progress=False)
-    assert rows.groupby("negatives")["seed"].nunique().to_dict() == {"plain": 2, "weighted": 2}
-    assert rows["run_id"].nunique() == 4
+    kinds = {"plain", "weighted", "geographic", "sample4geo"}
+    assert rows.groupby("negatives")["seed"].nunique().to_dict() == dict.fromkeys(kinds, 2)
+    assert rows["run_id"].nunique() == 8
     plain = {run.seed: run for kind, run in semivariogram.runs(profile) if kind == "plain"}
-    weighted = [run for kind, run in semivariogram.runs(profile) if kind == "weighted"]
-    for run in weighted:
+    others = [run for kind, run in semivariogram.runs(profile) if kind != "plain"]
+    for run in others:
         a = location_encoders.embeddings(profile, run, location_encoders.places(profile, "queries"))
         b = location_encoders.embeddings(profile, plain[run.seed], location_encoders.places(profile, "queries"))
-        assert np.abs(a - b).max() > 1e-3  # the weights are felt
+        assert np.abs(a - b).max() > 1e-3  # weights and choices are felt
 
 
 def test_what_is_finished_is_published_and_nothing_else(profile: Profile, monkeypatch: pytest.MonkeyPatch) -> None:

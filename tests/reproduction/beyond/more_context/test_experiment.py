@@ -14,13 +14,14 @@ import pytest
 
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.more_context.experiment import Entry
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings
+from selm.maps.mercator import haversine_m
 from selm.maps.sphere import pairs_within
 from selm.methods.multi_zoom import WIDE
-from selm.probes.folds import BufferedFolds
-from selm.probes.kernel_ridge import KernelRidge, kernel_ridge
+from selm.probes.folds import BufferedFolds, problems
 
 SMOKE = dataclasses.replace(
     PROFILES["smoke"], surroundings=Surroundings(widths=(0.0, 1.0), penalties=(0.1, 1.0), fields=((0.5, 10.0),))
@@ -37,7 +38,7 @@ def test_every_entry_has_a_name_of_its_own() -> None:
         settings = Counter(
             (
                 entry.row,
-                entry.split,
+                entry.asked,
                 more_context.setting(entry.zooms, entry.coordinates, more_context.aside(profile, entry)),
             )
             for entry in entries
@@ -74,11 +75,31 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, table1_
         told = features[16, 2] @ np.array([1.0, -2.0, 0.5])
         tasks[of] = table1_table2.Task("regression", table, (told / told.std()).astype(float), folds)
         known[of] = features
-    monkeypatch.setattr(more_context, "validation", lambda profile: tasks["validation"])
-    monkeypatch.setattr(more_context, "tested", lambda profile, split: tasks["test"])
+    monkeypatch.setattr(more_context, "validation", lambda profile, km: tasks["validation"])
+    monkeypatch.setattr(more_context, "tested", lambda profile, split, km=0.0: tasks["test"])
     monkeypatch.setattr(more_context, "features", lambda profile, method, seed, orientations, of: known[of])
     monkeypatch.setenv("SELM_RUNS", str(tmp_path))  # where nothing is remembered
     return tasks
+
+
+def test_blocks_are_asked_under_wider_buffers_too(runs: Path) -> None:
+    wider = dataclasses.replace(SMOKE, surroundings=dataclasses.replace(SMOKE.surroundings, buffers_km=(0.2, 0.4)))
+    assert [e for e in more_context.entries(wider) if not e.buffer_km] == more_context.entries(SMOKE)
+    asked = [entry for entry in more_context.entries(wider) if entry.buffer_km]
+    plain = [e for e in more_context.entries(SMOKE) if e.split == "blocks" and not more_context.aside(SMOKE, e)]
+    assert asked == [dataclasses.replace(entry, buffer_km=km) for km in (0.2, 0.4) for entry in plain]
+    assert {entry.asked for entry in asked} == {"blocks, 0.2 km", "blocks, 0.4 km"}
+    for km in (0.2, 0.4):
+        for todo in (more_context.tested(wider, "blocks", km), more_context.validation(wider, km)):
+            lat, lon = todo.places["lat"].to_numpy(), todo.places["lon"].to_numpy()
+            layout = problems(todo.targets, todo.folds, todo.kind)
+            for train, test in zip(layout.train, layout.test, strict=True):
+                assert haversine_m(lat[test][:, None], lon[test][:, None], lat[train], lon[train]).min() > 1000 * km
+    entry = next(entry for entry in asked if entry.method == more_context.COLOURS)
+    rows, _ = more_context.compute(wider, entry)
+    assert {row["split"] for row in rows} == {"blocks, 0.2 km"}
+    # addresses of the plain rows are what they were
+    assert more_context.GRID.kept(wider, plain[0]).base == more_context.GRID.kept(SMOKE, plain[0]).base
 
 
 def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, table1_table2.Task]) -> None:

@@ -26,8 +26,21 @@ def test_semivariogram() -> None:
             pd.DataFrame({"quantity": ["accuracy", "median_km"], "at": [5.0, 0.0], "value": [v, 12.0]}).assign(
                 negatives=n, seed=s, n=50, **COMMON
             )
-            for n, s, v in (("plain", 0, 0.1), ("plain", 1, 0.2), ("weighted", 0, 0.3), ("weighted", 1, 0.3))
+            for n, s, v in (
+                ("plain", 0, 0.1),
+                ("plain", 1, 0.2),
+                ("weighted", 0, 0.3),
+                ("weighted", 1, 0.3),
+                ("sample4geo", 0, 0.5),
+            )
         ]
     )
     text = page.weights_table(found).text
     assert "15.0<small> ± 7.1</small>" in text and "30.0<small> ± 0.0</small>" in text and "2 seeds each" in text
+    said = page.differences(found).text
+    assert "weighted by the semivariogram: <strong>30.0 against 15.0</strong> (within 5 km, %)" in said
+    assert "12.0" not in said  # the medians are the same
+    assert "Of 2 comparisons chance alone would give some 0.4." in said  # t of two degrees of freedom beyond 2: 0.18
+    alike = found.assign(value=np.where(found["quantity"] == "accuracy", 0.1 + found["seed"] / 10, 12.0))
+    assert "No way to weigh or choose" in page.differences(alike[alike["negatives"] != "sample4geo"]).text
+    assert "look-alikes (Sample4Geo)" in text and "50.0" in text and "chosen: neighbours on the ground" not in text

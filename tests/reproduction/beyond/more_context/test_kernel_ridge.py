@@ -7,10 +7,10 @@ import math
 import numpy as np
 import pytest
 
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge, kernel_ridges
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.probes.folds import random_folds
-from selm.probes.kernel_ridge import KernelRidge, kernel_ridge, kernel_ridges
 
 
 def places(n: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from reproduction.experiments.finetune import EncoderWithHead, finetune, flips
 from selm.errors import InputError
-from selm.probes.finetune import EncoderWithHead, finetune, flips
 from selm.probes.folds import random_folds
 from selm.probes.frozen import minibatches
 

@@ -123,7 +123,7 @@ def answer(rows: pd.DataFrame | None) -> Html:
     known = beside[beside["method"] == best.method]
     parts += [f"with the coordinates beside it the same encoder is at {row.mean:.3f}" for row in records(known.head(1))]
     second = "; ".join(parts)
-    return prose(f"{first}. {second[:1].upper()}{second[1:]}.", "selm-answer")
+    return prose(" ".join(f"{one[:1].upper()}{one[1:]}." for one in (first, second)), "selm-answer")
 
 
 def _by_blocks(rows: pd.DataFrame) -> pd.DataFrame:
@@ -186,12 +186,16 @@ def validation_table(rows: pd.DataFrame) -> Html:
 def buffer_table(rows: pd.DataFrame) -> Html:
     """`by_buffer` as a table, the widest buffer first; nothing where no wider buffer than that of Table 1 was asked."""
     wide = by_buffer(rows)
-    splits = [column for column in wide if column.startswith("blocks")][::-1]
+    splits = [str(column) for column in wide if str(column).startswith("blocks")][::-1]
     if len(splits) < 2:
         return Html("")
     sections = {
         words: [
-            [title_of(row["method"]), *(fixed(row[split], 3) for split in splits), row["zooms"].removeprefix("zooms ")]
+            [
+                title_of(row["method"]),
+                *(fixed(row[split], 3) for split in splits),
+                str(row["zooms"]).removeprefix("zooms "),
+            ]
             for row in wide[wide["coordinates"] == beside].to_dict("records")
         ]
         for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates"))

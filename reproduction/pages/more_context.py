@@ -165,6 +165,21 @@ def chosen_table(rows: pd.DataFrame) -> Html:
     return simple_table(head, {"": body}, "Mean squared error under spatial blocks")
 
 
+def buffer_table(rows: pd.DataFrame) -> Html:
+    """`by_buffer` as a table, the widest buffer first; rows of trees, which chose nothing, are left out."""
+    table = by_buffer(rows[rows["validation"].notna()])
+    splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=_km, reverse=True)
+    names = [split.removeprefix("blocks, ") if "," in split else "1 km" for split in splits]
+    parts = {}
+    for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates")):
+        parts[words] = [
+            [title_of(row["method"]), *(fixed(row[split], 3) for split in splits), row["zooms"].removeprefix("zooms ")]
+            for row in table[table["coordinates"] == beside].to_dict("records")
+        ]
+    caption = "Mean squared error by the buffer between training and test points; zooms as chosen under the widest"
+    return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)
+
+
 def validation_table(rows: pd.DataFrame) -> Html:
     """The same with random folds and the validation regions' own error."""
     wide = wider_context(rows)
@@ -181,28 +196,6 @@ def validation_table(rows: pd.DataFrame) -> Html:
         ]
         sections.setdefault(heading, []).append([*cells, fixed(float(row["validation"]), 3)])
     return simple_table(["row", "zooms", *splits.values(), "validation"], sections, "Mean squared error")
-
-
-def buffer_table(rows: pd.DataFrame) -> Html:
-    """`by_buffer` as a table, the widest buffer first; nothing where no wider buffer than that of Table 1 was asked."""
-    wide = by_buffer(rows)
-    splits = [str(column) for column in wide if str(column).startswith("blocks")][::-1]
-    if len(splits) < 2:
-        return Html("")
-    sections = {
-        words: [
-            [
-                title_of(row["method"]),
-                *(fixed(row[split], 3) for split in splits),
-                str(row["zooms"]).removeprefix("zooms "),
-            ]
-            for row in wide[wide["coordinates"] == beside].to_dict("records")
-        ]
-        for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates"))
-    }
-    names = ["1 km" if split == "blocks" else split.removeprefix("blocks, ") for split in splits]
-    caption = "Mean squared error by the buffer between training and test points"
-    return simple_table(["row", *names, "zooms"], sections, caption)
 
 
 def every_zoom_table(rows: pd.DataFrame) -> Html:

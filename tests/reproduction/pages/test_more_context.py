@@ -39,6 +39,36 @@ def test_rows_have_their_titles_in_legends() -> None:
     assert len(looks) == 11  # told apart by their marks
 
 
+def test_zooms_are_chosen_anew_under_a_wider_buffer() -> None:
+    rows = pd.DataFrame(
+        [
+            {"experiment": "surroundings", "target": "l01", "split": split, "method": "colours", "setting": setting,
+             "metric": "mse", "epochs": 0, "trial": trial, "value": value, "n_train": 90, "n_test": 10, "seed": 0,
+             "profile": "japan-cpu", "stand_in": False, "validation": validation}
+            for split, setting, value, validation in (
+                ("random", "zooms 17", 0.3, 0.5), ("random", "zooms 17-16-15", 0.2, 0.4),
+                ("blocks", "zooms 17", 0.6, 0.5), ("blocks", "zooms 17-16-15", 0.4, 0.4),
+                ("blocks, 15 km", "zooms 17", 0.7, 0.6), ("blocks, 15 km", "zooms 17-16-15", 0.5, 0.8),
+                ("blocks, 5 km", "zooms 17", 0.65, 0.5),
+            )
+            for trial in range(2)
+        ]
+    )  # fmt: skip
+    chosen = more_context.chosen_zooms(rows)
+    assert chosen.groupby("split")["setting"].unique().map(list).to_dict() == {
+        "random": ["zooms 17-16-15"], "blocks": ["zooms 17-16-15"], "blocks, 15 km": ["zooms 17"],
+        "blocks, 5 km": ["zooms 17"],
+    }  # fmt: skip
+    table = more_context.by_buffer(rows)
+    assert list(table) == ["method", "coordinates", "blocks", "blocks, 5 km", "blocks, 15 km", "zooms"]
+    (row,) = table.to_dict("records")
+    assert (row["blocks"], row["blocks, 5 km"], row["blocks, 15 km"], row["zooms"]) == (0.4, 0.65, 0.7, "zooms 17")
+    shown = words(more_context.buffer_table(rows))
+    assert "row 15 km 5 km 1 km zooms" in shown and "colours, kernel ridge 0.700 0.650 0.400 17" in shown
+    (wide,) = more_context.wider_context(rows).to_dict("records")
+    assert wide["blocks"] == "0.400 ± 0.000" and wide["validation"] == 0.4
+
+
 def surroundings() -> pd.DataFrame:
     """Made-up errors: each zoom halves what is left, coordinates take a tenth off; validation prefers two zooms."""
     levels = {"multi_zoom": 0.8, "random_init": 1.2, "colours": 1.0, "dino": 0.9}
@@ -81,34 +111,3 @@ def test_the_answer_and_the_tables_are_those_of_the_rows() -> None:
     goals = words(more_context.goal_table(rows, {False: 0.45, True: 0.2}))
     assert "multi-zoom GPS-SELM (geo) 17-16 0.400 goal reached" in goals and "0.360 not reached" in goals
     assert "zooms 17-16, 0.400" in more_context.zoom_picture(rows).text
-
-
-def test_zooms_are_chosen_anew_under_a_wider_buffer() -> None:
-    rows = pd.DataFrame(
-        [
-            {"experiment": "surroundings", "target": "l01", "split": split, "method": "colours", "setting": setting,
-             "metric": "mse", "epochs": 0, "trial": trial, "value": value, "n_train": 90, "n_test": 10, "seed": 0,
-             "profile": "japan-cpu", "stand_in": False, "validation": validation}
-            for split, setting, value, validation in (
-                ("random", "zooms 17", 0.3, 0.5), ("random", "zooms 17-16-15", 0.2, 0.4),
-                ("blocks", "zooms 17", 0.6, 0.5), ("blocks", "zooms 17-16-15", 0.4, 0.4),
-                ("blocks, 15 km", "zooms 17", 0.7, 0.6), ("blocks, 15 km", "zooms 17-16-15", 0.5, 0.8),
-                ("blocks, 5 km", "zooms 17", 0.65, 0.5),
-            )
-            for trial in range(2)
-        ]
-    )  # fmt: skip
-    chosen = more_context.chosen_zooms(rows)
-    assert chosen.groupby("split")["setting"].unique().map(list).to_dict() == {
-        "random": ["zooms 17-16-15"], "blocks": ["zooms 17-16-15"], "blocks, 15 km": ["zooms 17"],
-        "blocks, 5 km": ["zooms 17"],
-    }  # fmt: skip
-    table = more_context.by_buffer(rows)
-    assert list(table) == ["method", "coordinates", "blocks", "blocks, 5 km", "blocks, 15 km", "zooms"]
-    (row,) = table.to_dict("records")
-    assert (row["blocks"], row["blocks, 5 km"], row["blocks, 15 km"], row["zooms"]) == (0.4, 0.65, 0.7, "zooms 17")
-    shown = words(more_context.buffer_table(rows))
-    assert "row 15 km 5 km 1 km zooms" in shown and "colours, kernel ridge 0.700 0.650 0.400 17" in shown
-    assert more_context.buffer_table(rows[rows["split"].isin(["random", "blocks"])]).text == ""
-    (wide,) = more_context.wider_context(rows).to_dict("records")
-    assert wide["blocks"] == "0.400 ± 0.000" and wide["validation"] == 0.4

@@ -123,7 +123,7 @@ def answer(rows: pd.DataFrame | None) -> Html:
     known = beside[beside["method"] == best.method]
     parts += [f"with the coordinates beside it the same encoder is at {row.mean:.3f}" for row in records(known.head(1))]
     second = "; ".join(parts)
-    return prose(f"{first}. {second[:1].upper()}{second[1:]}.", "selm-answer")
+    return prose(" ".join(f"{one[:1].upper()}{one[1:]}." for one in (first, second)), "selm-answer")
 
 
 def _by_blocks(rows: pd.DataFrame) -> pd.DataFrame:

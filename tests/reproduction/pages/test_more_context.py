@@ -93,7 +93,7 @@ def words(page: Html) -> str:
 def test_the_answer_and_the_tables_are_those_of_the_rows() -> None:
     rows = surroundings()
     assert words(more_context.answer(rows)) == (
-        "multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.400 (land price under spatial "
+        "Multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.400 (land price under spatial "
         "blocks; small encoder, Japan); at zoom 17 alone it reaches 0.800. Random Init, which has learned nothing, "
         "reaches 0.600; colours, kernel ridge, which needs no encoder, reaches 0.500; with the coordinates beside it "
         "the same encoder is at 0.360."

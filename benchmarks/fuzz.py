@@ -46,7 +46,8 @@ SECONDS, BYTES = 10.0, 2**30
 X, Y = 7276, 3225  # a tile of zoom 13 in Japan
 LAT, LON = 35.69, 139.77
 ODD = [
-    b"", b"0", b"-1", b"NaN", b"inf", b"1e999", b"null", b"[]", b"{}", b"\x00", b"\xff\xfe", b"9" * 40, b'"', b",", b";",
+    b"", b"0", b"-1", b"NaN", b"inf", b"1e999", b"null", b"[]", b"{}", b"\x00", b"\xff\xfe", b"9" * 40, b'"', b",",
+    b";",
     b"\r", b"true", "札幌".encode("cp932"), b"__proto__", b"<b>", b"../x", b"4294967295", b"18446744073709551616",
 ]  # fmt: skip
 

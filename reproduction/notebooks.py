@@ -9,6 +9,7 @@ done, so an interrupted call goes on where it was. ``refresh`` does the same and
 from __future__ import annotations
 
 import argparse
+import fcntl
 import filecmp
 import hashlib
 import json
@@ -17,6 +18,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -217,9 +220,26 @@ def run_notebook(source: Path, target: Path, profile: str) -> None:
 def fill(profile: str, book: Path, into: Path) -> list[Path]:
     """Copy `book` to `into` and run its notebooks there; returns those that had to be run.
 
-    A notebook whose inputs are those of the last time is left as it is.
+    A notebook whose inputs are those of the last time is left as it is. Another process that fills the same folder
+    waits, and finds it done.
     """
     into.mkdir(parents=True, exist_ok=True)
+    with _alone(into):
+        return _filled(profile, book, into)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process after the other in a folder; the system lets the next one in when one ends, however it ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _filled(profile: str, book: Path, into: Path) -> list[Path]:
     # of small networks: threads that wait for each other cost more processor time than they save, several times as
     # much where other work runs beside them
     os.environ.setdefault("OMP_NUM_THREADS", "1")

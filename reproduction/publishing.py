@@ -25,7 +25,7 @@ from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
 from selm.errors import InputError, unknown
-from selm.files import written
+from selm.files import written, written_folder
 
 _ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
 
@@ -117,10 +117,9 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     out = []
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
-            shutil.copyfile(run / file, target / file)
+        with written_folder(target) as temporary:
+            for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
+                shutil.copyfile(run / file, temporary / file)
         out.append(target)
     cards.write()
     return out

@@ -63,8 +63,21 @@ def save_tensors(
     try:
         with written(path) as temporary:
             save_file(flat, temporary, metadata=header)
+            _sort_header(temporary)
     except SafetensorError as error:
         raise InputError(f"cannot write {path}: {error}") from error
+
+
+def _sort_header(path: Path) -> None:
+    """Metadata in the order of its keys: safetensors has any order, and the same content is to be the same file."""
+    with open(path, "r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(text) == length:
+            file.seek(8)
+            file.write(text)
 
 
 class Writer:

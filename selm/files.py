@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import platform
 import shutil
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +35,24 @@ def check_target(path: str | Path, endings: tuple[str, ...]) -> Path:
     return path
 
 
+def clear_leftovers(parts: Iterable[Path]) -> None:
+    """Remove those of some temporary files and folders whose processes were killed."""
+    for part in parts:
+        try:
+            os.kill(int(part.name.split(".")[-2]), 0)  # raises unless that process lives
+        except (ProcessLookupError, ValueError):
+            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+        except PermissionError:
+            pass  # it lives and is another user's
+
+
+def _temporary(path: Path) -> Path:
+    """A name of this process beside `path`; what a process of this machine that was killed had begun there goes."""
+    here = f"{zlib.crc32(platform.node().encode()):08x}"
+    clear_leftovers(path.parent.glob(f".{glob.escape(path.name)}.{here}.*.part"))
+    return path.with_name(f".{path.name}.{here}.{os.getpid()}.part")
+
+
 @contextmanager
 def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary name beside `path` that becomes `path` when the block ends well: readers see the old or the new.
@@ -39,7 +60,7 @@ def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     `durable` has it on disk before it has its name; without, a power cut may leave an empty file. Raises InputError
     where the disk is full or the folder cannot be written to.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path) if durable else path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -60,7 +81,7 @@ def written_folder(path: Path) -> Iterator[Path]:
 
     Where another process was faster, its folder stays. Raises InputError as `written` does.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary

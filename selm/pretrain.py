@@ -171,6 +171,7 @@ def pretrain(
         if run.get("config") != config:
             raise InputError(f"{run_file}: belongs to another configuration; remove the folder or choose another")
         if run["complete"]:
+            shutil.rmtree(state_file.parent, ignore_errors=True)  # killed between the last two steps
             return folder
     rows: list[dict[str, float | str]] = []
     if state_file.exists():

@@ -6,6 +6,7 @@ one method has is beside it: `selm.methods.moco.MoCoSettings`, `selm.methods.mug
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -120,6 +121,11 @@ class EncoderConfig:
     stages: tuple[int, ...] = (4,)
 
     def __post_init__(self) -> None:
+        numbers = (self.image_px, self.tile_px, 64 * self.width, *(zoom + 1 for zoom in self.zooms))
+        if not all(1 <= number <= 8192 for number in numbers) or not len(self.pixel_mean) == len(self.pixel_std) == 3:
+            raise InputError(
+                "width, pixels, zooms or the three pixel_mean and pixel_std are none that an encoder can have"
+            )
         if self.orientations not in ORIENTATIONS:
             raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
         if not self.stages or self.stages != tuple(n for n in STAGES if n in self.stages):
@@ -139,6 +145,14 @@ class EncoderConfig:
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{path}: not an encoder's configuration (lacks {', '.join(missing)})")
         values: dict[str, Any] = {n: tuple(raw[n]) if isinstance(raw[n], list) else raw[n] for n in known}
+        for field in fields(cls):
+            found, several = values[field.name], field.type.startswith("tuple")
+            kind = str if "str" in field.type else int if "int" in field.type else (int, float)
+            fits = isinstance(found, tuple) == several
+            if not fits or not all(
+                isinstance(one, kind) and one is not True for one in (found if several else (found,))
+            ):
+                raise InputError(f"{path}: {field.name} is {json.dumps(raw[field.name])}, not of type {field.type}")
         try:
             return cls(**values)
         except InputError as error:

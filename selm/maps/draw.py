@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm.errors import DISK_FULL, InputError
-from selm.files import write_text, written
+from selm.files import clear_leftovers, write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source, tiles_in
@@ -356,7 +356,7 @@ def _begin(folder: Path, description: dict[str, Any], *, clear: bool) -> None:
             raise InputError(f"{folder}: holds an atlas of another {other[0]}; draw into another folder")
     folder.mkdir(parents=True, exist_ok=True)
     if clear:
-        _clear_leftovers(folder)
+        clear_leftovers(folder.rglob(".*.part"))
     write_text(folder / "drawing.json", json.dumps(description, ensure_ascii=False))
 
 
@@ -370,17 +370,6 @@ def _is_whole(file: Path, side: int) -> bool:
         return False
     size = side.to_bytes(4, "big")
     return head[:4] == b"\x89PNG" and head[16:24] == size * 2 and tail[4:8] == b"IEND"
-
-
-def _clear_leftovers(folder: Path) -> None:
-    """Remove the temporary files of drawing processes that were killed."""
-    for file in folder.rglob(".*.part"):
-        try:
-            os.kill(int(file.name.split(".")[-2]), 0)  # raises unless that process lives
-        except (ProcessLookupError, ValueError):
-            file.unlink(missing_ok=True)
-        except PermissionError:
-            pass  # it lives and is another user's
 
 
 def _disk_error(folder: Path, error: OSError) -> InputError:

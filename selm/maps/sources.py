@@ -294,7 +294,7 @@ def _reader(file: Path) -> Callable[[int, int], bytes]:
     def read(offset: int, length: int) -> bytes:
         with file.open("rb") as stream:
             stream.seek(offset)
-            return stream.read(length)
+            return stream.read(min(length, file.stat().st_size))  # what a header claims may be beyond memory
 
     return read
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import SupportsFloat
@@ -46,7 +47,7 @@ class Photos:
             except zipfile.BadZipFile:
                 raise InputError(f"{self.path}: neither a folder nor a .zip of photographs") from None
             names = sorted(name for name in archive.namelist() if not name.endswith("/"))
-            self._read = archive.read
+            self._read = lambda name: self._member(archive, name)
         images = [name for name in names if name.lower().endswith(_SUFFIXES)]
         tables = [name for name in names if name.lower().endswith(".csv")]
         if len(tables) > 1:
@@ -57,6 +58,12 @@ class Photos:
         self.without = len(images) - self.table["file"].nunique()
         if not len(self.table):
             raise InputError(f"{self.path}: no image has coordinates, neither in a CSV file nor in EXIF")
+
+    def _member(self, archive: zipfile.ZipFile, name: str) -> bytes:
+        try:
+            return archive.read(name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise InputError(f"{self.path}: {name} is damaged ({error})") from None
 
     def _listed(self, name: str, images: Sequence[str]) -> pd.DataFrame:
         where = f"{self.path}: {name}"

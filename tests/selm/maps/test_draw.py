@@ -338,7 +338,7 @@ def test_tokyo_from_real_vector_tiles(real: Callable[[str], Path], tmp_path: Pat
     assert (with_sea == (0xAA, 0xD3, 0xDF)).all(-1).mean() > 0.5  # Tokyo Bay
 
 
-def test_the_same_coast_from_raw_data_and_from_tiles(tmp_path: Path, layers_folder: Path) -> None:
+def test_the_same_coast_from_raw_data_and_from_tiles(tmp_path: Path) -> None:
     """Raw data has a coastline, with land on its left; tiles have the sea as a polygon: the pictures are the same."""
     import gzip
     import json

@@ -21,7 +21,7 @@ draw = pytest.importorskip("selm.maps.draw")
 
 
 @pytest.mark.realdata
-def test_tiles_of_tilemaker_are_drawn_as_the_extract(real, layers_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tiles_of_tilemaker_are_drawn_as_the_extract(real, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     extract = real("osm-elsewhere/liechtenstein.osm.pbf").resolve()
     if not shutil.which("tilemaker") or not (EXAMPLES / "config-openmaptiles.json").exists():
         pytest.skip("tilemaker is not installed (apt-get install tilemaker)")

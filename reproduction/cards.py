@@ -199,7 +199,8 @@ def written(encoders: Path | None = None, results: Path | None = None) -> dict[P
     }  # fmt: skip
     out[encoders / LIST] = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     readme = paths.repository() / "README.md"
-    if encoders == paths.encoders() and readme.exists():
+    # of no other encoders than the repository's own does the README speak
+    if encoders == paths.encoders() and paths.repository() in encoders.parents and readme.exists():
         text = readme.read_text(encoding="utf-8")
         before, _, rest = text.partition(_MARKS[0])
         _, _, after = rest.partition(_MARKS[1])

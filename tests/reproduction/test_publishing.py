@@ -25,7 +25,9 @@ def test_a_published_encoder_is_found_in_place_of_training(
     with pytest.raises(InputError, match="unknown finished pretraining 'tile2vec'"):
         publishing.publish_encoders(SMOKE, ["tile2vec"])
     folder = encoders.pretrained(SMOKE, "tile2vec", progress=False)
+    readme = (paths.repository() / "README.md").read_bytes()
     (published,) = publishing.publish_encoders(SMOKE, ["tile2vec"])
+    assert (paths.repository() / "README.md").read_bytes() == readme  # which speaks of other encoders
     assert published == tmp_path / "encoders" / "smoke" / "tile2vec"
     card = (published / "README.md").read_text(encoding="utf-8")
     assert "# smoke-tile2vec: Tile2Vec" in card and "© OpenStreetMap" in card and "stand-ins" in card

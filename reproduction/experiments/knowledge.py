@@ -31,6 +31,7 @@ from reproduction.computed import encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.table1_table2 import Task, trees, without_embedding
+from reproduction.experiments.verdicts import BESIDE, NO_EMBEDDING
 from reproduction.places import splits
 from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
@@ -46,7 +47,7 @@ EXPERIMENT = "knowledge"
 VERSION = 1  # raise it when the numbers change for the same settings and data
 TARGETS = {"price": "regression", "density": "regression", "area_type": "classification", "zone": "classification"}
 METRICS = {"regression": ("mse",), "classification": ("top1", "top5")}
-CLOSED, BESIDE, PRACTITIONERS, OTHER_REGIONS = "closed", "with-coordinates", "practitioner", "other-regions"
+CLOSED, PRACTITIONERS, OTHER_REGIONS = "closed", NO_EMBEDDING, "other-regions"
 WITHOUT_EMBEDDING = (
     "prior", "knn_coordinates", "trees_coordinates", "histogram_17", "histogram_17_14", "histogram_17+coordinates",
     "histogram_17_14+coordinates",

@@ -13,7 +13,8 @@ import pytest
 
 from reproduction import contents
 from reproduction.experiments import knowledge
-from reproduction.experiments.knowledge import BESIDE, CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
+from reproduction.experiments.knowledge import CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
+from reproduction.experiments.verdicts import BESIDE
 from reproduction.merging import merged
 from reproduction.profiles import get_profile
 from reproduction.report import check_results, summarise

@@ -15,7 +15,7 @@ from reproduction.computed import drawn_maps, place_tables, store
 from reproduction.labels import area_type, land_cover, population, stand_ins
 from reproduction.labels.land_price import RADIUS_M, interpolate_price
 from reproduction.places import sampling, splits
-from reproduction.places.regions import POPULATION, data_file, open_region, source_of
+from reproduction.places.regions import census_areas, open_region, source_of
 from reproduction.settings import Profile
 from selm.maps import sphere
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
@@ -87,7 +87,7 @@ def _make(profile: Profile) -> pd.DataFrame:
         table["density"], table["zone"] = labels["floor_area"], labels["zone"]
     else:
         table["price_yen_m2"] = interpolate_price(lat, lon, points)
-        table["density"] = population.density_at(lat, lon, population.read_areas(data_file(POPULATION)))
+        table["density"] = population.density_at(lat, lon, census_areas())
         distance, nearest = sphere.nearest_places(lat, lon, points["lat"], points["lon"])
         zone = points["zone"].to_numpy()[nearest[:, 0]]
         table["zone"] = np.where(distance[:, 0] <= figures.label_radius_m, zone, -1)

@@ -40,6 +40,7 @@ from reproduction.settings import Profile
 from selm import distributed
 from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
+from selm.probes import peers
 from selm.probes.folds import BufferedFolds, OutOfFold, problems
 from selm.probes.frozen import logistic, ridge
 
@@ -52,7 +53,7 @@ WITHOUT_EMBEDDING = (
     "prior", "knn_coordinates", "trees_coordinates", "histogram_17", "histogram_17_14", "histogram_17+coordinates",
     "histogram_17_14+coordinates",
 )  # fmt: skip
-METHODS = ("random_init", *IN_TABLES, *WITHOUT_EMBEDDING)
+METHODS = ("random_init", *IN_TABLES, peers.GEOCLIP, *WITHOUT_EMBEDDING)
 WITH_COORDINATES = ("gps_selm",)  # rows that have trees on their features and the coordinates, too
 TOLERANCE = 1e-4  # of the logistic probe's gradient, as in Table 3
 DIGITS = 6  # significant ones of a block's score
@@ -197,10 +198,9 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     if entry.method in WITHOUT_EMBEDDING:
         return without_embedding(profile, entry.method, todo)
     own = task(profile, entry.target, profile.knowledge.buffers_km[0]).places
-    x = frozen_features.features(profile, entry.method, entry.seed, own, _PLACES)
+    x = _features(profile, entry, own, _PLACES)
     if elsewhere:
-        others = place_tables.elsewhere(profile)
-        x = np.vstack([x, frozen_features.features(profile, entry.method, entry.seed, others, "elsewhere")])
+        x = np.vstack([x, _features(profile, entry, place_tables.elsewhere(profile), "elsewhere")])
     if entry.setting == BESIDE:
         return trees(profile, np.column_stack([x, own[["lat", "lon"]]]), todo)
     on = distributed.device()
@@ -210,11 +210,18 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
                     progress=progress)  # fmt: skip
 
 
+def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) -> NDArray[np.float32]:
+    if entry.method == peers.GEOCLIP:
+        return peers.geoclip_features(places["lat"], places["lon"])
+    return frozen_features.features(profile, entry.method, entry.seed, places, label)
+
+
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
-    return {
+    parts = {
         "points": place_tables.points_key(profile), "trials": trials(profile, entry),
         "trees": [profile.probing.rounds, profile.probing.trees], "version": VERSION,
     }  # fmt: skip
+    return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 
 GRID = Grid[Entry](_parts, compute, data=lambda profile, entry: place_tables.points_key(profile))
@@ -245,9 +252,9 @@ def chapter(
 ) -> pd.DataFrame:  # fmt: skip
     """All rows, computing what is missing; arguments as of `entries`.
 
-    Without `which`, pretrained methods have rows where their pretraining is complete or comes with the code; methods
-    that are named are pretrained where they have to be. A question that cannot be asked (`refusal`) is left out for
-    all, and a line on standard error says so.
+    Without `which`, pretrained methods have rows where their pretraining is complete or comes with the code, and
+    GeoCLIP where its package is installed; methods that are named are pretrained where they have to be. A question that
+    cannot be asked (`refusal`) is left out for all, and a line on standard error says so.
     """
     parts = []
     for region, part in itertools.groupby(entries(profile, which, regions, seeds), key=lambda entry: entry.region):
@@ -264,6 +271,8 @@ def chapter(
 
 
 def _is_there(profile: Profile, method: str, seed: int) -> bool:
+    if method == peers.GEOCLIP:
+        return bool(peers.geoclip_version())
     return method not in PRETRAINED or encoders.is_pretrained(profile, method, seed)
 
 

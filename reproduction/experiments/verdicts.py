@@ -61,6 +61,7 @@ EXPLAINS = (
     Question("price", "Does land price in pretraining add?", "gps_selm", "gps_selm_no_price"),
 )
 PRACTICE = (
+    Question("geoclip", "Does GPS-SELM beat GeoCLIP's own weights?", "gps_selm", "geoclip"),
     Question("knn", "Does GPS-SELM beat k-NN on coordinates?", "gps_selm", "knn_coordinates"),
     Question("trees", "Does GPS-SELM beat trees on coordinates?", "gps_selm", "trees_coordinates"),
     Question("colours", "Does GPS-SELM beat the colours of zoom 17?", "gps_selm", "histogram_17"),

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from reproduction.labels import area_type, population, stand_ins
 from reproduction.labels.land_cover import land_cover
-from reproduction.labels.land_price import PriceScale, interpolate_price, read_l01
+from reproduction.labels.land_price import PriceScale, interpolate_price
 from reproduction.places import splits
-from reproduction.places.regions import LAND_PRICES, POPULATION, data_file, official_points, source_of
+from reproduction.places.regions import census_areas, land_prices, official_points, source_of
 from reproduction.places.sampling import Allowed, sample_places
 from reproduction.settings import Profile, Region
 from selm.maps.atlas import Atlas
@@ -116,8 +116,7 @@ def official_elsewhere(profile: Profile, atlases: Mapping[str, Atlas]) -> pd.Dat
     points = _points_with_splits(profile, atlases, splits.read_folds(profile))
     tested = [region.name for region in profile.regions_for("test")]
     table = points[~points["region"].isin(tested)].reset_index(drop=True)
-    areas = population.read_areas(data_file(POPULATION))
-    table["density"] = population.density_at(table["lat"], table["lon"], areas)
+    table["density"] = population.density_at(table["lat"], table["lon"], census_areas())
     table["area_type"] = area_type.codes_of(table["zoning"], _area_types(profile))
     table["zone"] = area_type.zone_of(table["zoning"])
     columns = ["lat", "lon", "region", "split", "cell", "price_yen_m2", "density", "area_type", "zone", "id"]
@@ -178,7 +177,7 @@ def _points_with_splits(profile: Profile, atlases: Mapping[str, Atlas], folds: p
 
 def _area_types(profile: Profile, field: str = "zoning") -> tuple[str, ...]:
     """Names of the area types: the most frequent values of a field (zoning, current_use) in the whole country."""
-    return area_type.most_frequent(read_l01(data_file(LAND_PRICES))[field], profile.probing.area_types)
+    return area_type.most_frequent(land_prices()[field], profile.probing.area_types)
 
 
 def _with_official(
@@ -188,7 +187,7 @@ def _with_official(
     known = points[points["split"] == "pretrain"]
     scale = PriceScale.of(known["price_yen_m2"])
     price = interpolate_price(table["lat"], table["lon"], known)
-    density = population.density_at(table["lat"], table["lon"], population.read_areas(data_file(POPULATION)))
+    density = population.density_at(table["lat"], table["lon"], census_areas())
     classes, centres = population.density_classes(density, profile.pretraining.density_classes)
     table = table.assign(
         price=scale(price), price_yen_m2=price, density=density, density_class=classes, area_type=-1, zone=-1
@@ -216,8 +215,7 @@ def _official_probes(
     for name, rows in table.groupby("region").groups.items():
         lat, lon = table.loc[rows, "lat"], table.loc[rows, "lon"]
         table.loc[rows, "entropy"] = entropy_at(atlases[str(name)], lat, lon, zoom=profile.maps.zooms[0])
-    areas = population.read_areas(data_file(POPULATION))
-    table["density"] = population.density_at(table["lat"], table["lon"], areas)
+    table["density"] = population.density_at(table["lat"], table["lon"], census_areas())
     table["density_class"] = -1  # classes are those of the pretraining sample: population.assign(density, centres)
     names = _area_types(profile, area_type_field)
     table["area_type"] = area_type.codes_of(table[area_type_field], names)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from reproduction import paths
 from reproduction.labels.land_price import read_l01
+from reproduction.labels.population import read_areas
 from reproduction.settings import Profile, Region
 from selm.errors import InputError
 from selm.maps import mercator
 
 if TYPE_CHECKING:
+    import geopandas
+
     from selm.maps.sources import MapSource
 
 LAND_PRICES = "mlit/L01-2013.zip"
@@ -51,6 +55,25 @@ def label_files(profile: Profile) -> tuple[Path, ...]:
     return () if profile.stand_ins else (data_file(LAND_PRICES), data_file(POPULATION))
 
 
+def land_prices() -> pd.DataFrame:
+    """`read_l01`'s table of the official land prices below `SELM_DATA`; a copy, for the file is read once a process."""
+    return _read_once(read_l01, data_file(LAND_PRICES)).copy()
+
+
+def census_areas() -> geopandas.GeoDataFrame:
+    """`read_areas`'s table of the census areas below `SELM_DATA`, read once a process: not to be changed."""
+    return _read_once(read_areas, data_file(POPULATION))
+
+
+def _read_once(reader: Callable[[Path], Any], path: Path) -> Any:
+    return _read(reader, path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _read(reader: Callable[[Path], Any], path: Path, _modified_ns: int) -> Any:
+    return reader(path)
+
+
 def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | None = None) -> pd.DataFrame:
     """The L01 points that lie on the map of one of the profile's regions: `read_l01`'s columns and `region`.
 
@@ -59,7 +82,7 @@ def official_points(profile: Profile, blocks: Mapping[str, NDArray[np.int32]] | 
     """
     if blocks is None:
         blocks = {region.name: open_region(region).blocks(region.bbox) for region in profile.regions}
-    points = read_l01(data_file(LAND_PRICES))
+    points = land_prices()
     x, y = (np.floor(v).astype(np.int64) for v in mercator.to_tile(points["lat"], points["lon"], _BLOCK_ZOOM))
     tile = x << _BLOCK_ZOOM | y
     region_of = np.full(len(points), "", dtype=object)

@@ -19,7 +19,7 @@ from reproduction.beyond.geolocation.levels import Level
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.computed import store
 from reproduction.labels import population
-from reproduction.places.regions import POPULATION, data_file
+from reproduction.places.regions import census_areas
 from reproduction.results import computed_once, origin, read_csv
 from reproduction.settings import Profile
 from selm.maps.mercator import haversine_m, to_tile
@@ -46,7 +46,7 @@ def codes(profile: Profile, table: pd.DataFrame) -> tuple[NDArray[np.str_], NDAr
             x, y = (np.floor(v).astype(int).astype(str) for v in to_tile(lat, lon, zoom))
             of_zoom.append(np.char.add(np.char.add(x, "/"), y))
         return of_zoom[0], of_zoom[1]
-    municipality = population.municipality_at(lat, lon, population.read_areas(data_file(POPULATION)))
+    municipality = population.municipality_at(lat, lon, census_areas())
     return np.array([code[:2] for code in municipality], str), municipality
 
 

@@ -184,8 +184,7 @@ def test_official_points_of_a_part_are_those_inside_its_box(monkeypatch):
 
     points = pd.DataFrame({"lat": [35.60, 35.70], "lon": [139.75, 139.75], "address": ["東京都", "東京都"]})
     points.attrs["year"] = 2013
-    monkeypatch.setattr(regions, "read_l01", lambda path: points.copy())
-    monkeypatch.setattr(regions, "data_file", lambda name: Path(name))
+    monkeypatch.setattr(regions, "land_prices", points.copy)
     from reproduction.settings import Region
 
     parts = (

@@ -23,11 +23,12 @@ from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
+from selm.probes import peers
 from selm.probes.folds import problems
 from selm.probes.frozen import ridge
 
 SMOKE, JAPAN = get_profile("smoke"), get_profile("japan-cpu")
-SOME = ("random_init", "prior", "knn_coordinates", "histogram_17+coordinates")
+SOME = ("random_init", "geoclip", "prior", "knn_coordinates", "histogram_17+coordinates")
 
 
 def test_every_row_is_asked_every_question_in_every_region() -> None:
@@ -76,6 +77,8 @@ def test_targets_are_standardised_by_the_tested_places() -> None:
 def test_the_smoke_profiles_rows_and_what_is_published_of_them(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(peers, "geoclip_version", lambda: "9.8")
+    monkeypatch.setattr(peers, "geoclip_features", lambda lat, lon: np.column_stack([lat, lon]).astype(np.float32))
     assert knowledge.finished(SMOKE) == {}
     rows = knowledge.chapter(SMOKE, SOME, progress=False)
     buffers = SMOKE.knowledge.buffers_km
@@ -192,6 +195,7 @@ def test_without_being_named_only_pretrained_methods_have_rows(monkeypatch: pyte
     def is_pretrained(profile: Profile, method: str, seed: int) -> bool:
         return (profile.name, method, seed) == ("japan-cpu-kansai", "dino", 0)
 
+    monkeypatch.setattr(peers, "geoclip_version", lambda: "")
     monkeypatch.setattr(knowledge, "GRID", SimpleNamespace(table=table))
     monkeypatch.setattr(knowledge, "refusal", lambda *question, elsewhere: "")
     monkeypatch.setattr(knowledge.encoders, "is_pretrained", is_pretrained)
@@ -202,3 +206,7 @@ def test_without_being_named_only_pretrained_methods_have_rows(monkeypatch: pyte
     asked.clear()
     knowledge.chapter(JAPAN, ["mugs"], ["hokkaido"])  # named: trained where it has to be
     assert set(asked) == {("japan-cpu", "mugs")}
+    asked.clear()
+    monkeypatch.setattr(peers, "geoclip_version", lambda: "9.8")
+    knowledge.chapter(JAPAN, regions=["hokkaido"])
+    assert {method for _, method in asked} == plain | {"geoclip"}

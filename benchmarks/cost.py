@@ -17,6 +17,7 @@ import dataclasses
 import math
 import re
 from contextlib import nullcontext
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ ON_GPU = "japan-gpu"  # the profile whose rows were trained on one, side by side
 PUE = 1.2  # energy of a data centre for each unit of the machines' own (ours: a usual figure)
 
 
+@lru_cache(maxsize=64)
 def arithmetic(profile: Profile, method: str) -> tuple[float, int]:
     """(floating-point operations a place: forward, backward and teacher; number of parameters), counted by torch.
 

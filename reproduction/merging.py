@@ -81,8 +81,8 @@ def gone(name: str, table: pd.DataFrame, old: pd.DataFrame | None) -> int:
 
 
 def _keys(table: pd.DataFrame, key: list[str]) -> pd.Series:
-    parts = table[key].astype(object)
-    return parts.where(parts.notna(), "").astype(str).agg("|".join, axis=1)
+    columns = [table[name].astype(object).where(table[name].notna(), "").astype(str) for name in key]
+    return pd.Series(["|".join(parts) for parts in zip(*columns, strict=True)], index=table.index, dtype=object)
 
 
 def _of_todays_data(new: pd.DataFrame, old: pd.DataFrame) -> pd.Series:

@@ -161,8 +161,9 @@ def gain(
             sign = (1 if name == "a" else -1) * (1 if higher_is_better else -1) * of.points.sum() / totals[name]
             columns = [blocks.index(block) for block in of.blocks]
             mean = (of.scores @ of.points) / of.points.sum()  # (S,)
-            count = times[:, columns] @ of.points
-            values = (times[:, columns] @ (of.scores * of.points).T) / np.where(count > 0, count, 1.0)[:, None]
+            own = times if len(columns) == len(blocks) else times[:, columns]
+            count = own @ of.points
+            values = (own @ (of.scores * of.points).T) / np.where(count > 0, count, 1.0)[:, None]
             values = np.where(count[:, None] > 0, values, mean)
             key = (seed, 1 + (name == "b" and same_places), *of.seeds)
             drawn += sign * (values * _times(len(of.seeds), n_boot, key)).sum(axis=1)
@@ -196,18 +197,16 @@ def _by_region(table: pd.DataFrame, name: str) -> dict[str, _Region]:
         )
     out = {}
     for region, rows in table.groupby(table["region"].astype(str)):
-        keyed = rows.assign(seed=rows["seed"].astype(int), block=rows["block"].astype(str)).set_index(["seed", "block"])
-        if keyed.index.has_duplicates:
+        seeds, of_seed = np.unique(rows["seed"].to_numpy(np.int64), return_inverse=True)
+        blocks, of_block = np.unique(rows["block"].to_numpy(str), return_inverse=True)
+        points, scores = np.full((2, len(seeds), len(blocks)), np.nan)
+        points[of_seed, of_block] = rows["points"]
+        scores[of_seed, of_block] = rows["score"]
+        if len(rows) > points.size - np.isnan(points).sum():
             raise InputError(f"blocks of {name}: region {region}: a block is there twice for one seed")
-        scores, points = (keyed[column].astype(float).unstack("block") for column in ("score", "points"))
-        if points.isna().to_numpy().any() or np.ptp(points.to_numpy(), axis=0).max() > 1e-3:
+        if np.isnan(points).any() or np.ptp(points, axis=0).max() > 1e-3:
             raise InputError(f"blocks of {name}: region {region}: its seeds have not the same points")
-        out[str(region)] = _Region(
-            [str(block) for block in scores],
-            [int(one) for one in scores.index],
-            points.to_numpy()[0],
-            scores.to_numpy(),
-        )
+        out[str(region)] = _Region(blocks.tolist(), seeds.tolist(), points[0], scores)
     return out
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from selm.errors import InputError
 from selm.files import cache_folder
-from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, read_block
+from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, cut_squares, read_block
 from selm.maps.mercator import to_tile
 from selm.maps.tiles import Listed, Tiles, pack, unpack
 
@@ -41,25 +41,9 @@ class Group:
     images: dict[tuple[int, int], NDArray[np.uint8]]
 
     def squares(self, centres: NDArray[np.float64], zoom: int, size: int) -> NDArray[np.uint8]:
-        """(N, 2) pixels → uint8 (N, size, size) palette indices, as `selm.views.DeviceAtlas.patches` cuts them.
-
-        What is not drawn is empty map; beyond the 180th meridian the map goes on at its other side.
-        """
-        side = block_px(zoom, self.tile_px)
-        out = np.zeros((len(centres), size, size), np.uint8)
-        for square, (x, y) in zip(out, np.floor(centres - size / 2 + 0.5).astype(np.int64).tolist(), strict=True):
-            for by in range(y // side, (y + size - 1) // side + 1):
-                top, bottom = max(y, by * side), min(y + size, (by + 1) * side)
-                for bx in range(x // side, (x + size - 1) // side + 1):
-                    image = self.images.get((bx % 2**BLOCK_ZOOM, by))
-                    if image is not None:
-                        left, right = max(x, bx * side), min(x + size, (bx + 1) * side)
-                        rows, columns = (
-                            slice(top - by * side, bottom - by * side),
-                            slice(left - bx * side, right - bx * side),
-                        )
-                        square[top - y : bottom - y, left - x : right - x] = image[rows, columns]
-        return out
+        """(N, 2) pixels → uint8 (N, size, size) palette indices, as `selm.views.DeviceAtlas.patches` cuts them."""
+        corners = np.floor(centres - size / 2 + 0.5).astype(np.int64)
+        return cut_squares(lambda x, y: self.images.get((x, y)), corners, block_px(zoom, self.tile_px), size)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,35 @@ def read_block(folder: Path, x: int, y: int, zoom: int, tile_px: int) -> NDArray
     if image.shape != (side, side):
         raise InputError(f"{file}: {image.shape[1]}x{image.shape[0]} pixels instead of {side}x{side}")
     return image
+
+
+def cut_squares(
+    block: Callable[[int, int], NDArray[np.uint8] | None], corners: NDArray[np.int64], side: int, size: int
+) -> NDArray[np.uint8]:
+    """uint8 (N, size, size) palette indices of the squares with top left pixels (x, y) at the int64 (N, 2) `corners`.
+
+    block: its (side, side) indices by the x and y of its zoom-13 tile, or None where nothing is drawn, which is empty
+    map. It is asked for each block in turn, whichever squares need it. Beyond the 180th meridian the map goes on at its
+    other side.
+    """
+    out = np.zeros((len(corners), size, size), np.uint8)
+    first, last = corners // side, (corners + size - 1) // side
+    jobs = []  # (block x, block y, square)
+    for dx, dy in np.ndindex(*((last - first).max(axis=0, initial=0) + 1)):
+        at = first + np.array([dx, dy])
+        touched = np.flatnonzero((at <= last).all(axis=1))
+        jobs.append(np.column_stack([at[touched], touched]))
+    table = np.concatenate(jobs)
+    image, asked = None, None
+    for x, y, i in table[np.lexsort(table.T[::-1])].tolist():
+        if (x, y) != asked:
+            image, asked = block(x % 2**BLOCK_ZOOM, y), (x, y)
+        if image is None:
+            continue
+        left, top = x * side - int(corners[i, 0]), y * side - int(corners[i, 1])  # the block's corner in the square
+        columns, rows = (slice(max(at, 0), min(at + side, size)) for at in (left, top))
+        out[i, rows, columns] = image[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    return out
 
 
 Item = TypeVar("Item")
@@ -222,31 +251,12 @@ class Atlas:
         self._check_zoom(zoom)
         lat, lon = np.atleast_1d(np.asarray(lat, np.float64)), np.atleast_1d(np.asarray(lon, np.float64))
         mercator.check_coordinates(lat, lon)
-        side = block_px(zoom, self.tile_px)
-        x, y = mercator.to_tile(lat, lon, zoom)
-        left = np.rint(x * self.tile_px - size / 2).astype(np.int64)
-        top = np.rint(y * self.tile_px - size / 2).astype(np.int64)
-        out = np.zeros((len(lat), size, size), np.uint8)
-        jobs = []  # (block x, block y, image)
-        spans = int(np.ceil((size - 1) / side)) + 1
-        for dx in range(spans):
-            for dy in range(spans):
-                bx, by = left // side + dx, top // side + dy
-                touched = (bx * side < left + size) & (by * side < top + size)
-                image = np.flatnonzero(touched)
-                jobs.append(np.stack([bx[image], by[image], image], 1))
-        table = np.concatenate(jobs)
-        table = table[np.lexsort((table[:, 2], table[:, 1], table[:, 0]))]
-        for bx, by, i in table.tolist():
-            column = bx % 2**BLOCK_ZOOM  # beyond the 180th meridian the map goes on at its other side
-            if (column, by) not in self._members:
-                continue
-            block = self.block(column, by, zoom)
-            x0, y0 = bx * side - int(left[i]), by * side - int(top[i])  # the block's corner in the image
-            columns = slice(max(x0, 0), min(x0 + side, size))
-            rows = slice(max(y0, 0), min(y0 + side, size))
-            out[i, rows, columns] = block[rows.start - y0 : rows.stop - y0, columns.start - x0 : columns.stop - x0]
-        return out
+        corners = np.rint(np.stack(mercator.to_tile(lat, lon, zoom), 1) * self.tile_px - size / 2).astype(np.int64)
+
+        def block(x: int, y: int) -> NDArray[np.uint8] | None:
+            return self.block(x, y, zoom) if (x, y) in self._members else None
+
+        return cut_squares(block, corners, block_px(zoom, self.tile_px), size)
 
     def crop(self, lat: float, lon: float, zoom: int = 17, size: int = 128) -> NDArray[np.uint8]:
         """uint8 (size, size, 3) RGB image centred on the coordinate; background outside the atlas."""

@@ -95,13 +95,13 @@ MEASURED: dict[str, Measured] = {
     "search": Measured(
         "Finding the nearest embeddings",
         (("way", "", "s"), ("places", "places", "n"), ("build_s", "to build, s", "n"),
-         ("open_s", "to open, s", "n"), ("ms", "ms a question", "n"), ("recall", "of the true 10", "%"),
-         ("disk_mib", "on disk, MiB", "n"), ("mib", "memory, MiB", "n")),
+         ("ms", "ms a question", "n"), ("recall", "of the true 10", "%"),
+         ("mib", "memory, MiB", "n")),
         "python -m benchmarks.search",
     ),
     "probes": Measured(
         "Table 1's frozen column at the scale of ResNet-50, Japan",
-        (("probe", "", "s"), ("points", "points", "n"), ("dim", "dimensions", "n"), ("draws", "draws", "n"),
+        (("probe", "", "s"), ("points", "points", "n"),
          ("cpu_seconds_a_draw", "core-seconds a draw", "n"), ("cells", "rows x splits", "n"),
          ("column_cpu_seconds", "core-seconds, all", "n")),
         "python -m benchmarks.probes",

@@ -50,6 +50,7 @@ NO_ADDRESS = """\
     raise SystemExit("This copy does not say where its code lies: run `make address` in a checkout with a remote.")"""
 COLAB_SITE = "https://colab.research.google.com"
 
+_LAST = "does-it-run"  # it says what the others have computed
 _NOT_COPIED = {"_build", "_toc.yml", "__pycache__", ".ipynb_checkpoints", ".pytest_cache"}
 
 
@@ -77,6 +78,16 @@ def repository_address(config: Path) -> str:
 def colab_cell(address: str) -> str:
     """The cell that sets up Colab; while the address is the placeholder, it says so there."""
     return _ON_COLAB + (NO_ADDRESS if "/OWNER/" in address else COLAB.format(address=address))
+
+
+def colab_words(config: Path) -> str:
+    """For a page: how its notebooks open on Colab, or why this copy's do not."""
+    if "/OWNER/" in repository_address(config):
+        return ("This copy does not know the address of its code, so no page has a button for Colab. "
+                "In a checkout with a remote on GitHub, `make address` writes it, and the buttons appear.")  # fmt: skip
+    return (
+        "The rocket above opens it on Google Colab, where its first cell fetches the code and installs what it needs."
+    )
 
 
 def remote_address(folder: Path) -> str:
@@ -245,7 +256,7 @@ def _filled(profile: str, book: Path, into: Path) -> list[Path]:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _copy_pages(book, into)
     library, done = library_hash(), []
-    for source in notebooks(book):
+    for source in sorted(notebooks(book), key=lambda path: path.stem == _LAST):
         target = into / source.name
         stamp = into.parent / "filled" / f"{source.stem}.sha256"
         key = inputs_hash(source, profile, library)

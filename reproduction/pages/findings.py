@@ -221,8 +221,8 @@ def sentences(profile: str) -> list[str]:
         plain = next(records(land.rows[land.rows["kind"] == "baseline"]))
         word = "more" if own.mean < plain.mean else "less"
         out.append(
-            f"An encoder of one map image is worth **{word}** than the best that needs no training: {plain.title} "
-            f"reach {plain.mean:.2f}."
+            f"An encoder of one map image is worth **{word}** than the best that needs no training "
+            f"(*{plain.title}*: {plain.mean:.2f})."
         )
     wider = practice(profile)
     if wider is not None and len(
@@ -230,8 +230,8 @@ def sentences(profile: str) -> list[str]:
     ):
         best = some.iloc[0]
         out.append(
-            f"Several zooms help most: {best['title']}{' with the coordinates' if best['coordinates'] else ''} "
-            f"reaches **{best['mean']:.2f}**."
+            f"Several zooms help most: the error of *{best['title']}*"
+            f"{', with the coordinates,' if best['coordinates'] else ''} is **{best['mean']:.2f}**."
         )
     found = top_recall(profile)
     if found is not None and "gps_selm" in found.index:

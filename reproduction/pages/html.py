@@ -117,20 +117,21 @@ def _strong(text: str) -> str:
     return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
 
 
-def fold(title: str, *parts: Html, kind: str = "") -> Html:
-    """Parts of a page that open at a click on their title."""
+def fold(title: str, *parts: Html, kind: str = "", open: bool = False) -> Html:
+    """Parts of a page that open, and close, at a click on their title."""
     inside = stack(*parts).text.replace(CSS, "")  # once is enough
-    return Html(f'{CSS}<details class="selm-fold {kind}"><summary>{html.escape(title)}</summary>\n{inside}</details>')
+    start = f'<details class="selm-fold {kind}"{" open" if open else ""}>'
+    return Html(f"{CSS}{start}<summary>{html.escape(title)}</summary>\n{inside}</details>")
 
 
-def this_run(profile: str, *parts: Html, title: str = "") -> Html:
+def this_run(profile: str, *parts: Html, title: str = "", open: bool = False) -> Html:
     """What the page's own run gives, folded; under a coloured banner where its numbers mean nothing.
 
-    title: of one run of several.
+    title: of one run of several.  open: shown at once, on the page that is about such runs.
     """
     check = profile in PLUMBING_CHECKS
     heading = DEMO if check else f"this run: {profile_heading(profile)}"
-    return fold(f"{title}, {heading}" if title else heading, *parts, kind="selm-demo" if check else "")
+    return fold(f"{title}, {heading}" if title else heading, *parts, kind="selm-demo" if check else "", open=open)
 
 
 def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Html:

@@ -7,13 +7,15 @@ which load, from which commit and by which command. What has not been measured y
 from __future__ import annotations
 
 import html
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from reproduction.pages import published
-from reproduction.pages.html import Html, html_table, td
+from reproduction.pages.html import Html, html_table, prose, td
+from reproduction.pages.style import row_label
 from selm.errors import unknown
 
 if TYPE_CHECKING:
@@ -27,45 +29,44 @@ class Measured:
     title: str
     columns: tuple[tuple[str, str, str], ...]
     command: str
+    section: str = ""  # the column whose values are headings
 
 
 _RATES = (("images_per_s", "images/s", "n"), ("images_per_cpu_s", "per core-second", "n"))
 MEASURED: dict[str, Measured] = {
     "pretraining": Measured(
         "Pretraining, images a second",
-        (("way", "", "s"), *_RATES, ("cpu_ratio", "ratio", "x"), ("least", "least", "x"), ("greatest", "greatest", "x"),
-         ("limit_images_per_s", "arithmetic limit", "n"), ("share_of_limit", "share of it", "%")),
+        (("way", "", "s"), *_RATES, ("cpu_ratio", "ratio", "x"), ("rounds", "in the rounds", "s"),
+         ("share_of_limit", "share of the limit", "%")),
         "python -m benchmarks.pretraining --reference DINO",
     ),
     "pretraining-japan": Measured(
         "ResNet-50, 128 and 64 px, as in the paper: what the five auxiliary losses cost",
-        (("way", "", "s"), ("batch", "batch", "n"), *_RATES, ("cpu_ratio", "ratio", "x"),
+        (("way", "", "s"), *_RATES, ("cpu_ratio", "ratio", "x"),
          ("gflop_an_image", "GFLOP an image", "n"), ("share_of_limit", "share of the limit", "%")),
         "python -m benchmarks.pretraining --like japan --batch 4 --no-peers",
     ),
     "profile_step": Measured(
         "Where the time of a step goes",
-        (("kind", "", "s"), ("name", "", "s"), ("ms", "ms a step", "n"), ("share", "share", "%"),
-         ("calls", "calls", "n")),
-        "python -m benchmarks.profile_step",
+        (("name", "", "s"), ("ms", "ms a step", "n"), ("share", "share", "%"), ("calls", "calls", "n")),
+        "python -m benchmarks.profile_step", section="kind",
     ),
     "ablation": Measured(
         "A step with one thing done the plain way",
-        (("way", "", "s"), *_RATES, ("cpu_ratio", "rate, ratio", "x"), ("least", "least", "x"),
-         ("greatest", "greatest", "x")),
+        (("way", "", "s"), *_RATES, ("cpu_ratio", "ratio", "x"), ("rounds", "in the rounds", "s")),
         "python -m benchmarks.profile_step",
     ),
     "drawing": Measured(
         "Drawing maps, zoom-17 images a second",
-        (("where", "", "s"), ("way", "", "s"), ("processes", "processes", "n"), *_RATES, ("ratio", "ratio", "x")),
-        "python -m benchmarks.drawing",
+        (("way", "", "s"), ("processes", "processes", "n"), *_RATES, ("ratio", "ratio", "x")),
+        "python -m benchmarks.drawing", section="where",
     ),
     "embedding": Measured(
         "Embedding coordinates",
-        (("what", "", "s"), ("map", "map", "s"), ("places", "places", "n"), ("seconds", "seconds", "n"),
+        (("places", "places", "n"), ("seconds", "seconds", "n"),
          ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
          ("peak_mib", "peak memory, MiB", "n")),
-        "python -m benchmarks.embedding --model RUN --map SOURCE",
+        "python -m benchmarks.embedding --model RUN --map SOURCE", section="map",
     ),
     "coordinates": Measured(
         "Coordinates in, features out: the default encoder beside GeoCLIP's location encoder",
@@ -75,9 +76,9 @@ MEASURED: dict[str, Measured] = {
     ),
     "large_sources": Measured(
         "Opening a map of ten million tiles, and one image from it",
-        (("kind", "", "s"), ("tiles", "tiles", "n"), ("step", "", "s"), ("cpu_seconds", "core-seconds", "n"),
+        (("step", "", "s"), ("tiles", "tiles", "n"), ("cpu_seconds", "core-seconds", "n"),
          ("peak_mib", "peak memory, MiB", "n")),
-        "python -m benchmarks.large_sources",
+        "python -m benchmarks.large_sources", section="kind",
     ),
     "fetching": Measured(
         "A map from a slow server: drawing while tiles come, and what is fetched for a place",
@@ -93,14 +94,14 @@ MEASURED: dict[str, Measured] = {
     ),
     "search": Measured(
         "Finding the nearest embeddings",
-        (("way", "", "s"), ("places", "places", "n"), ("dims", "dimensions", "n"), ("build_s", "to build, s", "n"),
-         ("open_s", "to open, s", "n"), ("ms", "ms a question", "n"), ("recall", "of the true 10", "%"),
-         ("disk_mib", "on disk, MiB", "n"), ("mib", "memory, MiB", "n")),
+        (("way", "", "s"), ("places", "places", "n"), ("build_s", "to build, s", "n"),
+         ("ms", "ms a question", "n"), ("recall", "of the true 10", "%"),
+         ("mib", "memory, MiB", "n")),
         "python -m benchmarks.search",
     ),
     "probes": Measured(
-        "Table 1's frozen column at the scale of the profile japan",
-        (("probe", "", "s"), ("points", "points", "n"), ("dim", "dimensions", "n"), ("draws", "draws", "n"),
+        "Table 1's frozen column at the scale of ResNet-50, Japan",
+        (("probe", "", "s"), ("points", "points", "n"),
          ("cpu_seconds_a_draw", "core-seconds a draw", "n"), ("cells", "rows x splits", "n"),
          ("column_cpu_seconds", "core-seconds, all", "n")),
         "python -m benchmarks.probes",
@@ -129,12 +130,27 @@ def _text(value: object, form: str) -> str:
     if value is None or (isinstance(value, float) and pd.isna(value)):
         return "–"
     if form == "s":
-        return html.escape(str(value))
+        return html.escape(_words(str(value)))
     number = float(str(value))
     if form == "%":
         return f"{100 * number:.1f} %"
     text = f"{number:,.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.3g}"
     return f"{text} ×" if form == "x" else text
+
+
+# What the scripts call things, in the book's words.
+_NAMES = {
+    "ridge (frozen-closed)": "ridge probe", "linear layer, 50 epochs (frozen)": "linear layer, 50 epochs",
+    "image_px": "side of an image", "part": "parts of a step", "operator": "operators",
+    "drawn in the call": "map drawn in the call", "ready": "map ready",
+}  # fmt: skip
+
+
+def _words(name: str) -> str:
+    kind, _, method = name.partition(" ")
+    if kind == "pretraining" and method:
+        return f"pretraining {row_label(method)}"
+    return re.sub(r"^resnet(\d+) x([\d.]+)$", r"ResNet-\1, width × \2", _NAMES.get(name, name))
 
 
 def _cell(text: str, form: str) -> str:
@@ -147,10 +163,15 @@ def measurement_table(name: str) -> Html:
     if rows is None:
         return Html(f'<p class="selm-foot">{about.title}: not measured yet (<code>{about.command}</code>).</p>')
     shown = rows.drop_duplicates(["grows", "what"]) if name == "growth" else rows
+    if {"least", "greatest"} <= set(rows):
+        shown = shown.assign(rounds=[f"{a:.3g} to {b:.3g}" for a, b in shown[["least", "greatest"]].to_numpy()])
     columns = [column for column in about.columns if column[0] in shown]
     head = "<tr>" + "".join(f"<th>{heading}</th>" for _, heading, _ in columns) + "</tr>"
-    body = ""
+    body, section = "", None
     for row in shown.to_dict("records"):
+        if about.section in row and row[about.section] != section:
+            section = row[about.section]
+            body += f'<tr class="section"><td colspan="{len(columns)}">{_text(section, "s")}</td></tr>'
         body += f"<tr>{''.join(_cell(_text(row[column], form), form) for column, _, form in columns)}</tr>"
     facts = []
     for column, word in (("device", ""), ("threads", "threads"), ("load", "load"), ("commit", "commit"), ("date", "")):
@@ -160,6 +181,24 @@ def measurement_table(name: str) -> Html:
     command = str(rows["command"].iloc[0]) if "command" in rows else about.command
     foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: <code>{html.escape(command)}</code></p>'
     return Html(html_table(about.title, head, body) + foot)
+
+
+def answer() -> Html:
+    """The page in a few numbers: a step beside its peers, drawing beside tile by tile, and a place's cost; what has not
+    been measured is left out."""
+    said = []
+    steps, drawn, places = (measurement(name) for name in ("pretraining", "drawing", "coordinates"))
+    if steps is not None:
+        peers = [row for row in steps.to_dict("records") if not str(row["way"]).startswith("ours")]
+        ratios = "; ".join(f"**{1 / row['cpu_ratio']:.1f} ×** as fast as {row['way']}" for row in peers)
+        said.append(f"Our pretraining step (DINO) is {ratios}.")
+    if drawn is not None:
+        best = drawn[drawn["way"] == "block by block"]
+        said.append(f"Maps drawn block by block come at least **{best['ratio'].min():.0f} ×** as fast as tile by tile.")
+    if places is not None:
+        first = places.iloc[0]
+        said.append(f"The default encoder embeds **{first['places_per_cpu_s']:.0f} places** a second of one core.")
+    return prose(" ".join(said), "selm-answer") if said else prose("Nothing has been measured yet.", "selm-answer")
 
 
 _AXES = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class Result:
     unit: str = ""
     constant: float = np.nan
     constant_title: str = "the mean predictor"
+    printed: str = "the paper's number, on its own data and split, a random one"
 
     def number(self, value: float) -> str:
         """A number of this result as text."""
@@ -220,15 +222,16 @@ def answer(result: Result | None) -> Html:
     if np.isfinite(own.paper):
         first += f", and the paper prints {result.number(own.paper)} on its own data and split"
     plain = result.rows[result.rows["kind"] == "baseline"]
-    against = [("DINO", dino)] if dino is not None else []
-    against += [(f"the best row without pretraining, {row.title},", row) for row in records(plain.head(1))]
+    against = [("DINO", dino, "")] if dino is not None else []
+    against += [("the best row without pretraining", row, f"{row.title}: ") for row in records(plain.head(1))]
     parts = []
-    for name, row in against:
+    for name, row, which in against:
         word = row.verdict or ("ahead" if (own.mean > row.mean) == result.higher else "behind")
-        note = "" if row.verdict else ", which is not tested"
-        parts.append(f"against {name} ({result.number(row.mean)}) it is **{word}**{note}")
+        note = "" if row.verdict else " (not tested)"
+        parts.append(f"against {name} ({which}{result.number(row.mean)}) it is **{word}**{note}")
     second = "; ".join(parts)
-    return prose(f"{first}. {second[:1].upper()}{second[1:]}.", "selm-answer")
+    said = f"{first}. {second[:1].upper()}{second[1:]}."
+    return prose(re.sub(r"(?<=\d) (?=%|points)", "\N{NO-BREAK SPACE}", said), "selm-answer")
 
 
 def dot_plot(result: Result, note: str = "") -> Html:
@@ -239,9 +242,11 @@ def dot_plot(result: Result, note: str = "") -> Html:
     caption = (
         f"**{result.task[:1].upper()}{result.task[1:]}.** {result.measure[:1].upper()}{result.measure[1:]} ({order}); "
     )
-    caption += f"bars: {result.bars}. Shaded: rows that need no pretraining."
+    caption = caption.removesuffix("; ") + (f"; bars: {result.bars}." if result.rows["low"].notna().any() else ".")
+    if (result.rows["kind"] == "baseline").any():
+        caption += " Shaded: rows that need no pretraining."
     if result.rows["paper"].notna().any():
-        caption += " Hollow: the paper's number, on its own data and split, a random one."
+        caption += f" Hollow: {result.printed}."
     if np.isfinite(result.constant):
         caption += f" Dotted line: {result.constant_title}."
     shown = "; ".join(f"{row.title} {result.number(row.mean)}" for row in records(result.rows))

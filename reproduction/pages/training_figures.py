@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from reproduction.experiments.ablations import AS_IT_IS
+from reproduction.pages.html import Html, prose
 from reproduction.pages.style import DASHES, WIDTH, kind_of, look, row_label, use_style
 from selm.errors import InputError
 
@@ -70,6 +72,29 @@ def training_curves(
     return figure
 
 
+def ablation_answer(table: pd.DataFrame, tuned: pd.DataFrame | None) -> Html:
+    """In words: how many tries gain more than seeds do, the best of them, and what it gives in the test region.
+
+    table: `reproduction.experiments.ablations.summary`'s.  tuned: the best tries, `method variant value`.
+    """
+    said = []
+    for method in sorted(table["method"].unique(), key=lambda name: kind_of(str(name)) != "own"):
+        part = table[table["method"] == method]
+        tries = part[part["variant"] != AS_IT_IS.name].sort_values("gain", ascending=False)
+        better = tries[tries["gain"] > float(part["chance"].iloc[0])]
+        words = f"{row_label(str(method))}: {len(better)} of {len(tries)} tries gain more than another seed does"
+        if len(better):
+            best = str(better["variant"].iloc[0])
+            words += f", most of all **{best}** (error down by {better['gain'].iloc[0]:.3f} in the validation regions)"
+            own = tuned[tuned["method"] == method] if tuned is not None else table.iloc[:0].assign(value=0.0)
+            score = own.groupby("variant")["value"].mean().to_dict()
+            if {best, AS_IT_IS.name} <= set(score):
+                words += f"; in the test region it reaches **{score[best]:.3f}**, "
+                words += f"the method as it is {score[AS_IT_IS.name]:.3f}"
+        said.append(words + ".")
+    return prose(" ".join(said), "selm-answer")
+
+
 def ablation_gains(table: pd.DataFrame) -> Figure:
     """What each try gains over its method as it is, a panel a method; the band is how far runs differ by seed alone.
 
@@ -92,7 +117,7 @@ def ablation_gains(table: pd.DataFrame) -> Figure:
             axis.scatter(part["gain"][chosen], at[chosen], s=18, color=filled, edgecolors=ink, zorder=2)
         axis.set_yticks(at, part["variant"], fontsize=7)
         axis.set_ylim(len(part) - 0.5, -0.5)
-        axis.set_title(row_label(method), loc="left")
+        axis.set_title(row_label(method), loc="right")  # to the left there is room: the names of the tries
         axis.grid(axis="x", color="0.92", linewidth=0.6)
     figure.supxlabel("gain in mean squared error (right: better)", fontsize=8)
     return figure

@@ -54,6 +54,20 @@ CONTRAST = """() => {
 }"""
 
 
+# Our tables that do not fit, but for folded ones.
+SCROLLING = """() => [...document.querySelectorAll(".selm-scroll")]
+  .filter((one) => !one.closest("details") && one.scrollWidth > one.clientWidth + 1)
+  .map((one) => one.textContent.trim().slice(0, 40))"""
+# Pictures with a pale frame around their paper.
+FRAMED = """() => [...document.querySelectorAll(".bd-article figure img")]
+  .filter((one) => parseFloat(getComputedStyle(one).paddingTop) > 0).map((one) => one.alt)"""
+# Formulas whose left end cannot be reached: they begin left of what they scroll in.
+CUT = """() => [...document.querySelectorAll(".bd-article div.math")].filter((one) => {
+  const inside = one.querySelector("mjx-container");
+  return inside && inside.getBoundingClientRect().left + one.scrollLeft < one.getBoundingClientRect().left - 1;
+}).map((one) => one.textContent.slice(0, 40))"""
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     playwright = pytest.importorskip(
@@ -97,9 +111,12 @@ def test_a_page_fits_asks_nothing_of_others_and_can_be_read(browser: Any, addres
     for scheme in ("light", "dark"):
         page.evaluate(f"() => {{ document.documentElement.dataset.theme = '{scheme}'; }}")
         assert page.evaluate(CONTRAST) == {}, f"{name}, {scheme}: contrast below 4.5"
+        assert page.evaluate(FRAMED) == [], f"{name}, {scheme}: pictures in a pale frame"
     for width in (1000, 390):
         page.set_viewport_size({"width": width, "height": 900})
         assert page.evaluate(WIDER) == [], f"{name}, {width} px"
+        assert width < 1000 or page.evaluate(SCROLLING) == [], f"{name}, {width} px: tables that have to be scrolled"
+        assert page.evaluate(CUT) == [], f"{name}, {width} px: formulas cut at their left"
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width, f"{name}, {width} px"
     outside = [url for url in asked if not url.startswith((address, "data:", "blob:", "about:"))]
     assert outside == [], name
@@ -134,4 +151,17 @@ def test_the_cloud_turns_and_hides_a_class_at_a_click(browser: Any, address: str
     page.mouse.up()
     page.wait_for_timeout(300)
     assert cloud.evaluate(picture) != without
+    page.close()
+
+
+def test_formulas_are_set_before_a_reader_reaches_them(browser: Any, address: str) -> None:
+    """MathJax sets what is near the window, the rest as the reader comes near it."""
+    page, _ = opened(browser, address, "method")
+    page.wait_for_function("() => window.MathJax && MathJax.startup && MathJax.startup.promise")
+    page.evaluate("() => MathJax.startup.promise")
+    last = page.locator("div.math").last
+    last.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('div.math')].at(-1).querySelector('mjx-math mjx-mo')", timeout=5000
+    )
     page.close()

@@ -171,8 +171,10 @@ def test_the_address_comes_from_the_remote(book: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no remote on GitHub"):
         notebooks.write_address(book, config)
     assert config.read_text() == placeholder
+    assert "no page has a button" in notebooks.colab_words(config)
     subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", "git@github.com:a-b/maps.git"], check=True)
     assert notebooks.write_address(book, config) == [book / "first.ipynb"]
+    assert "The rocket" in notebooks.colab_words(config)
     assert "url: https://github.com/a-b/maps\n" in config.read_text() and "colab.research" in config.read_text()
     source = nbformat.read(book / "first.ipynb", as_version=4).cells[0].source
     assert '"https://github.com/a-b/maps", code]' in source

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from reproduction.pages.html import Html, fixed, profile_heading, simple_table
+from reproduction.pages.html import Html, fixed, profile_heading, simple_table, stack
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def recall_by_area_figure(found: pd.DataFrame) -> Figure:
 
 
 def levels_table(found: pd.DataFrame) -> Html:
-    """Shares of images found in their prefecture, municipality and cell and within distances; the median distance."""
+    """Shares of images found in their prefecture, municipality and cell; below, within distances, and the median."""
     from reproduction.beyond.geolocation.hierarchies import LEVELS, WAYS
 
     distances = sorted(found.loc[found["quantity"] == "accuracy", "at"].unique())
@@ -67,7 +67,7 @@ def levels_table(found: pd.DataFrame) -> Html:
     def share(mine: pd.DataFrame, quantity: str, at: float = 0.0) -> str:
         return fixed(100 * float(mine.loc[(mine["quantity"] == quantity) & (mine["at"] == at), "value"].iloc[0]), 1)
 
-    rows = []
+    by_level, by_distance = [], []
     for way, title in WAYS.items():
         mine = found[found["way"] == way]
         median = float(mine.loc[mine["quantity"] == "median_km", "value"].iloc[0])
@@ -75,14 +75,16 @@ def levels_table(found: pd.DataFrame) -> Html:
         levels = [share(mine, level) for level in LEVELS]
         levels[-1] += f"<small> of {cells}</small>"
         within = [share(mine, "accuracy", km) for km in distances]
-        rows.append([html.escape(title), *levels, *within, fixed(median, 2 if median < 10 else 0)])
+        by_level.append([html.escape(title), *levels])
+        by_distance.append([html.escape(title), *within, fixed(median, 2 if median < 10 else 0)])
     profile = str(found["profile"].iloc[0])
     count = [int(found.loc[found["quantity"] == level, "regions"].iloc[0]) for level in LEVELS[:2]]
     n = int(found["n"].iloc[0])
     made = simple_table(
-        ["images found in their own, %", *LEVELS, *(f"within {km:g} km" for km in distances), "median, km"],
-        {"": rows},
+        ["images found in their own, %", *LEVELS], {"": by_level},
         f"{n} images, {count[0]} prefectures, {count[1]} municipalities ({profile_heading(profile)})",
-    )
+    )  # fmt: skip
+    head = ["share of images within, %", *(f"{km:g} km" for km in distances), "median, km"]
+    made = stack(made, simple_table(head, {"": by_distance}))
     note = f"The standard error of a share is at most {50 / n**0.5:.1f} points; the same images are asked of every way."
     return Html(f'{made.text}<p class="selm-foot">{note}</p>')

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from reproduction.pages.html import Html, fixed, profile_heading, simple_table, spread
+from reproduction.pages.html import Html, fixed, profile_heading, prose, simple_table, spread
 from reproduction.pages.published import other_paper
+from reproduction.pages.result_page import Result
 from reproduction.report import records
 from selm.errors import InputError
 
@@ -27,13 +28,58 @@ def _start(results: pd.DataFrame) -> str:
     return "random initial weights" if starts == ["random"] else f"initial weights: {', '.join(starts)}"
 
 
+def _backbone(name: str) -> str:
+    return name.replace("efficientnet_b", "EfficientNet-B")
+
+
+def result(backbones: pd.DataFrame, retrieval: pd.DataFrame) -> Result:
+    """The average distance of test images by way, the least first, beside the source's numbers."""
+    from reproduction.beyond.image2gps.experiment import RECIPES
+
+    printed = other_paper("img2gps-table2").set_index("backbone")["test_ahd_m"]
+    ways = []
+    plain = backbones[(backbones["pooling"] == "average") & (backbones["loss"] == "mse")]
+    for name, group in plain.groupby("backbone", sort=False):
+        ways.append((f"regression, {_backbone(str(name))}", group["test_ahd_m"], float(printed.get(str(name), np.nan))))
+    for (recipe, k), group in retrieval[retrieval["recipe"] != "mean"].groupby(["recipe", "k"], sort=False):
+        ways.append((f"k-NN ({k}), {RECIPES[str(recipe)]}", group["test_ahd_m"], np.nan))
+    rows = pd.DataFrame(
+        [
+            {"method": title, "title": title, "kind": "method", "mean": values.mean(), "low": np.nan, "high": np.nan,
+             "sd": values.std(), "n": len(values), "paper": paper, "verdict": ""}
+            for title, values, paper in ways
+        ]
+    )  # fmt: skip
+    return Result(
+        rows.sort_values("mean", kind="stable").reset_index(drop=True),
+        task="where an image was taken, test images of other places", measure="average distance, m", digits=1,
+        higher=False, bars="none, one training each", profile=str(backbones["profile"].iloc[0]),
+        constant=float(retrieval.loc[retrieval["recipe"] == "mean", "test_ahd_m"].mean()),
+        constant_title="the mean coordinate", printed="the source's number, for its photographs and pretrained weights",
+    )  # fmt: skip
+
+
+def answer(found: Result) -> Html:
+    """In words: the best way, beside naming the mean coordinate and the source's number."""
+    best = next(records(found.rows.head(1)))
+    source = other_paper("img2gps-table3").set_index("recipe")["val_ahd_m"]
+    gains = [1 - best.mean / found.constant, 1 - float(source.drop("mean").min()) / float(source["mean"])]
+    ours, theirs = (fixed(100 * gain, 0) for gain in gains)
+    words = f"The best way ({best.title}) is **{fixed(best.mean, 0)} m** off on average; naming the mean coordinate "
+    words += (
+        f"of all is {fixed(found.constant, 0)} m off. That is {ours} % better, where the source prints {theirs} %. "
+    )
+    words += f"Here networks start from random weights, on map images ({profile_heading(found.profile)})."
+    return prose(words, "selm-answer")
+
+
 def backbones_table(results: pd.DataFrame | None) -> Html:
     """The source's Table 2 beside a run: backbones, then the smallest with attention pooling and the distance loss."""
     paper = other_paper("img2gps-table2").set_index("backbone")
     head = ["backbone", "parameters", "train loss", "val loss", "val AHD, m", "test AHD, m"]
     ours: dict[str, list[list[str]]] = {}
     source = [
-        [name, f"{row.parameters_millions:.2f} M", *(fixed(v, 4) for v in (row.train_loss, row.val_loss)),
+        [_backbone(name), f"{row.parameters_millions:.2f} M", *(fixed(v, 4) for v in (row.train_loss, row.val_loss)),
          *(fixed(v, 2) for v in (row.val_ahd_m, row.test_ahd_m))]
         for name, row in ((str(name), row) for name, row in paper.iterrows())
     ]  # fmt: skip
@@ -44,7 +90,7 @@ def backbones_table(results: pd.DataFrame | None) -> Html:
             if (pooling, loss) != ("average", "mse"):
                 extra = [str(pooling) if loss == "mse" else "distance as loss"]
             rows.append(
-                [", ".join([str(backbone), *extra]), f"{group['parameters'].iloc[0] / 1e6:.2f} M",
+                [", ".join([_backbone(str(backbone)), *extra]), f"{group['parameters'].iloc[0] / 1e6:.2f} M",
                  spread(group["train_loss"], 3), spread(group["val_loss"], 3), spread(group["val_ahd_m"], 1),
                  spread(group["test_ahd_m"], 1)]
             )  # fmt: skip
@@ -102,7 +148,7 @@ def loss_curves(curves: pd.DataFrame) -> Figure:
     use_style()
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 2.7))
     for i, ((backbone, pooling), curve) in enumerate(curves.groupby(["backbone", "pooling"], sort=False)):
-        name = str(backbone) + (", attention" if pooling == "attention" else "")
+        name = _backbone(str(backbone)) + (", attention" if pooling == "attention" else "")
         axes[0].plot(curve["epoch"], curve["train_loss"], color=COLOURS[i], linestyle="--", linewidth=1.0)
         axes[0].plot(curve["epoch"], curve["val_loss"], color=COLOURS[i], linewidth=1.3, label=name)
         axes[1].plot(curve["epoch"], curve["val_ahd_m"], color=COLOURS[i], linewidth=1.3)

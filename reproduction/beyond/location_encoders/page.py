@@ -1,13 +1,16 @@
-"""Tables of the page on location encoders."""
+"""Answer, figure and tables of the page on location encoders."""
 
 from __future__ import annotations
 
 import html
 
+import numpy as np
 import pandas as pd
 
 from reproduction.pages.claim_tables import correction_note
-from reproduction.pages.html import PLUMBING_CHECKS, Html, fixed, profile_heading, simple_table, spread, tag
+from reproduction.pages.html import PLUMBING_CHECKS, Html, fixed, profile_heading, prose, simple_table, spread, tag
+from reproduction.pages.result_page import Result, row_title
+from reproduction.pages.style import kind_of
 from reproduction.report import records
 from reproduction.titles import PEERS, title_of
 
@@ -63,10 +66,96 @@ def location_probe_table(
     probe = "ridge probe" if setting == "frozen-closed" else f"linear layer after {epochs} epochs"
     trials = int(chosen["trial"].nunique()) if len(chosen) else 0
     profile = str(chosen["profile"].iloc[0]) if len(chosen) else "not run"
+    draws = "one draw" if trials == 1 else f"{trials} draws"
     return simple_table(
-        [f"{unit}<br><small>n = {trials} fold draws</small>", "random folds", "spatial blocks"], sections,
+        [f"{unit}<br><small>{draws} of folds</small>", "random folds", "spatial blocks"], sections,
         f"{name}, {probe} ({profile_heading(profile)})",
     )  # fmt: skip
+
+
+def result(probes: pd.DataFrame, beside: pd.DataFrame, table: str) -> Result:
+    """The ridge probe's rows of a table under spatial blocks: of each way for a coordinate to enter, random weights and
+    the two coverages (the better objective), and what needs a map or no embedding."""
+    from reproduction.beyond.location_encoders.experiment import COVERAGES, NEIGHBOURS, POSITIONS
+
+    metric = "mse" if table == "table1" else "top1"
+    scale = 1.0 if metric == "mse" else 100.0
+    keep = (probes["table"] == table) & (probes["split"] == "blocks") & (probes["metric"] == metric)
+    own = probes[keep & (probes["setting"] == "frozen-closed") & (probes["epochs"] == 0)].fillna({"objective": ""})
+    rows = []
+    for (coverage, position), group in own.groupby(["coverage", "position"], sort=False):
+        means = group.groupby("objective")["value"].mean()
+        best = group[group["objective"] == (means.idxmin() if metric == "mse" else means.idxmax())]
+        title = "mean of the nearest maps" if position == NEIGHBOURS else POSITIONS[str(position)]
+        rows.append((f"{coverage} {position}", f"{title}: {COVERAGES[str(coverage)]}", "method", best["value"]))
+    keep = (beside["experiment"] == table) & (beside["split"] == "blocks") & (beside["metric"] == metric)
+    for method, group in beside[keep & (beside["seed"] == 0) & (beside["epochs"] == 0)].groupby("method", sort=False):
+        more = " (map image)" if method in ("random_init", "gps_selm") else ""
+        rows.append((str(method), row_title(str(method), metric) + more, kind_of(str(method)), group["value"]))
+    made = pd.DataFrame(
+        [
+            {"method": method, "title": title, "kind": kind, "mean": scale * values.mean(), "sd": scale * values.std(),
+             "n": len(values), "paper": np.nan, "verdict": ""}
+            for method, title, kind, values in rows
+        ]
+    )  # fmt: skip
+    made["low"], made["high"] = made["mean"] - made["sd"], made["mean"] + made["sd"]
+    made = made.sort_values("mean", ascending=metric == "mse", kind="stable").reset_index(drop=True)
+    constant = made.loc[made["method"] == "prior", "mean"]
+    return Result(
+        made, task="land price, spatial blocks" if metric == "mse" else "area type, spatial blocks",
+        measure="mean squared error" if metric == "mse" else "top-1 accuracy", digits=3 if metric == "mse" else 1,
+        higher=metric != "mse", bars=f"± one standard deviation over {int(made['n'].max())} draws of folds",
+        profile=str(probes["profile"].iloc[0]), unit="" if metric == "mse" else " %",
+        constant=float(constant.iloc[0]) if len(constant) else np.nan,
+        constant_title="the mean predictor" if metric == "mse" else "naming the most frequent class",
+    )  # fmt: skip
+
+
+def answer(probes: pd.DataFrame, beside: pd.DataFrame, claims: pd.DataFrame | None) -> Html:
+    """In words: the best location encoder that has seen the maps of all regions, and that has not, beside the map's
+    embedding and trees on coordinates; with the verdict where there is one."""
+    said = []
+    for table in sorted(probes["table"].unique()):
+        found = result(probes, beside, str(table))
+        networks = found.rows[(found.rows["kind"] == "method") & ~found.rows["method"].str.endswith(" neighbours")]
+        seen, unseen = (
+            next(records(networks[networks["method"].str.startswith(f"{coverage} ")].head(1)), None)
+            for coverage in ("everywhere", "pretraining")
+        )
+        own, trees = found.row("gps_selm"), found.row("trees_coordinates")
+        if seen is None or own is None:
+            continue
+        words = f"{found.task.split(',')[0].capitalize()}, {found.measure} under spatial blocks: "
+        words += f"**{found.number(seen.mean)}** by the best location encoder that has seen the maps of all regions"
+        words += f" ({seen.title.partition(':')[0]}); {found.number(own.mean)} by the map's embedding"
+        verdict = _verdict(claims, str(table), seen.method.split()[1])
+        words += f", which against it is **{verdict}**" if verdict else ""
+        words += f"; {found.number(trees.mean)} by trees on coordinates" if trees is not None else ""
+        words += f"; {found.number(unseen.mean)} by the best that has not seen them" if unseen is not None else ""
+        said.append(words + ".")
+    return prose(f"{' '.join(said)} ({profile_heading(str(probes['profile'].iloc[0]))}.)", "selm-answer")
+
+
+def _verdict(claims: pd.DataFrame | None, table: str, position: str) -> str:
+    """The published verdict of the map's embedding against a location encoder, "" where there is none."""
+    if claims is None:
+        return ""
+    found = claims[(claims["table"] == table) & (claims["a"] == "gps_selm") & (claims["b"] == position)]
+    return str(found["verdict"].iloc[0]) if len(found) else ""
+
+
+def short_table(found: Result) -> Html:
+    """Eight rows: the best location encoders, and all that stands beside them."""
+    others = found.rows[found.rows["kind"] != "method"]
+    chosen = pd.concat([found.rows[found.rows["kind"] == "method"].head(max(1, 8 - len(others))), others])
+    chosen = chosen.sort_values("mean", ascending=not found.higher, kind="stable")
+    body = []
+    for row in records(chosen):
+        name = f"<strong>{html.escape(row.title)}</strong>" if row.kind == "own" else html.escape(row.title)
+        spread_ = f"<small> ± {fixed(row.sd, found.digits)}</small>" if np.isfinite(row.sd) else ""
+        body.append([name, found.number(row.mean) + spread_])
+    return simple_table(["row", found.measure], {"": body}, f"{found.task[:1].upper()}{found.task[1:]}")
 
 
 def probe_tables(probes: pd.DataFrame, beside: pd.DataFrame | None) -> list[Html]:

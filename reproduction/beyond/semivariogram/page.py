@@ -30,6 +30,10 @@ def fit_of(row: Any) -> Fit:
     return Fit(str(row.model), float(row.nugget), float(row.partial_sill), float(row.range_km), float(row.r2))
 
 
+def _model(row: Any) -> str:
+    return str(row.model).replace("gaussian", "Gaussian")
+
+
 def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     """The empirical semivariogram (dots as large as their pairs are many) and the fitted models with their ranges."""
     import matplotlib.pyplot as plt
@@ -45,7 +49,7 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
     for i, row in enumerate(records(fits)):
         curve = fit_of(row).expected(line)
         axis.plot(line, curve, color=COLOURS[i], linestyle=DASHES[i], linewidth=1.4,
-                  label=f"{row.model}: range {row.range_km:.3g} km, R² {row.r2:.2f}")  # fmt: skip
+                  label=f"{_model(row)}: range {row.range_km:.3g} km, R² {row.r2:.2f}")  # fmt: skip
         if row.range_km < float(line[-1]):
             axis.axvline(row.range_km, color=COLOURS[i], linestyle=":", linewidth=0.8)
     axis.set(xlabel="distance, km", ylabel="1 − cosine of the embeddings", ylim=(0, 1.08 * float(bins["gamma"].max())))
@@ -56,13 +60,40 @@ def variogram_figure(bins: pd.DataFrame, fits: pd.DataFrame) -> Figure:
 def fits_table(fits: pd.DataFrame) -> Html:
     """The fitted models, and which share of a batch's pairs each calls hard or false negatives."""
     rows = [
-        [str(row.model), *(fixed(v, 3) for v in (row.nugget, row.sill)), fixed(row.range_km, 2),
+        [_model(row), *(fixed(v, 3) for v in (row.nugget, row.sill)), fixed(row.range_km, 2),
             fixed(row.r2, 3),
          fixed(100 * row.hard, 1), fixed(100 * row.false, 2)]
         for row in records(fits)
     ]  # fmt: skip
     head = ["model", "nugget", "sill", "range, km", "R²", "hard negatives, %", "false negatives, %"]
     return simple_table(head, {"": rows}, f"Fitted semivariograms ({profile_heading(str(fits['profile'].iloc[0]))})")
+
+
+def answer(fits: pd.DataFrame, found: pd.DataFrame) -> Html:
+    """In words: how far images of places are alike, and what weighing or choosing negatives changes."""
+    best = next(records(fits.sort_values("r2", ascending=False).head(1)))
+    words = (
+        f"Images are more alike than elsewhere up to **{best.range_km:.0f} km**, but even next neighbours differ by "
+        f"{fixed(100 * best.nugget / best.sill, 0)} % of what distant ones do. "
+    )
+    distances = sorted(found.loc[found["quantity"] == "accuracy", "at"].unique())
+    at = float(distances[len(distances) // 2])
+    rows = found[(found["quantity"] == "accuracy") & (found["at"] == at)]
+    plain = rows.loc[rows["negatives"] == "plain", "value"]
+    parts = []
+    for name in (n for n in NAMES if n != "plain" and (rows["negatives"] == n).any()):
+        values = rows.loc[rows["negatives"] == name, "value"]
+        apart, error = values.mean() - plain.mean(), _error(values, plain)
+        word = "no clear difference" if not abs(apart) > 2 * error else "better" if apart > 0 else "worse"
+        parts.append(f"{NAMES[name]}, {fixed(100 * values.mean(), 1)} % (**{word}**)")
+    words += f"Within {at:g} km of their place are found {fixed(100 * plain.mean(), 1)} % of images with plain "
+    words += f"negatives; {'; '.join(parts)} ({profile_heading(str(found['profile'].iloc[0]))})."
+    return prose(words, "selm-answer")
+
+
+def _error(values: pd.Series[float], plain: pd.Series[float]) -> float:
+    """Standard error of a difference of two means over seeds."""
+    return float(np.sqrt(values.var() / max(len(values), 1) + plain.var() / max(len(plain), 1)))
 
 
 def differences(found: pd.DataFrame) -> Html:
@@ -76,16 +107,15 @@ def differences(found: pd.DataFrame) -> Html:
         for name in (n for n in NAMES if n != "plain"):
             values = rows.loc[rows["negatives"] == name, "value"]
             asked += len(values) > 1
-            error = np.sqrt(values.var() / max(len(values), 1) + plain.var() / max(len(plain), 1))
-            if abs(values.mean() - plain.mean()) > 2 * error:
+            if abs(values.mean() - plain.mean()) > 2 * _error(values, plain):
                 pair = f"{fixed(scale * values.mean(), 1)} against {fixed(scale * plain.mean(), 1)}"
                 said.append(f"{NAMES[name]}: **{pair}** ({what})")
     chance = asked * 2 * float(t.sf(2, max(2 * found["seed"].nunique() - 2, 1)))
     rule = "by more than two standard errors over the seeds"
     basis = f"Of {asked} comparisons chance alone would give some {fixed(chance, 1)}."
     if not said:
-        return prose(f"No way to weigh or choose negatives differs from none {rule}. {basis}")
-    return prose(f"Against none, these differ {rule}: {'; '.join(said)}. {basis}")
+        return prose(f"No way to weigh or choose negatives differs from plain ones {rule}. {basis}")
+    return prose(f"Against plain negatives, these differ {rule}: {'; '.join(said)}. {basis}")
 
 
 def weights_table(found: pd.DataFrame) -> Html:

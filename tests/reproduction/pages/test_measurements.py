@@ -41,12 +41,12 @@ def test_what_was_not_measured_is_said_to_be_so(elsewhere: Path) -> None:
 def test_numbers_are_shown_by_kind(elsewhere: Path) -> None:
     row = {
         "way": "<ours>", "images_per_s": 12_345.6, "images_per_cpu_s": 0.12345, "cpu_ratio": 1.5,
-        "share_of_limit": 0.256, "limit_images_per_s": None, "commit": "abc123", "date": "2026-01-01",
+        "least": 1.25, "greatest": 1.75, "share_of_limit": 0.256, "commit": "abc123", "date": "2026-01-01",
         "command": "python -m x",
     }  # fmt: skip
-    pd.DataFrame([row]).to_csv(elsewhere / "pretraining.csv", index=False)
+    pd.DataFrame([row, {**row, "share_of_limit": None}]).to_csv(elsewhere / "pretraining.csv", index=False)
     text = measurements.measurement_table("pretraining").text
-    for wanted in ("&lt;ours&gt;", "12,346", "0.123", "1.5 ×", "25.6 %", "–", "abc123", "python -m x"):
+    for wanted in ("&lt;ours&gt;", "12,346", "0.123", "1.5 ×", "1.25 to 1.75", "25.6 %", "–", "abc123", "python -m x"):
         assert wanted in text, wanted
 
 
@@ -58,6 +58,17 @@ def test_growth_has_a_line_for_each_pair_of_work_and_size(elsewhere: Path) -> No
     pd.DataFrame(rows).to_csv(elsewhere / "growth.csv", index=False)
     text = measurements.measurement_table("growth").text
     assert text.count("linear probe") == 2 and "0.25" in text and "0.75" in text
+
+
+def test_scripts_words_become_the_book_s_and_a_column_headings(elsewhere: Path) -> None:
+    cost = {"item": ["pretraining moco_v2", "energy"], "value": [1.0, 2.0], "unit": "", "how": "", "commit": "a"}
+    pd.DataFrame(cost).to_csv(elsewhere / "cost.csv", index=False)
+    text = measurements.measurement_table("cost").text
+    assert "pretraining MoCo-V2" in text and "energy" in text and "moco_v2" not in text
+    drawn = {"where": ["a", "a", "b"], "way": "block by block", "ratio": [9.0, 1.0, 13.0], "commit": "a"}
+    pd.DataFrame(drawn).to_csv(elsewhere / "drawing.csv", index=False)
+    assert measurements.measurement_table("drawing").text.count('class="section"') == 2
+    assert "<strong>1 ×</strong>" in measurements.answer().text
 
 
 def test_an_unknown_measurement_is_named() -> None:

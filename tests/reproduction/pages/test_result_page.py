@@ -44,11 +44,11 @@ def test_the_answer_has_number_verdict_and_the_best_row_without_pretraining() ->
     assert "a mean squared error of <strong>0.600</strong>" in text and "the mean predictor gives 1.000" in text
     assert "the paper prints 0.130" in text and "gainst DINO (0.800) it is <strong>better</strong>" in text
     assert (
-        "against the best row without pretraining, trees on colours, zoom 17, (0.500) it is <strong>behind</strong>"
+        "against the best row without pretraining (trees on colours, zoom 17: 0.500) it is <strong>behind</strong>"
         in text
     )
     untested = result_page.answer(result_page.of_table("table1", rows(), "l01")).text
-    assert "<strong>ahead</strong>, which is not tested" in untested
+    assert "<strong>ahead</strong> (not tested)" in untested
     assert "No reference run" in result_page.answer(None).text
 
 

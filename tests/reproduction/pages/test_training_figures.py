@@ -51,3 +51,14 @@ def test_a_sweep_has_a_panel_a_method_and_shows_chance() -> None:
     assert len(left.patches) == 1 and not right.patches  # the band of chance, where it is known
     hollow = left.collections[-1]
     assert hollow.get_offsets().tolist() == [[0.2, 0.0]]  # what has collapsed
+
+
+def test_the_answer_names_the_best_try_and_its_score() -> None:
+    table = pd.DataFrame(
+        {"method": "gps_selm", "variant": ["as it is", "K = 64", "α = 1"], "gain": [0.0, 0.2, -0.1], "chance": 0.01}
+    )
+    tuned = pd.DataFrame({"method": "gps_selm", "variant": ["as it is", "K = 64"], "value": [0.9, 0.7]})
+    said = training_figures.ablation_answer(table, tuned).text
+    assert "1 of 2 tries gain" in said and "<strong>K = 64</strong> (error down by 0.200" in said
+    assert "<strong>0.700</strong>, the method as it is 0.900" in said
+    assert "test region" not in training_figures.ablation_answer(table, None).text

@@ -36,4 +36,4 @@ def test_levels() -> None:
     text = page.levels_table(pd.DataFrame(rows).assign(n=40, **COMMON)).text
     assert "10 prefectures, 20 municipalities" in text and "50.0<small> of 30</small>" in text
     assert "at most 7.9 points" in text  # half of 1 / √40
-    assert "all three levels together, smoothed labels" in text and "within 25 km" in text
+    assert "all three levels together, smoothed labels" in text and ">25 km</th>" in text

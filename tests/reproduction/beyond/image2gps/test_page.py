@@ -25,8 +25,22 @@ def test_img2gps_tables_hold_the_source_as_printed() -> None:
           "start": "random", "profile": "demo", "stand_in": True}]
     )  # fmt: skip
     text = page.backbones_table(ours).text
-    assert "efficientnet_b0, attention" in text and "99.9" in text and "random initial weights" in text
+    assert "EfficientNet-B0, attention" in text and "99.9" in text and "random initial weights" in text
     assert "map images as stand-in" in text and "its numbers mean nothing" in text
+
+
+def test_the_answer_is_read_off_the_results() -> None:
+    backbones = pd.DataFrame(
+        {"backbone": ["efficientnet_b0", "efficientnet_b1"], "pooling": "average", "loss": "mse",
+         "test_ahd_m": [120.0, 90.0], "profile": "japan-cpu"}
+    )  # fmt: skip
+    retrieval = pd.DataFrame({"recipe": ["vit", "mean"], "k": [3, 0], "test_ahd_m": [110.0, 100.0]})
+    found = page.result(backbones, retrieval)
+    titles = ["regression, EfficientNet-B1", "k-NN (3), frozen ViT", "regression, EfficientNet-B0"]
+    assert list(found.rows["title"]) == titles and found.constant == 100.0
+    assert list(found.rows["paper"].round(2))[::2] == [56.26, 48.54]
+    said = page.answer(found).text
+    assert "<strong>90 m</strong> off" in said and "10 % better, where the source prints 44 %" in said
 
 
 def predictions() -> pd.DataFrame:

@@ -40,11 +40,28 @@ def beside() -> pd.DataFrame:
 def test_location_table_and_what_is_lost() -> None:
     text = page.location_probe_table(probes(), beside(), "table1").text
     assert "0.310<small> ± 0.014</small>" in text and "1.210" in text and "GPS-SELM (geo+rec+int) (map image)" in text
-    assert text.count("random Fourier hierarchy (GeoCLIP)") == 4 and "n = 2 fold draws" in text
+    assert text.count("random Fourier hierarchy (GeoCLIP)") == 4 and "2 draws of folds" in text
     said = page.what_is_lost(probes(), beside()).text
     blocks = said[said.index("spatial blocks") :]
     assert "<strong>0.710</strong> from maps of all regions" in blocks and "distillation" in blocks
     assert "<strong>1.310</strong> from random weights" in blocks and "<strong>0.600</strong> with a map" in blocks
+
+
+def test_the_answer_and_its_figure() -> None:
+    found = page.result(probes(), beside(), "table1")
+    assert list(found.rows["title"]) == [
+        "GPS-SELM (geo+rec+int) (map image)",
+        "random Fourier hierarchy (GeoCLIP): maps of all regions, without labels",  # the better of two objectives
+        "trees on coordinates",
+        "random Fourier hierarchy (GeoCLIP): maps of the pretraining regions",
+        "random Fourier hierarchy (GeoCLIP): random weights",
+    ]
+    claims = pd.DataFrame([{"a": "gps_selm", "b": "fourier", "table": "table1", "verdict": "better"}])
+    said = page.answer(probes(), beside(), claims).text
+    assert "<strong>0.710</strong> by the best location encoder" in said and "0.600 by the map" in said
+    assert "which against it is <strong>better</strong>" in said and "1.210 by the best that has not seen them" in said
+    assert "against it" not in page.answer(probes(), beside(), None).text
+    assert page.short_table(found).text.count("<tr>") == 6
 
 
 def test_claims_table() -> None:

@@ -41,6 +41,9 @@ def test_semivariogram() -> None:
     assert "weighted by the semivariogram: <strong>30.0 against 15.0</strong> (within 5 km, %)" in said
     assert "12.0" not in said  # the medians are the same
     assert "Of 2 comparisons chance alone would give some 0.4." in said  # t of two degrees of freedom beyond 2: 0.18
+    answer = page.answer(fits, found).text
+    assert "<strong>10 km</strong>" in answer and "differ by 20" in answer
+    assert "weighted by the semivariogram, 30.0" in answer and "<strong>better</strong>" in answer
     alike = found.assign(value=np.where(found["quantity"] == "accuracy", 0.1 + found["seed"] / 10, 12.0))
     assert "No way to weigh or choose" in page.differences(alike[alike["negatives"] != "sample4geo"]).text
     assert "look-alikes (Sample4Geo)" in text and "50.0" in text and "chosen: neighbours on the ground" not in text

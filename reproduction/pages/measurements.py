@@ -110,6 +110,26 @@ MEASURED: dict[str, Measured] = {
         (("what", "", "s"), ("grows", "with", "s"), ("slope", "exponent", "n"), ("why", "", "s")),
         "python -m benchmarks.growth",
     ),
+    "kills": Measured(
+        "Killed at random moments, and gone on: what was found wrong",
+        (("work", "", "s"), ("seconds", "undisturbed, s", "n"), ("kills", "kills", "n"),
+         ("wrong", "faults after kills", "n"), ("two_at_once_wrong", "faults of two at once", "n")),
+        "python -m benchmarks.kills",
+    ),
+    "fuzz": Measured(
+        "Damaged files: what was found wrong",
+        (("file", "", "s"), ("inputs", "inputs", "n"), ("failed", "faults", "n"), ("longest_s", "longest, s", "n")),
+        "python -m benchmarks.fuzz",
+    ),
+    "scale": Measured(
+        "What very many coordinates would take (computed from rates measured for it)",
+        (("what", "", "s"), ("way", "", "s"), ("places", "places", "n"), ("vector_tiles_gib", "vector tiles, GiB", "n"),
+         ("drawn_gib", "drawn maps, GiB", "n"), ("embeddings_gib", "embeddings, GiB", "n"),
+         ("drawing_core_hours", "drawing, core-hours", "n"), ("encoding_core_hours", "encoding, core-hours", "n"),
+         ("machine_hours", "one machine, h", "n"), ("cluster_hours", "cluster, h", "n"), ("usd", "USD", "n"),
+         ("usd_a_month", "USD a month, stored", "n")),
+        "python -m benchmarks.scale",
+    ),
     "cost": Measured(
         "What the paper's own scale would take (computed)",
         (("item", "", "s"), ("value", "", "n"), ("unit", "", "s"), ("how", "", "s")),
@@ -157,8 +177,9 @@ def measurement_table(name: str) -> Html:
         if column in rows:
             values = ", ".join(dict.fromkeys(str(value) for value in rows[column].dropna()))
             facts.append(f"{word} {values}".strip())
-    command = str(rows["command"].iloc[0]) if "command" in rows else about.command
-    foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: <code>{html.escape(command)}</code></p>'
+    commands = rows["command"].drop_duplicates() if "command" in rows else [about.command]
+    again = ", ".join(f"<code>{html.escape(str(command))}</code>" for command in commands)
+    foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: {again}</p>'
     return Html(html_table(about.title, head, body) + foot)
 
 

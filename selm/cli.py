@@ -320,7 +320,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> None:
                 others(message, category, *rest)
 
         warnings.showwarning = show  # type: ignore[assignment]
-        raise SystemExit(_status(app, arguments))
+        status = _status(app, arguments)
+        if status == 130:  # newer versions of typer return it
+            _say("interrupted")
+        raise SystemExit(status)
 
 
 def _status(app: typer.Typer, arguments: list[str] | None) -> Any:

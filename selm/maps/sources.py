@@ -211,7 +211,7 @@ def _tile_source(
         if name in vector_tiles.DRAWN
     )
     fingerprint = _identity(file, said)
-    credit = attribution if isinstance(attribution, str) and attribution else OSM_ATTRIBUTION
+    credit = vector_tiles.credit(attribution)
     copies = None
     drawn = file.resolve()
     if unnamed or not (plain and _describes_plainly(described, tiles) and drawn.suffix == f".{kind}"):

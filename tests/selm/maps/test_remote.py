@@ -337,7 +337,8 @@ def test_interrupted(server: Server, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     held.set()
-    assert process.returncode == 130 and "Traceback" not in said and not (tmp_path / "m.png").exists()
+    assert process.returncode == 130 and said.splitlines()[-1] == "selm: interrupted" and "Traceback" not in said
+    assert not (tmp_path / "m.png").exists()
 
 
 def test_whom_to_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ def test_mbtiles(make_mbtiles: Callable[..., Path]) -> None:
     assert west < 139.75 < east and south < 35.70 < north
     assert source.blocks((139.75, 35.70, 139.76, 35.71)).tolist() == [[7276, 3225]]
     assert "OpenStreetMap" in open_source(make_mbtiles("other.mbtiles")).attribution
+    odd = '<a href="x" onclick="y()">\u00a9 A &amp; B</a> &lt;script&gt;z()&lt;/script&gt;'
+    assert open_source(make_mbtiles("odd.mbtiles", attribution=odd)).attribution == "© A & B script z() /script"
 
 
 def test_tiles_of_closer_zooms_make_the_same_blocks(make_mbtiles: Callable[..., Path]) -> None:

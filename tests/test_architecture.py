@@ -206,7 +206,7 @@ def test_no_data_is_run_as_code_and_no_text_reaches_a_shell() -> None:
 
 def test_dangers_are_seen() -> None:
     for text in ("import pickle", "from dill import load", "def f(): import dill", "eval(x)", "os.system(x)",
-                 "run(x, shell=True)", "np.load(f, allow_pickle=True)", "torch.load(f)", "tar.extractall()"):  # fmt: skip
+                 "run(x, shell=True)", "np.load(f, allow_pickle=True)", "torch.load(f)", "t.extractall()"):  # fmt: skip
         assert dangers(ast.parse(text)), text
     for text in ("model.eval()", "run(x, shell=False)", "torch.load(f, weights_only=True)", "from .pickle import a"):
         assert not dangers(ast.parse(text)), text

@@ -21,6 +21,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 from benchmarks import measure
 
@@ -137,6 +139,7 @@ def started(do: Callable[[Path], Any], folder: Path, cache: Path) -> int:
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         os.environ["SELM_CACHE"] = str(cache)
+        tqdm.set_lock(threading.RLock())  # by default one that copies of a process share: who is killed may hold it
         do(folder)
         status = 0
     except SystemExit as done:

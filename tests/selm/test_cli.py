@@ -5,19 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import made_up
 import numpy as np
 import pandas as pd
 import pytest
+from disk import full_disk
 from PIL import Image
 
 from selm.cli import main
@@ -78,17 +77,6 @@ def here(tmp_path: Path) -> Path:
 def embedding(here: Path, coordinates: str = "coords.csv", out: str = "out.parquet", **other: object) -> list[object]:
     return ["embed", here / coordinates, "--model", other.get("model", here / "run"), "--map",
             other.get("map", here / "atlas"), "-o", here / out, "--device", "cpu"]  # fmt: skip
-
-
-@contextmanager
-def full_disk(room: int) -> Iterator[None]:
-    """No file may grow beyond `room` bytes: writing fails as it does on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # embedding and finding again

@@ -54,11 +54,8 @@ class Group:
                     image = self.images.get((bx % 2**BLOCK_ZOOM, by))
                     if image is not None:
                         left, right = max(x, bx * side), min(x + size, (bx + 1) * side)
-                        rows, columns = (
-                            slice(top - by * side, bottom - by * side),
-                            slice(left - bx * side, right - bx * side),
-                        )
-                        square[top - y : bottom - y, left - x : right - x] = image[rows, columns]
+                        part = image[top - by * side : bottom - by * side, left - bx * side : right - bx * side]
+                        square[top - y : bottom - y, left - x : right - x] = part
         return out
 
 

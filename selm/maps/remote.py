@@ -97,8 +97,8 @@ class Web:
                     wait = _seconds(answer.headers.get("Retry-After", ""))
                     if wait > LONGEST_WAIT_S:
                         raise NoAnswer(f"{what}: {reason}; it asks to come back in {wait:.0f} seconds")
-            except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema):
-                raise InputError(f"{what}: not an address") from None
+            except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema) as error:
+                raise InputError(f"{what}: not an address, or the proxy's is none ({error})") from None
             except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
                 reason, lost = "its answer is cut short", lost + 1
             except exceptions.RequestException as error:

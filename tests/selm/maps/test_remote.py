@@ -123,6 +123,13 @@ def failing(*answers: tuple[int, dict[str, str], bytes, int | None]) -> Callable
     return lambda path, n: answers[n - 1] if n <= len(answers) and "planet" not in path else None
 
 
+def test_a_proxy_that_is_no_address_is_said(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "not a proxy")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(InputError, match=r"/planet: not an address, or the proxy's is none .*'not a proxy'"):
+        open_source(f"{server.address}/planet")
+
+
 def test_only_what_is_needed_is_fetched_once(server: Server, make_mbtiles: Callable[..., Path]) -> None:
     source = open_source(f"{server.address}/planet")
     assert source.kind == "remote" and source.attribution == "Here © Everyone" and len(source.fingerprint) == 64

@@ -172,8 +172,13 @@ def main() -> int:
     at = (rng.permutation(IMAGES)[: chosen.places, None] // (1, 16) % 16 + 0.5) / 16 + middle
     near = pd.DataFrame(dict(zip(("lat", "lon"), from_tile(at[:, 0], at[:, 1], BLOCK_ZOOM), strict=True)))
     alone = coordinates(keys, max(1, chosen.places // 8), chosen.seed)
+    assumed = {"cores": chosen.cores, "jobs": chosen.jobs, "core_hour": chosen.core_hour, "gib_month": chosen.gib_month}
     rows = []
-    with tempfile.TemporaryDirectory() as name, mock.patch.dict(os.environ, {"SELM_CACHE": f"{name}/cache"}):
+    # a map's description may still be written when the last block is there
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name,
+        mock.patch.dict(os.environ, {"SELM_CACHE": f"{name}/cache"}),
+    ):
         embedders = {
             f"{best.name}, as it comes": Embedder(None, map_),
             f"one orientation, zoom {best.zooms[0]}": Embedder(None, map_, orientations=1, zooms=best.zooms[:1]),
@@ -198,8 +203,7 @@ def main() -> int:
                 for what, places, dense in ((f"a million places over {where}", 1e6, False),
                                             (f"every zoom-17 image of {where}", blocks * IMAGES, True)):  # fmt: skip
                     rows.append({"what": what, "way": way, **cost(places, blocks, dense, rates, machines), **facts})
-            measure.keep("scale", rows, chosen)
-    assumed = {"cores": chosen.cores, "jobs": chosen.jobs, "core_hour": chosen.core_hour, "gib_month": chosen.gib_month}
+            measure.keep("scale", rows, chosen, **assumed)
     measure.report("scale", rows, chosen, **assumed)
     return 0
 

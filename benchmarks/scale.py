@@ -7,8 +7,10 @@ that the default encoder looks at, and encoding places whose maps are drawn: nea
 and alone, as the encoder comes and with one orientation at its first zoom. Computed from that: a million places
 scattered over Japan or over the planet's land, every zoom-17 image of Japan and of that land. So many blocks at a zoom
 are touched by N places that lie anywhere among B blocks and need k each: B (1 - exp(-N k / B)). A block of anywhere is
-taken to be as full as one of Japan: for the planet that is too much. Land is Natural Earth's at 1:110 million, without
-Antarctica, as large as the web map shows it. The grid that does it: `snakemake embedded` (Snakefile). Writes scale.csv.
+taken to be as full as one of Japan: for the planet that is too much. Random blocks also have few neighbours, with which
+they would be drawn together at small zooms: drawing is at most what it says here, for whole areas much less. Land is
+Natural Earth's at 1:110 million, without Antarctica, as large as the web map shows it. The grid that does it:
+`snakemake embedded` (Snakefile). Writes scale.csv.
 """
 
 from __future__ import annotations

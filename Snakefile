@@ -3,16 +3,20 @@
 #   snakemake -j 4 --config profile=japan-cpu gpus=0                              one machine
 #   snakemake -j 4 --config profile=japan --resources gpu=1                       one machine with one GPU
 #   snakemake -j 32 --config profile=japan gpus=4 --executor slurm --default-resources slurm_partition=gpu
+#   snakemake -j 64 embedded --config coordinates=DIR map=SOURCE --executor slurm    embeddings of one's own places
 #
 # `gpus` is the number of GPUs of one pretraining (4: torchrun starts four processes that share its batch). `minutes` is
 # the time asked for a pretraining, three times as much on the third try; a job that was killed or ran out of time is
 # tried again and goes on from its last checkpoint. A job cancelled by hand is not noticed by version 2.8 of the Slurm
 # plugin (seen with Slurm 22.05): interrupt Snakemake and start it again. `python -m benchmarks.cost` says what a profile
-# will take.
+# will take, `python -m benchmarks.scale` what very many embeddings take.
 #
 # What a job computes, and whether it must be computed at all, is the library's business: every command below asks the
 # same cache that the notebooks ask (`runs/`, addressed by configuration and data), so a job whose result is there ends
 # at once. The files in build/grid only tell Snakemake's jobs what came before them.
+from pathlib import Path
+from shlex import quote
+
 from reproduction.contents import FIGURES
 from reproduction.notebooks import library_hash
 from reproduction.profiles import get_profile
@@ -26,6 +30,8 @@ PRETRAININGS = [f"{name}-{seed}" for name in ROWS for seed in range(PROFILE.seed
 GPUS = int(config.get("gpus", 1))
 MINUTES = int(config.get("minutes", 240))
 REPRODUCTION = "python -m reproduction"
+PARTS = Path(config.get("coordinates", "build/coordinates"))  # tables of places, a job each
+EMBED = "selm embed" + (f" --map {quote(str(config['map']))}" if "map" in config else "")
 TRAIN = REPRODUCTION if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS} -m reproduction"
 
 
@@ -40,7 +46,7 @@ wildcard_constraints:
     number=r"\d",
 
 
-localrules: all
+localrules: all, embedded
 
 
 rule all:
@@ -125,3 +131,23 @@ rule book:
     shell:
         "python -m reproduction.notebooks fill --profile {PROFILE.name} --into build/book && "
         "jupyter-book build --quiet build/book --path-output build/book"
+
+
+rule embedded:
+    input:
+        [PARTS / "embedded" / f"{table.name}.parquet" for table in sorted(PARTS.glob("*")) if table.is_file()],
+
+
+rule embed:
+    # maps are drawn as they are needed, into one cache (SELM_CACHE); a job that was killed goes on
+    input:
+        PARTS / "{table}",
+    output:
+        PARTS / "embedded" / "{table}.parquet",
+    retries: 3
+    threads: 4
+    resources:
+        runtime=longer(MINUTES),
+        mem_mb=8000,
+    shell:
+        "{EMBED} {input:q} -o {output:q}"

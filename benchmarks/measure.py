@@ -110,20 +110,30 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-write", action="store_true", help="print only")
 
 
-def keep(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, **more: Any) -> pd.DataFrame:
-    """Write rows with where they come from as DIR/NAME.csv, unless told not to: what is there if the rest fails."""
+def keep(
+    name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, among: str | None = None, **more: Any
+) -> pd.DataFrame:
+    """Write rows with where they come from as DIR/NAME.csv, unless told not to: what is there if the rest fails.
+
+    With `among`, rows of that file with other values in this column stay: of a call that made another part of it.
+    """
     table = pd.DataFrame(rows).assign(**about(command_line(), **more))
     if not chosen.no_write:
-        text = table.to_csv(index=False, lineterminator="\n", float_format="%.6g")
-        files.write_text(Path(chosen.out) / f"{name}.csv", text)
+        path, whole = Path(chosen.out) / f"{name}.csv", table
+        if among and path.exists():
+            there = pd.read_csv(path, dtype={"commit": str})
+            whole = pd.concat([there[~there[among].isin(table[among])], table])
+        files.write_text(path, whole.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
     return table
 
 
-def report(name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, **more: Any) -> pd.DataFrame:
+def report(
+    name: str, rows: Sequence[Mapping[str, Any]], chosen: argparse.Namespace, among: str | None = None, **more: Any
+) -> pd.DataFrame:
     """`keep`, and print the table."""
     shown = pd.DataFrame(rows)
     print(shown.to_string(index=False, float_format=lambda value: f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"))
-    table = keep(name, rows, chosen, **more)
+    table = keep(name, rows, chosen, among, **more)
     if not chosen.no_write:
         print(f"written to {Path(chosen.out) / name}.csv", file=sys.stderr)
     return table

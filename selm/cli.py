@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from selm.errors import DISK_FULL, EXTRAS, InputError
+from selm.errors import DISK_FULL, EXTRAS, NO_WAY, InputError
 
 # verbs that people look for here
 _REPRODUCTION = ("table", "figure", "chapter", "publish", "reproduce", "data", "profiles", "places", "methods")
@@ -320,7 +320,10 @@ def run(app: typer.Typer, arguments: list[str] | None = None) -> None:
                 others(message, category, *rest)
 
         warnings.showwarning = show  # type: ignore[assignment]
-        raise SystemExit(_status(app, arguments))
+        status = _status(app, arguments)
+        if status == 130:  # newer versions of typer return it
+            _say("interrupted")
+        raise SystemExit(status)
 
 
 def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
@@ -338,9 +341,10 @@ def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
             raise
         _say(f"this needs {error.name}: pip install 'selm[{extra}]'")
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if error.errno not in (*DISK_FULL, *NO_WAY):
             raise
-        _say("the disk is full" + (f": {error.filename}" if error.filename else ""))
+        reason = "the disk is full" if error.errno in DISK_FULL else error.strerror
+        _say(f"{reason}: {error.filename}" if error.filename else str(reason))
     except Exception as error:
         if not hasattr(error, "exit_code"):  # anything but wrong usage is a fault of ours and shows its traceback
             raise

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "embed", "onnxruntime": "embed", "mapnik": "embed"}
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno where a file has no more room
+NO_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # where a path leads to none
 
 
 class InputError(ValueError):

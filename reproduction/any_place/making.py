@@ -46,7 +46,7 @@ def make_site(
     `source` is a map source (`selm.maps.sources.open_source`), `title` what the book calls the site, `bbox` (west,
     south, east, north, degrees) a part of it, `scale` the profile that its settings are those of; `labels` is
     ``official`` or ``stand-ins``, by default official where they cover the site. Raises InputError where the site is
-    too small to be cut, or where there is nothing to take labels from.
+    too small to be cut, or where there is nothing to take labels from, or for a title that a page could take as markup.
     """
     from selm.maps.sources import open_source
 
@@ -54,6 +54,8 @@ def make_site(
         raise unknown("profile", scale, PROFILES)
     if labels not in (None, "official", "stand-ins"):
         raise unknown("kind of labels", str(labels), ("official", "stand-ins"))
+    if odd := re.search(r"[<>\[\]`|\n]", title):
+        raise InputError(f"title '{title}': '{odd[0]}' cannot be in it, for pages show it")
     text = str(source)
     opened = open_source(text)
     whole = opened.bounds

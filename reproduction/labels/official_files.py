@@ -57,6 +57,7 @@ def read_table(
     Raises InputError naming the file if it cannot be read, or if its coordinates are no degrees and it says nothing.
     """
     import pyogrio
+    import shapely
 
     location = f"/vsizip/{{{path.resolve()}}}/{member}" if member else str(path)
     encoding = _encoding(path, member)
@@ -66,7 +67,9 @@ def read_table(
             wanted = set(columns)
             columns = [field for field in pyogrio.read_info(location, encoding=encoding)["fields"] if field in wanted]
         table = pyogrio.read_dataframe(location, encoding=encoding, columns=columns, read_geometry=geometry)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, UnicodeDecodeError) as error:
+    except (
+        pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, shapely.errors.ShapelyError, UnicodeDecodeError,
+    ) as error:  # fmt: skip
         raise InputError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None
     if not geometry:
         return table

@@ -70,9 +70,16 @@ MEASURED: dict[str, Measured] = {
     ),
     "coordinates": Measured(
         "Coordinates in, features out: the default encoder beside GeoCLIP's location encoder",
-        (("what", "", "s"), ("places_per_s", "places/s", "n"), ("places_per_cpu_s", "per core-second", "n"),
-         ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n")),
+        (("what", "", "s"), ("threads_used", "threads", "n"), ("places_per_s", "places/s", "n"),
+         ("places_per_cpu_s", "per core-second", "n"), ("cpu_ratio", "ratio", "x"), ("seconds", "seconds", "n"),
+         ("cpu_seconds", "core-seconds", "n")),
         "python -m benchmarks.coordinates",
+    ),
+    "first_result": Measured(
+        "From nothing to the first embedding",
+        (("step", "", "s"), ("seconds", "seconds", "n"), ("cpu_seconds", "core-seconds", "n"),
+         ("mib_installed", "installed, MiB", "n")),
+        "python -m benchmarks.first_result",
     ),
     "large_sources": Measured(
         "Opening a map of ten million tiles, and one image from it",
@@ -110,6 +117,26 @@ MEASURED: dict[str, Measured] = {
         "How cost grows",
         (("what", "", "s"), ("grows", "with", "s"), ("slope", "exponent", "n"), ("why", "", "s")),
         "python -m benchmarks.growth",
+    ),
+    "kills": Measured(
+        "Killed at random moments, and gone on: what was found wrong",
+        (("work", "", "s"), ("seconds", "undisturbed, s", "n"), ("kills", "kills", "n"),
+         ("wrong", "faults after kills", "n"), ("two_at_once_wrong", "faults of two at once", "n")),
+        "python -m benchmarks.kills",
+    ),
+    "fuzz": Measured(
+        "Damaged files: what was found wrong",
+        (("file", "", "s"), ("inputs", "inputs", "n"), ("failed", "faults", "n"), ("longest_s", "longest, s", "n")),
+        "python -m benchmarks.fuzz",
+    ),
+    "scale": Measured(
+        "What very many coordinates would take (computed from rates measured for it)",
+        (("what", "", "s"), ("way", "", "s"), ("places", "places", "n"), ("vector_tiles_gib", "vector tiles, GiB", "n"),
+         ("drawn_gib", "drawn maps, GiB", "n"), ("embeddings_gib", "embeddings, GiB", "n"),
+         ("drawing_core_hours", "drawing, core-hours", "n"), ("encoding_core_hours", "encoding, core-hours", "n"),
+         ("machine_hours", "one machine, h", "n"), ("cluster_hours", "cluster, h", "n"), ("usd", "USD", "n"),
+         ("usd_a_month", "USD a month, stored", "n")),
+        "python -m benchmarks.scale",
     ),
     "cost": Measured(
         "What the paper's own scale would take (computed)",
@@ -178,8 +205,9 @@ def measurement_table(name: str) -> Html:
         if column in rows:
             values = ", ".join(dict.fromkeys(str(value) for value in rows[column].dropna()))
             facts.append(f"{word} {values}".strip())
-    command = str(rows["command"].iloc[0]) if "command" in rows else about.command
-    foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: <code>{html.escape(command)}</code></p>'
+    commands = rows["command"].drop_duplicates() if "command" in rows else [about.command]
+    again = ", ".join(f"<code>{html.escape(str(command))}</code>" for command in commands)
+    foot = f'<p class="selm-foot">{html.escape("; ".join(facts))}. Again: {again}</p>'
     return Html(html_table(about.title, head, body) + foot)
 
 

@@ -17,7 +17,7 @@ import io
 import json
 import os
 import re
-import tempfile
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -499,16 +499,20 @@ def _write_geographic(
     options: dict[str, Any] = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
     if ending in TELLING:
         options["layer_metadata"] = origin
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=path.parent) as folder:
-        file = Path(folder) / f"embeddings{ending}"
-        try:
-            frame.to_file(file, driver=_DRIVERS[ending], engine="pyogrio", index=False, **options)
-        except OSError:
-            raise
-        except Exception as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{out}: cannot hold this table ({reason}); .parquet can") from None
-        os.replace(file, path)
+    start, pid, end = path.name.rsplit(".", 2)
+    folder = path.with_name(f"{start}.files.{pid}.{end}")  # a name that `files.written` clears
+    folder.mkdir()
+    try:
+        frame.to_file(folder / f"a{ending}", driver=_DRIVERS[ending], engine="pyogrio", index=False, **options)
+        os.replace(folder / f"a{ending}", path)
+    except OSError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        room = "is the disk full?" if "I/O" in reason else ".parquet can"
+        raise InputError(f"{out}: cannot hold this table ({reason}); {room}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 # Reading again

@@ -95,7 +95,10 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
     with written_folder(folder) as temporary:
         for name, layer in layers.items():
-            layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
+            try:
+                layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
+            except RuntimeError as error:  # GDAL's, which seldom says why
+                raise InputError(f"cannot write {folder}: {str(error).splitlines()[0]}; is the disk full?") from None
         text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})
         (temporary / "layers.json").write_text(text)
     return dict(json.loads(description.read_text()))

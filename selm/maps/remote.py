@@ -10,7 +10,6 @@ import base64
 import contextlib
 import email.utils
 import hashlib
-import html
 import json
 import random
 import re
@@ -38,7 +37,7 @@ from selm.maps import mercator, vector_tiles
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.tile_cache import TileCache
 from selm.maps.tiles import Keys, PMTiles, Tiles, on_earth, rectangle, tiles_of
-from selm.maps.vector_tiles import OSM_ATTRIBUTION, Fields, Tile
+from selm.maps.vector_tiles import Fields, Tile
 
 CONNECTIONS = 4  # to one server at once
 TRIES = 6  # of a request, where the server is busy
@@ -98,8 +97,8 @@ class Web:
                     wait = _seconds(answer.headers.get("Retry-After", ""))
                     if wait > LONGEST_WAIT_S:
                         raise NoAnswer(f"{what}: {reason}; it asks to come back in {wait:.0f} seconds")
-            except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema):
-                raise InputError(f"{what}: not an address") from None
+            except (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema) as error:
+                raise InputError(f"{what}: not an address, or the proxy's is none ({error})") from None
             except (exceptions.ChunkedEncodingError, exceptions.ContentDecodingError):
                 reason, lost = "its answer is cut short", lost + 1
             except exceptions.RequestException as error:
@@ -211,7 +210,7 @@ class Server:
             vector_tiles.check_schema(address, set(declared))
         zoom = _zoom_to_fetch(address, first, last)
         layers = vector_tiles.with_drawn(declared or {})
-        credit = _credit(about.get("attribution") if isinstance(about, dict) else None)
+        credit = vector_tiles.credit(about.get("attribution") if isinstance(about, dict) else None)
         identity = f"{identity} zoom {zoom}"
         file = folder / f"{hashlib.sha256(identity.encode()).hexdigest()[:12]}.mbtiles"
         cache = TileCache(file, layers, zoom, zoom, credit)
@@ -287,11 +286,6 @@ def _zoom_to_fetch(where: str, first: Any, last: Any) -> int:
     if low > BLOCK_ZOOM + 3:
         raise InputError(f"{where}: its tiles begin at zoom {low}; zoom {BLOCK_ZOOM} is needed, or one soon after it")
     return max(BLOCK_ZOOM, low)
-
-
-def _credit(given: Any) -> str:
-    text = html.unescape(re.sub(r"<[^>]*>", " ", given)) if isinstance(given, str) else ""
-    return " ".join(text.split()) or OSM_ATTRIBUTION
 
 
 def _archived(address: str, folder: Path, web: Web) -> Server:

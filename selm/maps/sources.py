@@ -211,7 +211,7 @@ def _tile_source(
         if name in vector_tiles.DRAWN
     )
     fingerprint = _identity(file, said)
-    credit = attribution if isinstance(attribution, str) and attribution else OSM_ATTRIBUTION
+    credit = vector_tiles.credit(attribution)
     copies = None
     drawn = file.resolve()
     if unnamed or not (plain and _describes_plainly(described, tiles) and drawn.suffix == f".{kind}"):
@@ -293,8 +293,9 @@ def _holds(box: mercator.BBox, inner: mercator.BBox) -> bool:
 def _reader(file: Path) -> Callable[[int, int], bytes]:
     def read(offset: int, length: int) -> bytes:
         with file.open("rb") as stream:
-            stream.seek(offset)
-            return stream.read(min(length, file.stat().st_size))  # what a header claims may be beyond memory
+            size = file.stat().st_size  # what a header claims may be beyond memory
+            stream.seek(min(offset, size))
+            return stream.read(min(length, size))
 
     return read
 
@@ -303,7 +304,9 @@ def _open_pmtiles(file: Path) -> MapSource:
     try:
         tiles = PMTiles(_reader(file), str(file))
         header = tiles.header
-        size, end = file.stat().st_size, header["tile_data_offset"] + header["tile_data_length"]
+        parts = ("root", "metadata", "leaf_directory", "tile_data")  # Mapnik does not look whether they are in the file
+        spans = [(header[f"{part}_offset"], header[f"{part}_length"]) for part in parts]
+        size, end = file.stat().st_size, max((at + length for at, length in spans if length), default=0)
         if size < end:
             raise InputError(f"{file}: cut short ({size} bytes, {end} expected)")
         kind, packing = header["tile_type"].name, header["tile_compression"].name

@@ -143,9 +143,10 @@ def make_palette(colours: Sequence[tuple[int, int, int]], blends: bool = True) -
         distance = np.minimum(distance, ((candidates - candidates[best]) ** 2).sum(-1))
     # k-means from there, the flat colours held fixed; in integers, so that every machine finds the same palette.
     every = np.concatenate(mixes)
-    every_float = every.astype(np.float64)
+    doubled = 2 * every.astype(np.float32)
     for _ in range(12):
-        nearest = ((out**2).sum(1) - every_float @ out.T.astype(np.float64) * 2).argmin(1)  # whole numbers: exact
+        centres = out.astype(np.float32)  # whole numbers below 2^24: exact
+        nearest = ((centres**2).sum(1) - doubled @ centres.T).argmin(1)
         counts = np.bincount(nearest, minlength=256)
         sums = np.stack([np.bincount(nearest, every[:, i], 256) for i in range(3)], 1).astype(np.int64)
         moved = counts > 0

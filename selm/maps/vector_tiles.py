@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import html
+import re
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -31,6 +33,12 @@ _NO_TILE = "not a vector tile, plain or in gzip (brotli and zstd are not read)"
 
 Fields = dict[str, dict[str, str]]  # of each layer, its fields and their types
 Tile = tuple[int, int, int]  # zoom, x, y; rows count from the north
+
+
+def credit(given: Any) -> str:
+    """What metadata says of whose map it is, as plain text: tags go, and no other can come of what is left."""
+    text = html.unescape(re.sub(r"<[^>]*>", " ", given)) if isinstance(given, str) else ""
+    return " ".join(re.sub("[<>]", " ", text).split()) or OSM_ATTRIBUTION
 
 
 def check_schema(where: str, layers: set[str]) -> None:

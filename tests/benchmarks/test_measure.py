@@ -6,11 +6,12 @@ import argparse
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from benchmarks import cost, growth, measure
+from benchmarks import cost, growth, measure, scale
 from reproduction.profiles import get_profile
 from selm.methods.gps_selm import GPSSELM
 
@@ -44,6 +45,14 @@ def test_a_table_says_where_it_comes_from(tmp_path: Path) -> None:
     assert {"profile", "device", "threads", "load", "commit", "date", "command", "torch"} <= set(table)
     measure.report("other", [{"way": "x"}], argparse.Namespace(out=tmp_path, no_write=True))
     assert not (tmp_path / "other.csv").exists()
+
+
+def test_parts_of_a_table_are_made_by_calls_of_their_own(tmp_path: Path) -> None:
+    chosen = argparse.Namespace(out=tmp_path, no_write=False)
+    for part, value in (("a", 1), ("b", 2), ("a", 3)):
+        measure.keep("some", [{"part": part, "value": value}], chosen, "part", seed=value)
+    table = pd.read_csv(tmp_path / "some.csv").set_index("part")
+    assert table["value"].to_dict() == table["seed"].to_dict() == {"a": 3, "b": 2}
 
 
 def test_the_limit_of_matrix_products_is_that_of_this_machine() -> None:
@@ -83,6 +92,43 @@ def test_the_cost_of_a_profile_is_its_images_over_the_rate(tmp_path: Path) -> No
     assert rows["pretraining dino"]["unit"] == "GPU-hours"
     total = sum(row["value"] for name, row in rows.items() if name.startswith("pretraining "))
     assert rows["energy"]["value"] == pytest.approx(total * 0.7 * cost.PUE)
+
+
+def test_places_alone_touch_blocks_of_their_own_until_all_are_touched() -> None:
+    rng = np.random.default_rng(0)
+    assert scale.touched(1, 4, 1e9) == pytest.approx(4) and scale.touched(1e9, 4, 100) == pytest.approx(100)
+    drawn = [len(np.unique(rng.integers(0, 500, 400))) for _ in range(50)]
+    assert scale.touched(400, 1, 500) == pytest.approx(np.mean(drawn), rel=0.02)
+
+
+def test_the_cost_of_many_places_is_that_of_their_blocks_and_of_each() -> None:
+    rates = scale.Rates(draw={17: 2.0, 10: 1.0}, drawn={17: 3e6, 10: 1e6}, alone={17: 1.0, 10: 64.0}, near_s=0.5,
+                        alone_s=4.0, tile=1e5, dim=100)  # fmt: skip
+    machines = scale.Machines(cores=10, jobs=5, core_hour=2.0, gib_month=3.0)
+    dense = scale.cost(256_000, 1_000, True, rates, machines)
+    assert dense["drawing_core_hours"] == pytest.approx(3_000 / 3600)
+    assert dense["encoding_core_hours"] == pytest.approx(128_000 / 3600)
+    assert dense["machine_hours"] == pytest.approx(131_000 / 36_000) == pytest.approx(5 * dense["cluster_hours"])
+    assert dense["usd"] == pytest.approx(131_000 / 3600 * 2)
+    stored = 1_000 * (1e5 + 4e6) + 256_000 * 400
+    assert dense["usd_a_month"] == pytest.approx(3 * stored / 2**30)
+    alone = scale.cost(10, 1e9, False, rates, machines)
+    assert alone["blocks"] == pytest.approx(640) and alone["encoding_core_hours"] == pytest.approx(40 / 3600)
+    assert alone["drawing_core_hours"] == pytest.approx((10 * 2 + 640) / 3600)
+
+
+def test_land_is_as_large_as_the_web_map_shows_it(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    from shapely import box
+
+    countries = geopandas.GeoDataFrame(
+        {"continent": ["Europe", "Antarctica"]}, geometry=[box(0, 0, 90, 60), box(0, -90, 90, -60)], crs=4326
+    )
+    countries.to_file(tmp_path / "countries.gpkg")
+    north = np.log(np.tan(np.pi / 4 + np.radians(60) / 2)) / (2 * np.pi)  # of the map's height
+    assert scale.land_blocks(tmp_path / "countries.gpkg") == pytest.approx(north / 4 * 2**26)
+    world = scale.land_blocks(scale.natural_earth())
+    assert 0.15 < world / 2**26 < 0.3
 
 
 def test_growth_is_measured_in_a_process_of_its_own() -> None:

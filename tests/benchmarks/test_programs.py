@@ -67,10 +67,11 @@ def test_the_default_encoder_is_measured_beside_geoclip(
     pytest.importorskip("mapnik")
     monkeypatch.setattr(coordinates.peers, "geoclip_version", lambda: "9.8")
     monkeypatch.setattr(coordinates.peers, "geoclip_features", lambda lat, lon: lat)
-    words = ("--places", "2", "--rounds", "1")
+    words = ("--places", "2", "--rounds", "1", "--threads", "1")
     rows = run(coordinates, monkeypatch, tmp_path / "out", *words)["coordinates"].set_index("what")
     assert rows["places"].eq(2).all() and rows.loc["GeoCLIP 9.8, location encoder", "cpu_ratio"] > 1
     assert (rows["places_per_s"].dropna() > 0).all() and rows["places_per_s"].notna().sum() == 4
+    assert rows["threads_used"].dropna().eq(1).all()
     first = rows[rows.index.str.startswith("selm embed")]
     assert len(first) == 2 and (first["seconds"] > 0).all()
 

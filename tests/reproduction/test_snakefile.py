@@ -43,8 +43,16 @@ def test_slurm_is_asked_for_the_gpus_of_a_shared_pretraining(tmp_path: Path) -> 
     assert any("python -m reproduction table 1 --profile smoke" in job for job in tables)
 
 
-def test_without_gpus_none_are_asked_for(tmp_path: Path) -> None:
-    text = plan(tmp_path, "--config", "profile=smoke", "controls=0", "gpus=0")
+def test_without_gpus_none_are_asked_for_and_tables_of_places_are_a_job_each(tmp_path: Path) -> None:
+    parts = tmp_path / "of mine"
+    parts.mkdir()
+    for name in ("a.csv", "b.parquet"):
+        (parts / name).touch()
+    words = ("profile=smoke", "controls=0", "gpus=0", f"coordinates={parts}", "map=my own.pmtiles")
+    text = plan(tmp_path, "all", "embedded", "--config", *words)
+    for name in ("a.csv", "b.parquet"):
+        assert f"selm embed --map 'my own.pmtiles' '{parts}/{name}' -o '{parts}/embedded/{name}.parquet'" in text
+    assert dict(re.findall(r"^(\w+) +(\d+)$", text, re.M))["embed"] == "2"
     assert "python -m reproduction pretrain --profile smoke" in text and "torchrun" not in text
     assert not re.search(r"gpu=[1-9]", text)
 

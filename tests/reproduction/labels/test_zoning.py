@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,15 @@ def test_missing_fields(tmp_path):
     geopandas.GeoDataFrame({"other": [1]}, geometry=[shapely.box(139, 36, 140, 37)], crs="EPSG:6668").to_file(path)
     with pytest.raises(InputError, match="fields A29_004 and A29_005 are missing"):
         read_a29(path)
+
+
+def test_a_ring_that_is_not_closed_is_named(tmp_path):
+    outline = {"type": "Polygon", "coordinates": [[[139.7, 35.6], [139.8, 35.6], [139.8, 35.7], [139.7, 35.7]]]}
+    feature = {"type": "Feature", "properties": {"A29_004": "1", "A29_005": "商業地域"}, "geometry": outline}
+    with zipfile.ZipFile(tmp_path / "A29-19_01.zip", "w") as archive:
+        archive.writestr("A29-19_01.geojson", json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    with pytest.raises(InputError, match=r"A29-19_01\.zip: A29-19_01\.geojson cannot be read \(.*closed linestring"):
+        read_a29(tmp_path / "A29-19_01.zip")
 
 
 def test_a_zip_of_zips_says_so(tmp_path):

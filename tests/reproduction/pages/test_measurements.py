@@ -50,6 +50,13 @@ def test_numbers_are_shown_by_kind(elsewhere: Path) -> None:
         assert wanted in text, wanted
 
 
+def test_a_table_made_in_parts_names_every_command(elsewhere: Path) -> None:
+    rows = [{"work": name, "wrong": 0, "command": f"python -m x --only {name}"} for name in ("a", "b")]
+    pd.DataFrame(rows).to_csv(elsewhere / "kills.csv", index=False)
+    text = measurements.measurement_table("kills").text
+    assert all(f"<code>python -m x --only {name}</code>" in text for name in ("a", "b"))
+
+
 def test_growth_has_a_line_for_each_pair_of_work_and_size(elsewhere: Path) -> None:
     rows = [
         {"grows": grows, "what": "linear probe", "size": size, "slope": slope, "why": "", "commit": "a"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import json
+import os
+import subprocess
 import sys
 import types
 import warnings
@@ -452,6 +454,26 @@ def test_both_layouts_are_found_again(
         pytest.importorskip("faiss")
         index = build_index(out, tmp_path / "index", progress=False)
         assert find_nearest(index.folder, 1, row=2)["row"].tolist() != [2]
+
+
+def test_what_a_killed_process_had_begun_of_a_file_for_maps_goes(
+    tmp_path: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    table, out = write(tmp_path / "x.csv", PLAIN), tmp_path / "out.fgb"
+    begun: list[Path] = []
+    monkeypatch.setattr(geopandas.GeoDataFrame, "to_file", lambda self, file, **_: begun.append(Path(file)) or 1 / 0)
+    with pytest.raises(InputError, match=r"out.fgb: cannot hold this table \(division by zero\)"):
+        embed_file(table, embedder, out, progress=False)
+    assert not begun[0].parent.exists()
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = tmp_path / begun[0].parent.name.replace(f".{os.getpid()}.", f".{ended.pid}.")
+    (left / "a.fgb").parent.mkdir()
+    (left / "a.fgb").touch()
+    monkeypatch.undo()
+    embed_file(table, embedder, out, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} >= {"x.csv", "out.fgb"} and not left.exists()
 
 
 @pytest.mark.parametrize("ending", [".geojson", ".fgb", ".gpkg"])

@@ -99,6 +99,22 @@ def test_wrong_headers_of_pmtiles(make_mbtiles: Callable[..., Path], tmp_path: P
     np.testing.assert_array_equal(image(file), right)
 
 
+@pytest.mark.parametrize("field", [8, 16, 24, 32, 40, 48, 56, 64])  # where parts of a .pmtiles file lie, and how long
+@pytest.mark.parametrize("value", [2**64 - 1])
+def test_parts_that_lie_beyond_any_file(
+    make_mbtiles: Callable[..., Path], tmp_path: Path, field: int, value: int
+) -> None:
+    file = to_pmtiles(make_mbtiles("small.mbtiles"), tmp_path / "far.pmtiles")
+    data = file.read_bytes()
+    file.write_bytes(data[:field] + value.to_bytes(8, "little") + data[field + 8 :])
+    try:
+        drawn = image(file)
+    except InputError as error:
+        assert "far.pmtiles" in str(error)
+    else:
+        np.testing.assert_array_equal(drawn, image(make_mbtiles("right.mbtiles")))
+
+
 def test_a_damaged_tile_is_named(make_mbtiles: Callable[..., Path]) -> None:
     cut = "UPDATE tiles SET tile_data = substr(tile_data, 1, 60) WHERE tile_column = 7276"
     for more in ((), (DROP.format("bounds"),)):  # drawn from the file itself, and from a copy of its tiles

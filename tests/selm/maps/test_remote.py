@@ -123,6 +123,13 @@ def failing(*answers: tuple[int, dict[str, str], bytes, int | None]) -> Callable
     return lambda path, n: answers[n - 1] if n <= len(answers) and "planet" not in path else None
 
 
+def test_a_proxy_that_is_no_address_is_said(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "not a proxy")
+    monkeypatch.setenv("no_proxy", "")
+    with pytest.raises(InputError, match=r"/planet: not an address, or the proxy's is none .*'not a proxy'"):
+        open_source(f"{server.address}/planet")
+
+
 def test_only_what_is_needed_is_fetched_once(server: Server, make_mbtiles: Callable[..., Path]) -> None:
     source = open_source(f"{server.address}/planet")
     assert source.kind == "remote" and source.attribution == "Here © Everyone" and len(source.fingerprint) == 64
@@ -337,7 +344,8 @@ def test_interrupted(server: Server, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     held.set()
-    assert process.returncode == 130 and "Traceback" not in said and not (tmp_path / "m.png").exists()
+    assert process.returncode == 130 and said.splitlines()[-1] == "selm: interrupted" and "Traceback" not in said
+    assert not (tmp_path / "m.png").exists()
 
 
 def test_whom_to_name(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

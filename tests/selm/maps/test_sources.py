@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from disk import full_disk
 from tile_files import to_pmtiles
 
 from selm.errors import InputError
@@ -32,6 +33,8 @@ def test_mbtiles(make_mbtiles: Callable[..., Path]) -> None:
     assert west < 139.75 < east and south < 35.70 < north
     assert source.blocks((139.75, 35.70, 139.76, 35.71)).tolist() == [[7276, 3225]]
     assert "OpenStreetMap" in open_source(make_mbtiles("other.mbtiles")).attribution
+    odd = '<a href="x" onclick="y()">\u00a9 A &amp; B</a> &lt;script&gt;z()&lt;/script&gt;'
+    assert open_source(make_mbtiles("odd.mbtiles", attribution=odd)).attribution == "© A & B script z() /script"
 
 
 def test_tiles_of_closer_zooms_make_the_same_blocks(make_mbtiles: Callable[..., Path]) -> None:
@@ -142,6 +145,15 @@ OSM_XML = """<?xml version="1.0" encoding="UTF-8"?>
  <way id="11"><nd ref="1"/><nd ref="2"/><nd ref="3"/><nd ref="4"/><nd ref="1"/>
   <tag k="landuse" v="retail"/><tag k="name" v="a &quot;name&quot;"/></way>
 </osm>"""
+
+
+def test_a_full_disk_where_layers_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("geopandas")
+    monkeypatch.setenv("SELM_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "small.osm").write_text(OSM_XML)
+    with full_disk(300), pytest.raises(InputError, match=r"cannot write .*layers.*disk (is )?full"):
+        open_source(tmp_path / "small.osm")
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
 
 
 def test_osm_xml(tmp_path: Path) -> None:

@@ -86,6 +86,11 @@ def _maps_on_device(profile: Profile, more_zooms: tuple[int, ...]) -> tuple[Devi
     return DeviceAtlas(list(atlases(profile, "pretrain").values()), zooms, on, near=near_places), further
 
 
+@remembered(maxsize=16)
+def _places_key(profile: Profile) -> str:
+    return table_fingerprint(sampled_places(profile))
+
+
 def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """All that a pretraining run depends on.
 
@@ -103,7 +108,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "encoder": dataclasses.asdict(encoder_config(profile)),
         "views": dataclasses.asdict(own.views),
         "pretraining": dataclasses.asdict(own.pretraining),
-        "data": table_fingerprint(sampled_places(profile)),
+        "data": _places_key(profile),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, recipe.zooms, "pretrain"),
         "device": device().type,

@@ -44,9 +44,11 @@ def threads(n: int) -> Iterator[None]:
     """Arithmetic that begins here takes n threads: ONNX Runtime's, which asks when it is first used, and torch's."""
     before = torch.get_num_threads()
     torch.set_num_threads(n)
-    with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": str(n)}):
-        yield
-    torch.set_num_threads(before)
+    try:
+        with mock.patch.dict(os.environ, {"OMP_NUM_THREADS": str(n)}):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def first_result(map_: str, places: pd.DataFrame, cache: str | None) -> dict[str, float]:

@@ -39,10 +39,8 @@ def digest(tensors: Mapping[str, Tensor] | Mapping[str, NDArray[Any]]) -> str:
 
             value = value.detach().cpu().contiguous()
             # a tensor of nothing has no bytes, and cannot be looked at as bytes
-            kind, data = (
-                str(value.dtype),
-                value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"",
-            )
+            kind = str(value.dtype)
+            data = value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
         state.update(f"{name}|{kind}|{tuple(value.shape)}|".encode() + data)
     return state.hexdigest()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -115,8 +117,7 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
 
     def standardise(self, images: Tensor) -> Tensor:
         """(B, 3, h, w) in [0, 1] → the same, standardised as in training."""
-        mean = images.new_tensor(self.config.pixel_mean)[:, None, None]
-        std = images.new_tensor(self.config.pixel_std)[:, None, None]
+        mean, std = (images.new_tensor(x)[:, None, None] for x in (self.config.pixel_mean, self.config.pixel_std))
         return (images - mean) / std
 
     @classmethod
@@ -149,13 +150,19 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
     def load(cls, config: EncoderConfig, weights_path: Path) -> MapEncoder:
         """Read a published encoder, in evaluation mode; raises InputError that names the file and the tensor."""
         try:
-            with torch.device("meta"):  # every weight is read: none needs to be drawn
-                encoder = cls(config).to_empty(device="cpu")
+            encoder = copy.deepcopy(_undrawn(config)).to_empty(device="cpu")
         except InputError as error:
             raise InputError(f"{weights_path.with_name('config.json')}: {error}") from error
         tensors, _ = checkpoints.load_tensors(weights_path)
         checkpoints.load_into(encoder, tensors, weights_path)
         return encoder.eval()
+
+
+@lru_cache(maxsize=16)
+def _undrawn(config: EncoderConfig) -> MapEncoder:
+    """An encoder without memory for its weights, to be copied where all of them are read: none needs to be drawn."""
+    with torch.device("meta"):
+        return MapEncoder(config)
 
 
 def laid(images: Tensor, way: int) -> Tensor:

@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
@@ -28,19 +29,17 @@ def commit() -> str:
 
     What `SELM_COMMIT` says comes first: in a copy whose history is not that of its code. 'unknown' outside a checkout.
     """
-    checkout = Path(__file__).resolve().parent.parent
+    return os.environ.get("SELM_COMMIT") or _commit_of(Path(__file__).resolve().parent.parent)
 
-    def run(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=checkout, capture_output=True, text=True, check=True)
-        return done.stdout.strip()
 
-    if said := os.environ.get("SELM_COMMIT"):
-        return said
+@lru_cache(maxsize=1)
+def _commit_of(checkout: Path) -> str:
+    """Asked once: a process runs the code that it has read, whatever is committed meanwhile."""
     if not (checkout / ".git").exists():  # an installation may lie inside another project's repository
         return "unknown"
+    git = partial(subprocess.check_output, cwd=checkout, stderr=subprocess.DEVNULL, text=True)
     try:
-        return run("rev-parse", "--short=12", "HEAD") + (
-            "+" if run("status", "--porcelain", "--", "selm", "reproduction") else ""
-        )
+        changed = git(["git", "status", "--porcelain", "--", "selm", "reproduction"]).strip()
+        return git(["git", "rev-parse", "--short=12", "HEAD"]).strip() + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -23,7 +23,7 @@ from reproduction.experiments.pretrainings import complete, pretrainings
 from reproduction.settings import Profile
 from selm import distributed
 from selm.embedding import search
-from selm.encoder import channels_last, new_encoder
+from selm.encoder import channels_last
 from selm.maps.entropy import colour_histogram
 from selm.maps.style import lookup
 from selm.settings import ORIENTATIONS, STAGES
@@ -116,7 +116,7 @@ def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) 
     """
     on = distributed.device()
     encoder = None if method in BASELINES else encoders.encoder(profile, method, seed).to(on).eval()
-    like = encoder if encoder is not None else new_encoder(encoders.encoder_config(profile), 0)
+    like = encoder or encoders.encoder(profile, "random_init")
     out = []
     with torch.no_grad():  # not around the whole: the encoder above may have to be trained
         for image in images:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -146,6 +147,7 @@ class Task:
         )  # fmt: skip
 
 
+@store.remembered(maxsize=4)
 def task(profile: Profile, table: str, target: str, split: str) -> Task:
     """Places, targets and folds: plain shuffled folds (``random``), or whole cells with a buffer (``blocks``)."""
     points = place_tables.points(profile)
@@ -212,13 +214,11 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
         config = encoders.encoder_config(profile)
 
         def fresh(seed: int) -> MapEncoder:
-            made = encoder.new_encoder(config, seed)
-            if network is not None:
-                made.load_state_dict(network.state_dict())
-            return made
+            return encoder.new_encoder(config, seed) if network is None else copy.deepcopy(network)
 
+        like = fresh(0)
         return finetune(
-            fresh, fresh(0).dim, _image_reader(profile, todo.places, fresh(0)), todo.targets, todo.folds,
+            fresh, like.dim, _image_reader(profile, todo.places, like), todo.targets, todo.folds,
             task=todo.kind, epochs=probing.epochs, batch=probing.batch, lr=probing.finetune_lr,
             device=distributed.device(), progress=progress,
         )  # fmt: skip

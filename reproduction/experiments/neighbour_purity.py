@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
-from scipy.stats import rankdata
 
 from selm.errors import InputError
 
@@ -92,6 +92,8 @@ def groups_of_equal_number(values: ArrayLike, bins: int) -> NDArray[np.int64]:
     known = np.isfinite(v)
     out = np.full(len(v), -1, np.int64)
     if known.any():
-        share = (rankdata(v[known]) - 0.5) / known.sum()  # of the values below, half of the equal ones counted
+        share = (
+            pd.Series(v[known]).rank().to_numpy() - 0.5
+        ) / known.sum()  # of the values below, half of the equal ones counted
         _, out[known] = np.unique(np.floor(share * bins), return_inverse=True)
     return out

@@ -9,19 +9,19 @@ import contextlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchvision.models.detection import RetinaNet
-from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from tqdm import tqdm
 
 from selm.encoder import MapEncoder
 from selm.errors import InputError
+
+if TYPE_CHECKING:
+    from torchvision.models.detection import RetinaNet
 
 _STAGES = ("layer2", "layer3", "layer4")  # strides 8, 16 and 32: P3 to P5 of the pyramid
 CLIP = 1.0  # norm of the gradient; ours: a fresh head on a small batch takes wild first steps
@@ -47,6 +47,11 @@ def detector(
     Images are `px` a side, RGB in [0, 1], and standardised with `mean` and `std`. The encoder may be of any width; its
     BatchNorm goes on learning. Heads start from torch's random state.
     """
+    # over a second: not for every page that names Table 4
+    from torchvision.models.detection import RetinaNet
+    from torchvision.models.detection.backbone_utils import BackboneWithFPN
+    from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
     network = encoder.network
     channels = [_out_channels(getattr(network, stage)[-1]) for stage in _STAGES]
     backbone = BackboneWithFPN(

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import efficientnet, vision_transformer
 
 from selm.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from torchvision.models import vision_transformer
 
 BACKBONES = ("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3")
 POOLINGS = ("average", "attention")
@@ -57,6 +60,8 @@ class Img2GPS(nn.Module):
             raise unknown("backbone", backbone, BACKBONES)
         if pooling not in POOLINGS:
             raise unknown("pooling", pooling, POOLINGS)
+        from torchvision.models import efficientnet  # over a second: not for every page that names the chapter
+
         whole = getattr(efficientnet, backbone)(weights=None)
         self.features, channels = whole.features, whole.classifier[1].in_features
         self.pool = AttentionPooling(channels, heads) if pooling == "attention" else _average()
@@ -82,6 +87,8 @@ def vit(
     """torchvision's ViT without its classifier, by default the ViT-S/8 that DINO published: images → class token."""
     if px % patch:
         raise InputError(f"ViT: images of {px} px cannot be cut into patches of {patch} px")
+    from torchvision.models import vision_transformer
+
     made = vision_transformer.VisionTransformer(px, patch, layers, heads, dim, 4 * dim, num_classes=1)
     made.heads = nn.Identity()  # type: ignore[assignment]
     return made

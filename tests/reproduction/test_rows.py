@@ -62,7 +62,8 @@ def test_a_rows_own_settings_are_in_its_runs_address_and_in_no_other(monkeypatch
     monkeypatch.setattr(encoders, "encoder_config", lambda profile: EncoderConfig())
     for name in ("sampled_places", "table_fingerprint", "map_fingerprint"):
         monkeypatch.setattr(encoders, name, lambda *_: "the same")
-    profile = get_profile("smoke")
+    # a profile of its own: what is remembered of `smoke` must stay true for the tests and pages that come later
+    profile = dataclasses.replace(get_profile("smoke"), name="with-patched-keys")
     before = {name: encoders.pretraining_config(profile, name, 0) for name in rows.PRETRAINED}
     assert before["moco_v2"]["settings"]["queue"] == 65_536
     recipe = METHODS["moco_v2"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
-import os
 import re
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from reproduction import notebooks, paths, rows
+from reproduction import notebooks, paths
 from reproduction.settings import Profile
 from selm.methods import METHODS
 
@@ -198,18 +197,6 @@ def test_training_imports_neither_mapnik_nor_geopandas() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-def test_snakefile_plans_the_grid(tmp_path: Path) -> None:
-    pytest.importorskip("snakemake")
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--config", "profile=smoke", "controls=0"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    plan = done.stdout + done.stderr
-    assert done.returncode == 0, plan
-    counts = dict(re.findall(r"^(\w+) +(\d+)$", plan, re.M))
-    in_paper = [name for name in rows.PRETRAINED if rows.ROWS[name].in_paper]
-    assert counts["pretrain"] == str(len(in_paper)) and counts["table"] == "4" and counts["book"] == "1"
 
 
 def test_the_code_for_this_file_is_portable() -> None:

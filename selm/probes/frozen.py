@@ -57,7 +57,7 @@ def conditioned(features: ArrayLike | Tensor) -> Tensor:
         row = int((~torch.isfinite(x).all(dim=1)).nonzero()[0])
         raise InputError(f"features: row {row} holds NaN or infinity")
     x = x.double()
-    low, middle, high = (x.sort(dim=0).values[round(q * (len(x) - 1))] for q in (0.25, 0.5, 0.75))
+    low, middle, high = x.sort(dim=0).values[[round(q * (len(x) - 1)) for q in (0.25, 0.5, 0.75)]]
     spread = high - low
     spread = torch.where(spread > 0, spread, x.std(dim=0, correction=0))
     return (x - middle) / torch.where(spread > 0, spread, 1.0)
@@ -294,25 +294,24 @@ def fit_logistic(
         small = (along * lengths).to(a.dtype)
         weight, bias, iterations = fit_logistic(small, labels, n_classes, penalty, tolerance, max_iterations, at)
         return turn @ weight, bias, iterations
-    one_hot = torch.zeros(n, n_classes, dtype=a.dtype, device=a.device).scatter_(1, labels[:, None], 1.0)
-    identity = torch.eye(d, dtype=a.dtype, device=a.device)
-    bound = torch.linalg.cholesky(a.T @ a * (0.5 / n) + penalty * identity)
+    one_hot = a.new_zeros(n, n_classes).scatter_(1, labels[:, None], 1.0)
+    rows = torch.cat([a, a.new_ones(n, 1)], dim=1)  # the last column is the intercept's
+    columns, decay = rows.T / n, torch.cat([a.new_full((d, 1), penalty), a.new_zeros(1, 1)])
     # the training fold's mean is zero, so the intercept's block of the bound is ½ and stands alone
-    weight = torch.zeros(d, n_classes, dtype=a.dtype, device=a.device)
-    weight, bias = start or (weight, one_hot.mean(dim=0).log())
-    before_w, before_b, momentum = weight, bias, 1.0
+    bound = (a.T @ a * (0.5 / n)).double() + penalty * torch.eye(d, dtype=torch.float64, device=a.device)
+    inverse = torch.block_diag(torch.cholesky_inverse(torch.linalg.cholesky(bound)), 2 * bound.new_ones(1, 1))
+    inverse = inverse.to(a.dtype)
+    weight, bias = start or (a.new_zeros(d, n_classes), one_hot.mean(dim=0).log())
+    both = torch.cat([weight, bias[None]])  # (d + 1, c)
+    before, momentum = both, 1.0
     for iteration in range(1, max_iterations + 1):
         following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        ratio = (momentum - 1) / following
-        at_w = weight + ratio * (weight - before_w)
-        at_b = bias + ratio * (bias - before_b)
-        error = ((a @ at_w + at_b).softmax(dim=1) - one_hot) / n
-        gradient_w, gradient_b = a.T @ error + penalty * at_w, error.sum(dim=0)
-        before_w, before_b, momentum = weight, bias, following
-        weight = at_w - torch.cholesky_solve(gradient_w, bound)
-        bias = at_b - 2.0 * gradient_b
-        if max(float(gradient_w.abs().max()), float(gradient_b.abs().max())) < tolerance:
-            return weight, bias, iteration
-        if float((gradient_w * (weight - before_w)).sum() + (gradient_b * (bias - before_b)).sum()) > 0:
-            before_w, before_b, momentum = weight, bias, 1.0
-    return weight, bias, max_iterations
+        ahead = both + (momentum - 1) / following * (both - before)
+        gradient = torch.addmm(decay * ahead, columns, (rows @ ahead).softmax(dim=1) - one_hot)
+        before, momentum = both, following
+        both = torch.addmm(ahead, inverse, gradient, alpha=-1)
+        if float(gradient.abs().max()) < tolerance:
+            return both[:-1], both[-1], iteration
+        if float((gradient * (both - before)).sum()) > 0:
+            before, momentum = both, 1.0
+    return both[:-1], both[-1], max_iterations

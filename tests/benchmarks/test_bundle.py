@@ -27,9 +27,9 @@ from selm.errors import InputError
 SMOKE = get_profile("smoke")
 # real data, at the smallest size: some blocks of three regions
 REGIONS = (
-    Region("nagoya", "osm-japan/nagoya.mbtiles", "pretrain", (136.85, 35.10, 137.00, 35.25)),
+    Region("nagoya", "osm-japan/nagoya.mbtiles", "pretrain", (136.88, 35.15, 136.93, 35.19)),
     Region("fukuoka", "osm-japan/fukuoka.mbtiles", "validation", (130.38, 33.58, 130.43, 33.62)),
-    Region("hiroshima", "osm-japan/hiroshima.mbtiles", "test", (132.42, 34.36, 132.50, 34.42)),
+    Region("hiroshima", "osm-japan/hiroshima.mbtiles", "test", (132.44, 34.38, 132.48, 34.41)),
 )
 SMALL = dataclasses.replace(
     SMOKE, name="japan-small", regions=REGIONS, stand_ins=False,

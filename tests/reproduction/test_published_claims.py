@@ -80,10 +80,9 @@ def test_verdicts_are_what_the_published_files_give(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", folders("verdicts.csv"), ids=lambda folder: folder.name)
 def test_gains_of_the_questions_are_those_of_the_published_blocks(folder: Path) -> None:
-    blocks = pd.read_csv(folder / verdicts.BLOCKS)
+    blocks = dict(tuple(pd.read_csv(folder / verdicts.BLOCKS).groupby(["target", "metric", "buffer_km"])))
     for row in records(pd.read_csv(folder / "verdicts.csv").dropna(subset="gain")):
-        near = blocks[(blocks["target"] == row.target) & (blocks["metric"] == row.metric)]
-        near = near[near["buffer_km"] == row.buffer_km]
+        near = blocks[row.target, row.metric, row.buffer_km]
         sides = []
         for method in (row.a, row.b):
             own = near[(near["method"] == method) & near["setting"].isin([row.setting, "practitioner"])]

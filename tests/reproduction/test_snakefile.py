@@ -31,7 +31,7 @@ def test_slurm_is_asked_for_the_gpus_of_a_shared_pretraining(tmp_path: Path) -> 
     text = plan(tmp_path, *options, "--config", "profile=smoke", "controls=0", "gpus=4", "minutes=30")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", text, re.M))
     in_paper = [name for name in PRETRAINED if METHODS[name].in_paper]
-    assert int(counts["pretrain"]) == len(in_paper) and counts["table"] == "4"
+    assert int(counts["pretrain"]) == len(in_paper) and counts["table"] == "4" and counts["book"] == "1"
     jobs = re.split(r"\n(?=(?:local)?rule \w+:)", text)
     pretraining = [job for job in jobs if job.startswith("rule pretrain:")]
     assert len(pretraining) == len(in_paper)

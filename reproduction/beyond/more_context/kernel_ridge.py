@@ -61,7 +61,7 @@ def kernel_ridges(
     if any(settings.share for settings in tries):
         km = torch.as_tensor(chords(lat, lon) / 1000)
         fields = {s: s.share * torch.exp(-km.square() / (2 * s.km**2)) if s.share else 0.0 for s in tries}
-    outputs = [Collector(layout, (0,)) for _ in tries]
+    outputs, widths = [Collector(layout, (0,)) for _ in tries], dict.fromkeys(s.width for s in tries)
     mean, deviation = fold_statistics(x, layout.train)
     for p in range(len(layout.draw)):
         z = (x - mean[p]) / deviation[p]
@@ -70,7 +70,7 @@ def kernel_ridges(
         y = torch.as_tensor(np.array(layout.targets[layout.draw[p], layout.train[p]]))
         own_norm = linear.diagonal()
         apart = (own_norm[:, None] + own_norm - 2 * linear).clamp_min(0)  # squared distances
-        alike = {s.width: torch.exp(-apart / (2 * s.width**2)) if s.width else linear for s in tries}
+        alike = {width: torch.exp(-apart / (2 * width**2)) if width else linear for width in widths}
         for settings, output in zip(tries, outputs, strict=True):
             kernel = alike[settings.width] + fields[settings]
             own = kernel[train][:, train]

@@ -22,8 +22,7 @@ book: $(INSTALLED)
 	@echo "The book: $(CURDIR)/build/book/_build/html/index.html"
 
 test: $(INSTALLED)
-	$(BIN)/jupyter-book build --quiet --all -n -W --keep-going book --path-output build/strict
-	SELM_BOOK=build/strict/_build/html $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval-lax tests book
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval-lax tests book
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m reproduction.notebooks refresh --profile demo --into build/book

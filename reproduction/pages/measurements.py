@@ -133,7 +133,7 @@ MEASURED: dict[str, Measured] = {
         "What very many coordinates would take (computed from rates measured for it)",
         (("what", "", "s"), ("way", "", "s"), ("drawing_core_hours", "drawing, core-hours", "n"),
          ("encoding_core_hours", "encoding, core-hours", "n"), ("machine_hours", "one machine, h", "n"),
-         ("cluster_hours", "cluster, h", "n"), ("embeddings_gib", "embeddings, GiB", "n"), ("usd", "USD", "n")),
+         ("usd", "USD", "n")),
         "python -m benchmarks.scale",
     ),
     "cost": Measured(

@@ -131,8 +131,8 @@ MEASURED: dict[str, Measured] = {
     ),
     "scale": Measured(
         "What very many coordinates would take (computed from rates measured for it)",
-        (("what", "", "s"), ("way", "", "s"), ("drawing_core_hours", "drawing, core-hours", "n"),
-         ("encoding_core_hours", "encoding, core-hours", "n"), ("machine_hours", "one machine, h", "n"),
+        (("what", "", "s"), ("way", "", "s"), ("drawing_core_hours", "drawing, core h", "n"),
+         ("encoding_core_hours", "encoding, core h", "n"), ("machine_hours", "machine, h", "n"),
          ("usd", "USD", "n")),
         "python -m benchmarks.scale",
     ),

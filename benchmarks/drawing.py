@@ -117,7 +117,7 @@ def storing(pen: draw.Pen, rounds: int) -> list[dict[str, Any]]:
 
     def ours() -> bytes:
         rgba = np.frombuffer(image.to_string(), np.uint8).reshape(side, side, 4)
-        return encode_png(style.to_indices(rgba, pen.table), pen.style.palette)
+        return encode_png(style.to_indices(rgba, pen.style.table), pen.style.palette)
 
     ways: dict[str, Callable[[], bytes]] = {
         "fixed palette by table, zlib level 1 (used)": ours,

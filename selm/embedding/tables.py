@@ -433,8 +433,9 @@ def _write(
                 values = pa.array(np.ascontiguousarray(embeddings[piece][there]).ravel())
                 added = [pa.ListArray.from_arrays(pa.array(offsets), values, mask=pa.array(~there))]
             else:
-                turned = np.ascontiguousarray(embeddings[piece].T)
-                added = [pa.array(value, mask=missing[piece]) for value in turned]
+                valid = pa.array(~missing[piece]).buffers()[1]  # one bitmap for all columns
+                turned = map(pa.py_buffer, np.ascontiguousarray(embeddings[piece].T))
+                added = [pa.Array.from_buffers(kind, len(missing[piece]), [valid, values]) for values in turned]
             writer.write_table(pa.Table.from_arrays([*own, *added], schema=schema))
 
 

@@ -28,7 +28,7 @@ from selm.files import clear_leftovers, write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source, tiles_in
-from selm.maps.style import Style, lookup, to_indices
+from selm.maps.style import Style, to_indices
 from selm.maps.tiles import Listed, tiles_of
 from selm.maps.vector_tiles import Tile, check_tile
 
@@ -48,7 +48,6 @@ class Pen:
 
     def __init__(self, source: MapSource, style: Style, tile_px: int) -> None:
         self.source, self.style, self.tile_px = source, style, tile_px
-        self.table = lookup(style.palette)
         self._maps: dict[int, tuple[Any, Any]] = {}
         self._looks = _BLANKS
 
@@ -134,7 +133,7 @@ class Pen:
         for top in range(0, size, 32):  # a few rows at a time stay in the cache
             rows = out[top : top + 32]
             strip = np.frombuffer(image.view(0, top, size, len(rows)).to_string(), np.uint8)
-            rows[:] = to_indices(strip.reshape(len(rows), size, 4), self.table)
+            rows[:] = to_indices(strip.reshape(len(rows), size, 4), self.style.table)
         if self._looks and not out.any():
             self._looks -= 1
             self._look_again(x, y, zoom, size)
@@ -239,18 +238,10 @@ def draw_shard(
 
 
 def _draw(
-    source: str | Path | MapSource | None,
-    out: str | Path,
-    zooms: Sequence[int],
-    tile_px: int,
-    bbox: mercator.BBox | None,
-    style: str | Path,
-    blocks: ArrayLike | None,
-    workers: int | None,
-    progress: bool,
-    on_block: Callable[[int, int, bool], None] | None,
-    shard: tuple[int, int],
-) -> int:
+    source: str | Path | MapSource | None, out: str | Path, zooms: Sequence[int], tile_px: int,
+    bbox: mercator.BBox | None, style: str | Path, blocks: ArrayLike | None, workers: int | None, progress: bool,
+    on_block: Callable[[int, int, bool], None] | None, shard: tuple[int, int],
+) -> int:  # fmt: skip
     """`draw_atlas`, or one part of it; returns the number of images missing elsewhere."""
     source = source if isinstance(source, MapSource) else open_source(source)
     chosen = Style.named(style)

@@ -73,6 +73,11 @@ class Style:
                 blends |= "threshold" not in (symbolizer.get("gamma-method"), symbolizer.get("stroke-gamma-method"))
         return make_palette(colours, blends)
 
+    @cached_property
+    def table(self) -> NDArray[np.uint8]:
+        """`lookup` of the palette."""
+        return lookup(self.palette)
+
     def map_for(self, source: MapSource, size: int) -> Any:
         """A mapnik.Map of `size` pixels with the source's layers; layers that the source lacks are left out."""
         import mapnik
@@ -168,9 +173,9 @@ def lookup(palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colours, index = colours[order].astype(np.float32), index[order].astype(np.uint8)
     norms = (colours**2).sum(1)
     out = np.empty(len(cells), np.uint8)
-    for start in range(0, len(cells), 16384):
-        chunk = cells[start : start + 16384]
-        out[start : start + 16384] = index[(norms - 2 * chunk @ colours.T).argmin(1)]
+    for start in range(0, len(cells), 512):  # few enough to stay in the cache
+        chunk = cells[start : start + 512]
+        out[start : start + 512] = index[(norms - 2 * chunk @ colours.T).argmin(1)]
     for i, colour in zip(index[::-1], colours[::-1].astype(np.int64), strict=True):
         out[(colour[0] >> 2) | (colour[1] >> 2) << 6 | (colour[2] >> 2) << 12] = i
     return out

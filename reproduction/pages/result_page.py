@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _NAMES = {"own": "GPS-SELM", "variant": "its variants", "rival": "DINO", "method": "other methods",
           "baseline": "no pretraining"}  # fmt: skip
+_TITLE = 34  # characters of a line: more would leave no room for the dots on a phone
 _COMPARED = ("gps_selm", "dino", "random_init")  # rows that a short table always has
 
 
@@ -259,7 +261,9 @@ def dots(result: Result) -> Figure:
 
     use_style()
     rows = result.rows[result.rows["kind"] != "constant"].reset_index(drop=True)
-    figure, axis = plt.subplots(figsize=(WIDTH, 0.75 + 0.22 * len(rows)))
+    titles = [textwrap.fill(title, _TITLE) for title in rows["title"]]
+    lines = max((title.count("\n") + 1 for title in titles), default=1)
+    figure, axis = plt.subplots(figsize=(WIDTH, 0.75 + (0.09 + 0.13 * lines) * len(rows)))
     for y, row in enumerate(records(rows)):
         ink = look(row.method)
         if row.kind == "baseline":
@@ -271,7 +275,7 @@ def dots(result: Result) -> Figure:
             axis.plot(row.paper, y, "o", color=ink.colour, markerfacecolor="white", markersize=5.5, zorder=4)
         axis.annotate(result.number(row.mean), (1.01, y), xycoords=("axes fraction", "data"), va="center", fontsize=7.5,
                       color=text_ink(row.method), annotation_clip=False)  # fmt: skip
-    axis.set_yticks(range(len(rows)), rows["title"])
+    axis.set_yticks(range(len(rows)), titles)
     for label, row in zip(axis.get_yticklabels(), records(rows), strict=True):
         label.set_color(text_ink(row.method))
         label.set_fontweight("bold" if row.kind == "own" else "normal")

@@ -97,6 +97,24 @@ def test_counts_and_gains_are_those_of_the_verdicts(rows: pd.DataFrame, results_
     assert words(knowledge.behind("japan-cpu")[0]) == "Nothing is published yet."
 
 
+def test_the_scorecard_is_that_of_the_widest_buffer(rows: pd.DataFrame, results_folder: Path) -> None:
+    table = findings.scorecard("japan-cpu").set_index(["section", "question"])
+    asked = knowledge.asked("japan-cpu")
+    tested = asked[(asked["verdict"] != "not run") & (asked["target"] == "price")].set_index("question")
+    blocks = pd.read_csv(results_folder / "japan-cpu" / verdicts.BLOCKS)
+    of_dino = blocks[(blocks["method"] == "dino") & (blocks["target"] == "price") & (blocks["buffer_km"] == 15)]
+    of_dino = of_dino[of_dino["region"] == "hokkaido"]  # the one region that DINO was tested in
+    row = table.loc["Land price", "better than DINO?"]
+    assert row["gain"] == pytest.approx(100 * tested.loc["dino", "gain"] / of_dino["score"].mean())
+    assert row["low"] < row["gain"] < row["high"] and row["verdict"] == "better"
+    assert np.isfinite(row["paper"]) and set(table.index.get_level_values(0)) == {"Land price"}
+    assert table.loc["Land price", "better than the colours of zooms 17-14?"]["verdict"] == "worse"
+    text = findings.card("japan-cpu").text
+    assert "15 km and more from what the probe has learned from, in Hokkaido and Kansai or" in text
+    (results_folder / "japan-cpu" / "verdicts.csv").unlink()
+    assert not len(findings.scorecard("japan-cpu"))
+
+
 def test_every_question_and_target_has_a_cell(rows: pd.DataFrame) -> None:
     questions = knowledge.asked("japan-cpu")
     figure = verdict_grid(knowledge.grid(questions), knowledge.WORDS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 
 
+@lru_cache(maxsize=1)
 def repository() -> Path:
     """The checkout this package runs from (an editable install), which holds `data/` and `book/`."""
     return Path(__file__).resolve().parent.parent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -103,9 +105,17 @@ def sampler(n=40, seed=0, *, atlas=None, views=VIEWS, **labels) -> ViewSampler:
 
 def method(name: str, settings: Pretraining = SETTINGS, seed: int = 0) -> Method:
     """A small method; equal seeds give equal encoders."""
+    encoder, state = _drawn(seed)
+    torch.set_rng_state(state)
+    return methods.build(name, copy.deepcopy(encoder), settings, VIEWS.global_px)
+
+
+@lru_cache(maxsize=4)
+def _drawn(seed: int) -> tuple[MapEncoder, torch.Tensor]:
+    """An encoder and torch's random state after it: drawing its weights takes ten times as long as copying them."""
     torch.manual_seed(seed)
     encoder = MapEncoder(EncoderConfig("resnet18", 0.125, image_px=VIEWS.global_px, tile_px=TILE_PX))
-    return methods.build(name, encoder, settings, VIEWS.global_px)
+    return encoder, torch.get_rng_state()
 
 
 def trainer(name: str, settings: Pretraining = SETTINGS, seed: int = 0) -> Trainer:

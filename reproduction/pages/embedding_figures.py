@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -69,6 +68,8 @@ def maps_on_a_plane(flat: ArrayLike, rows: ArrayLike, images: ArrayLike, codes: 
     axis.set_axis_off()
     axis.set_aspect("equal")
     present = [c for c in range(len(names)) if (code == c).any()]
+    import seaborn as sns  # most of a second
+
     colours = [*sns.color_palette("colorblind", 10), *sns.color_palette("dark", 10)][: len(present)]
     for c, colour in [(-1, "0.8"), *zip(present, colours, strict=False)]:
         inside = code == c

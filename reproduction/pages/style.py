@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import seaborn as sns
 
 from reproduction.titles import WHITENED, title_of
 from selm.errors import InputError
@@ -80,27 +79,52 @@ def text_ink(method: str) -> str:
 
 
 def use_style() -> None:
-    """Set the book's style for all figures that follow."""
-    sns.set_theme(
-        context="paper",
-        style="ticks",
-        palette=list(COLOURS),
-        rc={
-            "figure.dpi": 110,
-            "savefig.dpi": 144,
-            "figure.constrained_layout.use": True,
-            "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+    """Set the book's style for all figures that follow: seaborn's "ticks" for a paper, with the book's colours.
+
+    Written out, for seaborn brings scipy.stats along: most of a second on every page.
+    """
+    import matplotlib as mpl
+    from cycler import cycler
+
+    ticks: dict[Any, Any] = {
+        f"{axis}tick.{name}": value
+        for axis in "xy"
+        for name, value in {
+            "color": ".15", "labelsize": 8, "major.size": 4.8, "major.width": 1.0, "minor.size": 3.2,
+            "minor.width": 0.8,
+        }.items()
+    }  # fmt: skip
+    mpl.rcParams.update(
+        ticks
+        | {
+            "axes.axisbelow": True,
+            "axes.edgecolor": ".15",
+            "axes.labelcolor": ".15",
+            "axes.labelsize": 8,
+            "axes.linewidth": 1.0,
+            "axes.prop_cycle": cycler("color", COLOURS),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.titlesize": 9,
-            "axes.labelsize": 8,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
+            "figure.constrained_layout.use": True,
+            "figure.dpi": 110,
+            "figure.facecolor": "white",  # also on a dark page: the ink is dark
+            "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure on every machine
+            "font.size": 9.6,
+            "grid.color": ".8",
             "legend.fontsize": 8,
             "legend.frameon": False,
-            "figure.facecolor": "white",  # also on a dark page: the ink is dark
+            "legend.title_fontsize": 9.6,
+            "lines.linewidth": 1.2,
+            "lines.markersize": 4.8,
+            "lines.solid_capstyle": "round",
+            "patch.edgecolor": "w",
+            "patch.force_edgecolor": True,
+            "patch.linewidth": 0.8,
+            "savefig.dpi": 144,
             "svg.hashsalt": "selm",  # the same bytes for the same figure
-        },
+            "text.color": ".15",
+        }
     )
 
 

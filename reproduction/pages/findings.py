@@ -270,12 +270,14 @@ def sentences(profile: str) -> list[str]:
         out.append(headline(claims))
     land = result_page.published_table("table1", "l01", profile=profile)
     if land is not None and (own := land.row("gps_selm")) is not None and (dino := land.row("dino")) is not None:
+        printed = f"the paper prints {own.paper:.2f} and {dino.paper:.2f} on a random split."
         out.append(
+            f"{far} In Hokkaido's spatial blocks it is {own.mean:.2f} against {dino.mean:.2f}; {printed}"
+            if (far := far_price(profile)) else
             f"For land price where the neighbourhood is unknown, GPS-SELM's error is **{own.mean:.2f}**, DINO's "
             f"{dino.mean:.2f}, that of random weights {_mean_of(land, 'random_init')} and the mean predictor's "
-            f"{land.constant:.2f} ({PROFILE_WORDS.get(profile, profile)}); the paper prints {own.paper:.2f} and "
-            f"{dino.paper:.2f} on a random split."
-        )
+            f"{land.constant:.2f} ({PROFILE_WORDS.get(profile, profile)}); {printed}"
+        )  # fmt: skip
         plain = next(records(land.rows[land.rows["kind"] == "baseline"]))
         word = "more" if own.mean < plain.mean else "less"
         out.append(
@@ -303,6 +305,26 @@ def sentences(profile: str) -> list[str]:
             f"reach {of['random_init']:.0f} %."
         )
     return out
+
+
+def far_price(profile: str) -> str:
+    """Errors of land price at the widest buffer, all of the same points, as a sentence; "" where rows lack."""
+    rows = published.results("knowledge", profile)
+    if rows is None:
+        return ""
+    table, pooled = knowledge.errors(rows, "price")
+    split = f"blocks, {knowledge.HEADLINE:g} km"
+    named = {"gps_selm": "GPS-SELM", "dino": "DINO", "random_init": "random weights", "prior": "the mean predictor"}
+    values = table.set_index("method")[split].reindex(list(named)) if split in table else pd.Series([np.nan])
+    if values.isna().any():
+        return ""
+    own, dino, weights, mean = values
+    regions = knowledge.joined([knowledge.region_title(region) for region in pooled[split]])
+    return (
+        f"For land price {knowledge.HEADLINE:g} km and more from known prices, in {regions}, GPS-SELM's error is "
+        f"**{own:.2f}**, DINO's {dino:.2f}, that of random weights {weights:.2f} and the mean predictor's {mean:.2f} "
+        f"({PROFILE_WORDS.get(profile, profile)})."
+    )
 
 
 def far_away(profile: str) -> str:

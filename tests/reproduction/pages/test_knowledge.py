@@ -115,6 +115,19 @@ def test_the_scorecard_is_that_of_the_widest_buffer(rows: pd.DataFrame, results_
     assert not len(findings.scorecard("japan-cpu"))
 
 
+def test_errors_far_away_are_a_sentence_where_all_rows_have_them(rows: pd.DataFrame, results_folder: Path) -> None:
+    file = results_folder / "japan-cpu" / "knowledge.csv"
+    assert findings.far_price("japan-cpu") == ""
+    rows.to_csv(file, index=False)
+    assert findings.far_price("japan-cpu") == ""  # DINO was not tested in Kansai
+    dino = rows[(rows["method"] == "dino") & (rows["region"] == "hokkaido")]
+    pd.concat([rows, dino.assign(region="kansai")]).to_csv(file, index=False)
+    far = dino[(dino["target"] == "price") & (dino["buffer_km"] == 15)]["value"].mean()
+    said = findings.far_price("japan-cpu")
+    assert said.startswith("For land price 15 km and more from known prices, in Hokkaido and Kansai, GPS-SELM's error")
+    assert f"DINO's {far:.2f}, that of random weights" in said
+
+
 def test_every_question_and_target_has_a_cell(rows: pd.DataFrame) -> None:
     questions = knowledge.asked("japan-cpu")
     figure = verdict_grid(knowledge.grid(questions), knowledge.WORDS)

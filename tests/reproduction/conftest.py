@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import smoke_maps
 
 
 @pytest.fixture(scope="module")
@@ -14,6 +15,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pytest.importorskip("mapnik")
     pytest.importorskip("pyrosm")
     folder = tmp_path_factory.mktemp("runs")
+    smoke_maps.copy_to(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELM_RUNS", str(folder))
         yield folder

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import smoke_maps
 
 from reproduction import paths
 
@@ -19,9 +18,8 @@ if str(paths.repository()) not in sys.path:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Runs of the profile `smoke` in a folder of their own, on the CPU."""
     pytest.importorskip("mapnik")
-    runs = tmp_path_factory.mktemp("runs")
-    smoke_maps.copy_to(runs)
     with pytest.MonkeyPatch.context() as patch:
+        runs = tmp_path_factory.mktemp("runs")
         patch.setenv("SELM_RUNS", str(runs))
         patch.setenv("SELM_DEVICE", "cpu")
         yield runs

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import smoke_maps
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +14,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     pytest.importorskip("mapnik")
     pytest.importorskip("pyrosm")
     folder = tmp_path_factory.mktemp("runs")
-    smoke_maps.copy_to(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SELM_RUNS", str(folder))
         yield folder

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import smoke_maps
 
 from reproduction import paths
 from reproduction.cli import main
@@ -63,9 +62,8 @@ def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mon
 
 
 def test_torchrun_starts_the_command_line(tmp_path: Path) -> None:
-    """`torchrun … -m reproduction pretrain` trains and saves; a second call finds the run finished."""
+    """`torchrun … -m reproduction pretrain` draws, trains and saves; a second call finds the run finished."""
     pytest.importorskip("mapnik")
-    smoke_maps.copy_to(tmp_path)
     environment = os.environ | {"SELM_RUNS": str(tmp_path), "SELM_DEVICE": "cpu", "OMP_NUM_THREADS": "1"}
     command = [
         sys.executable,

@@ -92,8 +92,7 @@ def groups_of_equal_number(values: ArrayLike, bins: int) -> NDArray[np.int64]:
     known = np.isfinite(v)
     out = np.full(len(v), -1, np.int64)
     if known.any():
-        share = (
-            pd.Series(v[known]).rank().to_numpy() - 0.5
-        ) / known.sum()  # of the values below, half of the equal ones counted
+        below = pd.Series(v[known]).rank().to_numpy() - 0.5  # half of the equal ones counted
+        share = below / known.sum()
         _, out[known] = np.unique(np.floor(share * bins), return_inverse=True)
     return out

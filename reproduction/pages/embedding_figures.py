@@ -62,14 +62,14 @@ def maps_on_a_plane(flat: ArrayLike, rows: ArrayLike, images: ArrayLike, codes: 
 
     rows: which points the images uint8 (n, h, w, 3) belong to.  codes: int (N,) into `names`, -1 for unknown (grey).
     """
+    import seaborn as sns  # most of a second: not for the other figures
+
     use_style()
     xy, code, pictures = np.asarray(flat, float), np.asarray(codes), np.asarray(images)
     figure, axis = plt.subplots(figsize=(WIDTH, 0.95 * WIDTH))
     axis.set_axis_off()
     axis.set_aspect("equal")
     present = [c for c in range(len(names)) if (code == c).any()]
-    import seaborn as sns  # most of a second
-
     colours = [*sns.color_palette("colorblind", 10), *sns.color_palette("dark", 10)][: len(present)]
     for c, colour in [(-1, "0.8"), *zip(present, colours, strict=False)]:
         inside = code == c

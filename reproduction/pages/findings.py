@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reproduction.experiments.verdicts import scores_of
+from reproduction.experiments.row_claims import MARGINS
+from reproduction.experiments.verdicts import BUFFERS, scores_of
 from reproduction.pages import knowledge, published, result_figures, result_page
 from reproduction.pages.claim_tables import printed_values
 from reproduction.pages.html import PROFILE_WORDS, Html, picture
@@ -200,9 +201,11 @@ def _far_rows(profile: str) -> list[dict[str, Any]]:
             of_b = scores_of(of_target, row.b, row.setting)
             of_b = of_b[of_b["region"].isin(knowledge.regions_of(of_target, row.a, row.b, row.setting))]
             level = float(np.average(of_b["score"], weights=of_b["points"]))
-            word = knowledge.WORDS[target]
+            word, text = knowledge.WORDS[target], result_figures.short_question(row.text)
+            text = text.replace("no pretraining", "random weights")  # as the table on land cover has it
             out.append(
-                {"section": word[:1].upper() + word[1:], "verdict": row.verdict, "question": knowledge.short(row.text),
+                {"section": word[:1].upper() + word[1:], "verdict": row.verdict,
+                 "question": text[:1].lower() + text[1:],
                  "paper": _printed_gain(where, row.a, row.b) if where else np.nan,
                  **{name: 100 * getattr(row, name) / level for name in ("gain", "low", "high")}}
             )  # fmt: skip
@@ -245,7 +248,8 @@ def card(profile: str) -> Html:
     caption = (
         f"**The questions, {PROFILE_WORDS.get(profile, profile)}.** Filled: our gain and its interval {where}, "
         "corrected for the number of questions. Hollow: the paper's gain, on its own data and random split. Better and "
-        "worse: the interval leaves out 0. Equivalent: it lies within 0.02 of MSE or 1 point."
+        f"worse: the interval leaves out 0. Equivalent: it lies within {MARGINS['mse']:g} of MSE or "
+        f"{100 * MARGINS['top1']:g} point."
     )
     return picture(result_figures.scorecard(questions), caption, f"Scorecard. {said}.")
 
@@ -270,10 +274,11 @@ def sentences(profile: str) -> list[str]:
         out.append(headline(claims))
     land = result_page.published_table("table1", "l01", profile=profile)
     if land is not None and (own := land.row("gps_selm")) is not None and (dino := land.row("dino")) is not None:
+        far = far_price(profile)
         printed = f"the paper prints {own.paper:.2f} and {dino.paper:.2f} on a random split."
         out.append(
             f"{far} In Hokkaido's spatial blocks it is {own.mean:.2f} against {dino.mean:.2f}; {printed}"
-            if (far := far_price(profile)) else
+            if far else
             f"For land price where the neighbourhood is unknown, GPS-SELM's error is **{own.mean:.2f}**, DINO's "
             f"{dino.mean:.2f}, that of random weights {_mean_of(land, 'random_init')} and the mean predictor's "
             f"{land.constant:.2f} ({PROFILE_WORDS.get(profile, profile)}); {printed}"
@@ -290,8 +295,9 @@ def sentences(profile: str) -> list[str]:
     ):
         best = some.iloc[0]
         out.append(
-            "Several zooms help most 1 km from known prices, where wide images overlap with theirs: the error of "
-            f"*{best['title']}*{', with the coordinates,' if best['coordinates'] else ''} is **{best['mean']:.2f}**."
+            f"Several zooms help most {min(BUFFERS):g} km from known prices, where wide images overlap with theirs: "
+            f"the error of *{best['title']}*{', with the coordinates,' if best['coordinates'] else ''} is "
+            f"**{best['mean']:.2f}**."
         )
     found = top_recall(profile)
     if found is not None and "gps_selm" in found.index:

@@ -48,12 +48,6 @@ def asked(profile: str, km: float = HEADLINE, setting: str = CLOSED) -> pd.DataF
     return table[first & (table["buffer_km"] == km) & (table["setting"] == setting)].reset_index(drop=True)
 
 
-def short(text: str) -> str:
-    """A question in the words of a figure."""
-    text = text.replace("Does GPS-SELM beat", "better than").replace("no pretraining", "random weights")
-    return text[:1].lower() + text[1:]
-
-
 def pooled_regions(profile: str, km: float = HEADLINE) -> str:
     """The regions that land price's verdicts pool, in words; "" where there are none."""
     blocks = published.results("knowledge-blocks", profile) if len(asked(profile, km)) else None

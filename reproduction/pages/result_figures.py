@@ -149,6 +149,11 @@ def scorecard(questions: pd.DataFrame) -> Figure:
     return figure
 
 
+def short_question(text: str) -> str:
+    """A question in the words of a figure."""
+    return text.replace("Does GPS-SELM beat", "better than")
+
+
 def verdict_grid(
     sections: Mapping[str, Mapping[str, Mapping[str, Any]]], targets: Mapping[str, str], *, beside: int = 36
 ) -> Figure:
@@ -172,7 +177,7 @@ def verdict_grid(
         axes[0].annotate(heading, (-0.03, y + 0.1), xycoords=("axes fraction", "data"), ha="right", va="center",
                          fontsize=8, fontweight="bold", annotation_clip=False)  # fmt: skip
         for line, (text, by_target) in enumerate(rows.items(), start=1):
-            ticks[y + line] = textwrap.fill(text.replace("Does GPS-SELM beat", "better than"), beside)
+            ticks[y + line] = textwrap.fill(short_question(text), beside)
             for axis, target in zip(axes, targets, strict=True):
                 if target in by_target:
                     _verdict_cell(axis, y + line, by_target[target], reach[metric_of[target]])

@@ -34,7 +34,8 @@ _ROUNDING = 2e-5  # published numbers have six digits behind the point
 
 def blocks_of(scores: ArrayLike, blocks: ArrayLike, region: ArrayLike, *, seed: int, **columns: Any) -> pd.DataFrame:
     """Rows of a ``NAME-blocks.csv``: (T, N) scores by trial and point, (N,) the block and the region of each point."""
-    return block_scores(scores, blocks, region=region, seed=seed).assign(**columns)[list(COLUMNS)]
+    own = dict(block_scores(scores, blocks, region=region, seed=seed))
+    return pd.DataFrame({name: own[name] if name in own else columns[name] for name in COLUMNS})
 
 
 def blocks_of_kept(

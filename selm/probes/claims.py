@@ -114,14 +114,16 @@ def block_scores(scores: ArrayLike, blocks: ArrayLike, *, region: ArrayLike = ""
     values, tested = values[used], tested[used]
     points = tested.any(axis=0)
     weight = tested / np.maximum(tested.sum(axis=1, keepdims=True), 1) * (points.sum() / max(len(tested), 1))
-    table = pd.DataFrame(
-        {"region": np.broadcast_to(np.asarray(region), names.shape).astype(str), "block": names,
-         "points": weight.sum(axis=0), "score": (weight * np.where(tested, values, 0.0)).sum(axis=0)}
-    )[points]  # fmt: skip
-    out = table.groupby(["region", "block"], sort=True, as_index=False)[["points", "score"]].sum()
-    out["score"] /= out["points"]
-    out["points"] = out["points"].round(9)
-    return out.assign(seed=seed)[list(BLOCKS)]
+    where = np.broadcast_to(np.asarray(region), names.shape).astype(str)
+    (regions, in_region), (found, in_block) = (np.unique(of[points], return_inverse=True) for of in (where, names))
+    pairs, in_pair = np.unique(in_region * len(found) + in_block, return_inverse=True)
+    count, total = (
+        np.bincount(in_pair, of.sum(axis=0)[points], len(pairs))
+        for of in (weight, weight * np.where(tested, values, 0.0))
+    )
+    at_region, at_block = np.divmod(pairs, max(len(found), 1))
+    columns = (regions[at_region], seed, found[at_block], count.round(9), total / count)
+    return pd.DataFrame(dict(zip(BLOCKS, columns, strict=True)))
 
 
 def gain(
@@ -195,14 +197,16 @@ def _by_region(table: pd.DataFrame, name: str) -> dict[str, _Region]:
         raise InputError(
             f"blocks of {name}: region {row.region}, block {row.block}: score {row.score} of {row.points} points"
         )
+    regions, in_region = np.unique(table["region"].to_numpy(str), return_inverse=True)
+    all_seeds, all_blocks = table["seed"].to_numpy(np.int64), table["block"].to_numpy(str)
     out = {}
-    for region, rows in table.groupby(table["region"].astype(str)):
-        seeds, of_seed = np.unique(rows["seed"].to_numpy(np.int64), return_inverse=True)
-        blocks, of_block = np.unique(rows["block"].to_numpy(str), return_inverse=True)
+    for at, region in enumerate(regions):
+        rows = in_region == at
+        seeds, of_seed = np.unique(all_seeds[rows], return_inverse=True)
+        blocks, of_block = np.unique(all_blocks[rows], return_inverse=True)
         points, scores = np.full((2, len(seeds), len(blocks)), np.nan)
-        points[of_seed, of_block] = rows["points"]
-        scores[of_seed, of_block] = rows["score"]
-        if len(rows) > points.size - np.isnan(points).sum():
+        points[of_seed, of_block], scores[of_seed, of_block] = numbers[rows].T
+        if rows.sum() > points.size - np.isnan(points).sum():
             raise InputError(f"blocks of {name}: region {region}: a block is there twice for one seed")
         if np.isnan(points).any() or np.ptp(points, axis=0).max() > 1e-3:
             raise InputError(f"blocks of {name}: region {region}: its seeds have not the same points")

@@ -45,6 +45,11 @@ table.selm th, table.selm td {{border: 0; padding: .22em .5em; text-align: right
 table.selm th, table.selm td {{background: none; color: inherit; white-space: nowrap}}
 table.selm th:first-child, table.selm td:first-child {{text-align: left; position: sticky; left: 0; z-index: 1}}
 table.selm th:first-child, table.selm td:first-child {{background: var(--page); white-space: normal; min-width: 8em}}
+@container (max-width: 30em) {{
+  table.selm th, table.selm td {{padding: .22em .3em}}
+  table.selm thead th {{white-space: normal}}
+  table.selm th:first-child, table.selm td:first-child {{min-width: 5.5em}}
+}}
 table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
 table.selm thead th {{font-weight: 600; vertical-align: bottom}}
 table.selm thead th.group {{text-align: center}}

@@ -1,13 +1,22 @@
-"""What all tests share: real data found or skipped by name, and a count of both at the end."""
+"""What all tests share: no waiting for the disk; real data found or skipped by name, and a count of both at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from reproduction import paths
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """What a process has written survives its being killed; only a power cut asks for more, and no test cuts it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture

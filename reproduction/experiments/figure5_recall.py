@@ -26,6 +26,7 @@ from reproduction.places.sampling import sample_places
 from reproduction.results import Kept, origin
 from reproduction.settings import Area, Profile, Query, Region
 from selm.embedding.search import Whitening
+from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.maps.atlas import Atlas
 from selm.maps.mercator import to_tile
@@ -149,10 +150,11 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
     if missing:
         table, queries = gallery(profile, area), profile.retrieval.queries
         found: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = {run: {} for run in missing}
+        networks = {run: representations.network(profile, *run) for run in missing}
         whitenings: dict[tuple[str, int], Whitening] = {}
-        own = _all_vectors(profile, area, None, missing, whitenings)
+        own = _all_vectors(profile, area, None, networks, whitenings)
         for query in tqdm(queries, desc=f"figure 5, {area.name}", unit="query", disable=not progress):
-            asked = _all_vectors(profile, area, query, missing, whitenings)
+            asked = _all_vectors(profile, area, query, networks, whitenings)
             for run in missing:
                 found[run][query.name] = recall.ranks(own[run], asked[run])
         for run in missing:
@@ -162,17 +164,16 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
 
 
 def _all_vectors(
-    profile: Profile, area: Area, query: Query | None, runs: list[tuple[str, int]],
+    profile: Profile, area: Area, query: Query | None, networks: dict[tuple[str, int], MapEncoder | None],
     whitenings: dict[tuple[str, int], Whitening],
 ) -> dict[tuple[str, int], NDArray[np.float32]]:  # fmt: skip
     """Of the gallery (no query), whose whitenings are put into `whitenings`; or of a query, whitened by those."""
     seen, out = list(pictures(profile, area, query)), {}
-    for run in runs:
+    for run, network in networks.items():
         if representations.is_whitened(run[0]):
-            by = whitenings.get(run)
-            out[run], whitenings[run] = representations.whitened(profile, *run, seen, by)
+            out[run], whitenings[run] = representations.whitened(profile, *run, seen, whitenings.get(run), network)
         else:
-            out[run] = representations.vectors(profile, *run, seen)
+            out[run] = representations.vectors(profile, *run, seen, network)
     return out
 
 

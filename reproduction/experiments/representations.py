@@ -23,7 +23,7 @@ from reproduction.experiments.pretrainings import complete, pretrainings
 from reproduction.settings import Profile
 from selm import distributed
 from selm.embedding import search
-from selm.encoder import channels_last
+from selm.encoder import MapEncoder, channels_last
 from selm.maps.entropy import colour_histogram
 from selm.maps.style import lookup
 from selm.settings import ORIENTATIONS, STAGES
@@ -107,45 +107,63 @@ def _unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
 
-def vectors(profile: Profile, method: str, seed: int, images: Iterable[Tensor]) -> NDArray[np.float32]:
+def network(profile: Profile, method: str, seed: int) -> MapEncoder | None:
+    """What a representation is computed by, on the device, for `vectors` or `whitened`; None for a histogram.
+
+    Raw pixels are standardised as the encoders' images are. An encoder that is whitened gives the features of all its
+    stages, averaged over the eight orientations of an image.
+    """
+    name = plain(method)
+    if name == "histogram":
+        return None
+    if name == "pixels":
+        return encoders.encoder(profile, "random_init")
+    found, on = encoders.encoder(profile, name, seed), distributed.device()
+    if is_whitened(method):
+        found = channels_last(found)
+        found.config = dataclasses.replace(found.config, orientations=ORIENTATIONS[-1], stages=STAGES)
+    return found.to(on).eval()
+
+
+def vectors(
+    profile: Profile, method: str, seed: int, images: Iterable[Tensor], by: MapEncoder | None = None
+) -> NDArray[np.float32]:
     """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
 
     images: batches (B, 3, h, w) float in [0, 1].  method: not a whitened one, which depends on a gallery (`whitened`).
+    by: its `network`, for who asks more than once.
     Embeddings have length one, so that the order of distances is that of
     cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
     """
-    on = distributed.device()
-    encoder = None if method in BASELINES else encoders.encoder(profile, method, seed).to(on).eval()
-    like = encoder or encoders.encoder(profile, "random_init")
+    encoder = by or network(profile, method, seed)
     out = []
     with torch.no_grad():  # not around the whole: the encoder above may have to be trained
         for image in images:
-            if method == "histogram":
+            if encoder is None:
                 out.append(np.sqrt(_histograms(profile, image)))
-            elif encoder is None:
-                out.append(F.adaptive_avg_pool2d(like.standardise(image.cpu()), PIXELS).flatten(1).numpy())
+            elif method == "pixels":
+                out.append(F.adaptive_avg_pool2d(encoder.standardise(image.cpu()), PIXELS).flatten(1).numpy())
             else:
-                out.append(_unit(encoder(encoder.standardise(image.to(on))).float().cpu().numpy()))
+                out.append(_unit(encoder(encoder.standardise(image.to(distributed.device()))).float().cpu().numpy()))
     return np.concatenate(out)
 
 
 def whitened(
-    profile: Profile, method: str, seed: int, images: Iterable[Tensor], by: search.Whitening | None = None
-) -> tuple[NDArray[np.float32], search.Whitening]:
-    """Whitened vectors (N, d) of the images, and the whitening: `by`, or where there is none that of these images.
+    profile: Profile, method: str, seed: int, images: Iterable[Tensor], whitening: search.Whitening | None = None,
+    by: MapEncoder | None = None,
+) -> tuple[NDArray[np.float32], search.Whitening]:  # fmt: skip
+    """Whitened vectors (N, d) of the images, and the whitening: `whitening`, or where there is none that of these
+    images. So a gallery is whitened by itself, and the questions by the gallery's.
 
-    So a gallery is whitened by itself, and the questions by the gallery's. An encoder's features are of all its stages,
-    averaged over the eight orientations of an image; a histogram, which knows neither, is whitened as it is.
+    by: its `network`. A histogram, which knows neither stages nor orientations, is whitened as it is.
     """
-    name = plain(method)
-    if name in BASELINES:
-        x = vectors(profile, name, seed, images)
+    encoder = by or network(profile, method, seed)
+    if encoder is None:
+        x = vectors(profile, plain(method), seed, images)
     else:
         on = distributed.device()
-        encoder = channels_last(encoders.encoder(profile, name, seed)).to(on).eval()
-        encoder.config = dataclasses.replace(encoder.config, orientations=ORIENTATIONS[-1], stages=STAGES)
         with torch.no_grad():
             parts = [encoder.embed(encoder.standardise(image.to(on))).float().cpu() for image in images]
         x = torch.cat(parts).numpy()
-    by = by or search.whitening(x)
-    return by(x), by
+    whitening = whitening or search.whitening(x)
+    return whitening(x), whitening

@@ -111,13 +111,16 @@ def features(profile: Profile, target: str, method: str, seed: int) -> NDArray[n
         return image_sets.features(profile, method, seed, target)
     if OSM[target] == profile.maps.style:
         return frozen_features.features(profile, method, seed, map_land_cover.places(profile), EXPERIMENT)
-    network = encoders.encoder(profile, method, seed)
+    if method != "random_init":
+        encoders.pretrained(profile, method, seed)
     parts = {**encoders.encoder_key(profile, method, seed), "images": map_land_cover.key(profile), "style": OSM[target],
              "version": VERSION}  # fmt: skip
     label = f"{profile.name}-{method}-s{seed}-{EXPERIMENT}-{target}"
     return cached_array(
         "features", label, parts,
-        lambda: frozen_features.encode(network, *map_land_cover.images(profile, OSM[target])),
+        lambda: frozen_features.encode(
+            encoders.encoder(profile, method, seed), *map_land_cover.images(profile, OSM[target])
+        ),
     )  # fmt: skip
 
 

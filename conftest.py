@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 
 import pytest
 
+from reproduction import warm_kernels
+
 _scratch: str | None = None
+_kernels = ExitStack()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -20,9 +24,13 @@ def pytest_configure(config: pytest.Config) -> None:
         _scratch = tempfile.mkdtemp(prefix="selm-")
         os.environ["SELM_RUNS"] = os.path.join(_scratch, "runs")
         os.environ["SELM_CACHE"] = os.path.join(_scratch, "cache")
+    notebooks = config.option.nbval or config.option.nbval_lax
+    if notebooks and config.option.nbval_kernel_name is None and not hasattr(config, "workerinput"):
+        config.option.nbval_kernel_name = _kernels.enter_context(warm_kernels.session())
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
+    _kernels.close()
     if _scratch is not None:
         shutil.rmtree(_scratch, ignore_errors=True)
         os.environ.pop("SELM_RUNS", None)

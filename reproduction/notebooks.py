@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from reproduction import paths
+from reproduction import paths, warm_kernels
 from selm.errors import InputError
 from selm.files import write_text
 
@@ -195,7 +195,7 @@ class _Bars:
         self.stream.flush()
 
 
-def run_notebook(source: Path, target: Path, profile: str) -> None:
+def run_notebook(source: Path, target: Path, profile: str, kernel: str = warm_kernels.ORDINARY) -> None:
     """Run the notebook `source` with `profile` and write it to `target`, which appears only when every cell ran.
 
     Raises InputError when a cell fails; the unfinished notebook is then kept beside `target`'s folder for a look.
@@ -210,7 +210,7 @@ def run_notebook(source: Path, target: Path, profile: str) -> None:
             source,
             unfinished,
             parameters={"profile": profile},
-            kernel_name="python3",
+            kernel_name=kernel,
             language="python",
             extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a line about transports for every kernel
             progress_bar={"desc": f"{source.name}, cells"},
@@ -255,19 +255,21 @@ def _filled(profile: str, book: Path, into: Path) -> list[Path]:
     # much where other work runs beside them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     _copy_pages(book, into)
-    library, done = library_hash(), []
+    library, todo = library_hash(), []
     for source in sorted(notebooks(book), key=lambda path: path.stem == _LAST):
-        target = into / source.name
         stamp = into.parent / "filled" / f"{source.stem}.sha256"
         key = inputs_hash(source, profile, library)
-        if target.exists() and stamp.exists() and stamp.read_text() == key:
-            continue
-        print(f"filling {source.name} (profile {profile})", file=sys.stderr, flush=True)
-        run_notebook(source, target, profile)
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        stamp.write_text(key)
-        done.append(target)
-    return done
+        if not ((into / source.name).exists() and stamp.exists() and stamp.read_text() == key):
+            todo.append((source, stamp, key))
+    if not todo:
+        return []
+    with warm_kernels.session() as kernel:
+        for source, stamp, key in todo:
+            print(f"filling {source.name} (profile {profile})", file=sys.stderr, flush=True)
+            run_notebook(source, into / source.name, profile, kernel)
+            stamp.parent.mkdir(parents=True, exist_ok=True)
+            stamp.write_text(key)
+    return [into / source.name for source, _, _ in todo]
 
 
 def _copy_pages(book: Path, into: Path) -> None:

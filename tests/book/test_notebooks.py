@@ -38,7 +38,7 @@ def printed(path: Path) -> str:
 
 
 def test_only_what_changed_is_run_again(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, profile: shutil.copyfile(source, target))
+    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, *_: shutil.copyfile(source, target))
     write(book / "second.ipynb", "print('second')")
     built = tmp_path / "build" / "book"
     first, second = built / "first.ipynb", built / "second.ipynb"
@@ -55,7 +55,7 @@ def test_only_what_changed_is_run_again(book: Path, tmp_path: Path, monkeypatch:
 
 
 def test_an_interrupted_call_goes_on_where_it_was(book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(source: Path, target: Path, profile: str) -> None:
+    def run(source: Path, target: Path, *_: str) -> None:
         if source.name == "second.ipynb":
             raise KeyboardInterrupt
         shutil.copyfile(source, target)
@@ -65,7 +65,7 @@ def test_an_interrupted_call_goes_on_where_it_was(book: Path, tmp_path: Path, mo
     monkeypatch.setattr(notebooks, "run_notebook", run)
     with pytest.raises(KeyboardInterrupt):
         notebooks.fill("smoke", book, built)
-    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, profile: shutil.copyfile(source, target))
+    monkeypatch.setattr(notebooks, "run_notebook", lambda source, target, *_: shutil.copyfile(source, target))
     assert notebooks.fill("smoke", book, built) == [built / "second.ipynb"]
 
 

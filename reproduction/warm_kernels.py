@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,15 +80,20 @@ def _serve(listening: socket.socket) -> None:
             os._exit(0)
         asking, _ = listening.accept()
         if os.fork() == 0:
-            _be_kernel(asking)
+            try:
+                _be_kernel(asking)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(0)  # a fork is never a second server
         asking.close()
 
 
 def _be_kernel(asking: socket.socket) -> None:
     """In a fork: become the kernel that was asked for, as if it had been started where the question came from."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    text, streams, _, _ = socket.recv_fds(asking, 1 << 20, 3)
-    asked = json.loads(text)
+    _, streams, _, _ = socket.recv_fds(asking, 1, 3)
+    asked = json.loads(asking.makefile("rb", buffering=0).readline())
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
@@ -105,16 +111,16 @@ def _be_kernel(asking: socket.socket) -> None:
     from ipykernel.kernelapp import IPKernelApp
 
     IPKernelApp.launch_instance(["-f", *asked["arguments"], f"--IPKernelApp.parent_handle={os.getppid()}"])
-    os._exit(0)
 
 
 def _stand_for_kernel(arguments: list[str]) -> None:
     """Ask for a kernel, and end when it ends."""
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(f"{os.environ[FOLDER]}/socket")
-        signal.signal(signal.SIGINT, lambda *_: asking.sendall(b"i"))
         about = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-        socket.send_fds(asking, [json.dumps(about).encode()], [0, 1, 2])
+        socket.send_fds(asking, [b" "], [0, 1, 2])
+        asking.sendall(json.dumps(about).encode() + b"\n")
+        signal.signal(signal.SIGINT, lambda *_: asking.sendall(b"i"))
         while asking.recv(1):
             pass
 

@@ -73,25 +73,31 @@ def _serve(listening: socket.socket) -> None:
     import reproduction.contents
     import reproduction.pages.findings  # noqa: F401
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks that end leave nothing to wait for
+    forks: set[int] = set()
     while True:
-        ready, _, _ = select.select([listening, sys.stdin], [], [])
+        ready, _, _ = select.select([listening, sys.stdin], [], [], 1.0)
+        forks -= {pid for pid in forks if os.waitpid(pid, os.WNOHANG)[0]}  # so that their time counts as this one's
         if sys.stdin in ready:
+            for pid in forks:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             os._exit(0)
+        if listening not in ready:
+            continue
         asking, _ = listening.accept()
-        if os.fork() == 0:
+        if (pid := os.fork()) == 0:
             try:
                 _be_kernel(asking)
             except Exception:
                 traceback.print_exc()
             finally:
                 os._exit(0)  # a fork is never a second server
+        forks.add(pid)
         asking.close()
 
 
 def _be_kernel(asking: socket.socket) -> None:
     """In a fork: become the kernel that was asked for, as if it had been started where the question came from."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, _, _ = socket.recv_fds(asking, 1, 3)
     asked = json.loads(asking.makefile("rb", buffering=0).readline())
     for number, stream in enumerate(streams):

@@ -46,9 +46,10 @@ table.selm th, table.selm td {{background: none; color: inherit; white-space: no
 table.selm th:first-child, table.selm td:first-child {{text-align: left; position: sticky; left: 0; z-index: 1}}
 table.selm th:first-child, table.selm td:first-child {{background: var(--page); white-space: normal; min-width: 8em}}
 @container (max-width: 30em) {{
-  table.selm th, table.selm td {{padding: .22em .3em}}
+  table.selm th, table.selm td {{padding: .22em .2em}}
   table.selm thead th {{white-space: normal}}
-  table.selm th:first-child, table.selm td:first-child {{min-width: 5.5em}}
+  table.selm th:first-child, table.selm td:first-child {{min-width: 5em}}
+  table.selm .selm-tag {{padding: 0 .3em}}
 }}
 table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
 table.selm thead th {{font-weight: 600; vertical-align: bottom}}

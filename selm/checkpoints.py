@@ -60,7 +60,10 @@ def save_tensors(
     header = {**(meta or {}), "selm": FORMAT, "sha256": digest(flat)}
     try:
         with written(path) as temporary:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(flat, temporary, metadata=header)
+            temporary.chmod(mode)  # safetensors would let its owner alone read it
             _sort_header(temporary)
     except SafetensorError as error:
         raise InputError(f"cannot write {path}: {error}") from error

@@ -117,13 +117,10 @@ def block_scores(scores: ArrayLike, blocks: ArrayLike, *, region: ArrayLike = ""
     where = np.broadcast_to(np.asarray(region), names.shape).astype(str)
     (regions, in_region), (found, in_block) = (np.unique(of[points], return_inverse=True) for of in (where, names))
     pairs, in_pair = np.unique(in_region * len(found) + in_block, return_inverse=True)
-    count, total = (
-        np.bincount(in_pair, of.sum(axis=0)[points], len(pairs))
-        for of in (weight, weight * np.where(tested, values, 0.0))
-    )
-    at_region, at_block = np.divmod(pairs, max(len(found), 1))
-    columns = (regions[at_region], seed, found[at_block], count.round(9), total / count)
-    return pd.DataFrame(dict(zip(BLOCKS, columns, strict=True)))
+    sums = (weight, weight * np.where(tested, values, 0.0))
+    count, total = (np.bincount(in_pair, of.sum(axis=0)[points], len(pairs)) for of in sums)
+    i, j = np.divmod(pairs, max(len(found), 1))
+    return pd.DataFrame(dict(zip(BLOCKS, (regions[i], seed, found[j], count.round(9), total / count), strict=True)))
 
 
 def gain(

@@ -261,3 +261,9 @@ def test_tensors_of_nothing_are_kept(tmp_path):
     assert {name: (value.shape, value.dtype) for name, value in back.items()} == {
         name: (value.shape, value.dtype) for name, value in nothing.items()
     }
+
+
+def test_weights_may_be_read_by_whom_any_file_may(tmp_path: Path) -> None:
+    checkpoints.save_tensors(tmp_path / "w.safetensors", {"w": torch.zeros(2)})
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

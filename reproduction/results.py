@@ -24,6 +24,11 @@ def read_csv(file: str | Path) -> pd.DataFrame:
     return pd.read_csv(file, dtype=TEXT)
 
 
+def by_category(table: pd.DataFrame) -> pd.DataFrame:
+    """The same with texts as categories, by which rows are chosen much faster."""
+    return table.astype(dict.fromkeys(table.select_dtypes("str"), "category"))
+
+
 def write_csv(file: str | Path, table: pd.DataFrame, *, float_format: str | None = None) -> None:
     """Write a table as a CSV file, atomically; the same on every system."""
     files.write_text(file, table.to_csv(index=False, lineterminator="\n", float_format=float_format))

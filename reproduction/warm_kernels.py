@@ -1,16 +1,17 @@
 """Jupyter kernels that have imported the library already: each is forked from one process that did so once.
 
 A page's kernel spends some seconds of processor time on importing PyTorch, pandas and matplotlib before its first line
-runs: a third of the time of a page that shows finished results. Where many pages are run one after the other, `session`
-makes them a kernel of its own, `NAME`, whose process only asks a server for a fork of itself and then stands for it: it
-passes interruptions on, and when it is killed the fork ends. Modules are as after a first import, and what a page does
-is done in its fork alone.
+runs: a quarter of the time of a page that shows finished results. Where many pages are run one after the other,
+`session` makes them a kernel of its own, `NAME`, whose process only asks a server for a fork of itself and then stands
+for it: it passes interruptions on, and when it is killed the fork ends. Modules are as after a first import, and what
+a page does is done in its fork alone.
 
 Where a process cannot be forked safely (macOS, Windows) the kernel is the ordinary one.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import select
@@ -27,6 +28,7 @@ from pathlib import Path
 
 NAME = "warm"
 ORDINARY = "python3"
+IMPORTED = ("ipykernel.kernelapp", "reproduction.contents", "reproduction.pages.findings")  # and all that these import
 FOLDER = "SELM_WARM_KERNELS"  # the folder of a session: the server's socket, and the kernel's specification
 
 
@@ -68,11 +70,8 @@ def session() -> Iterator[str]:
 
 def _serve(listening: socket.socket) -> None:
     """Fork a kernel for everyone who asks, until standard input ends."""
-    import ipykernel.kernelapp  # noqa: F401
-
-    import reproduction.contents
-    import reproduction.pages.findings  # noqa: F401
-
+    for module in IMPORTED:
+        importlib.import_module(module)
     forks: set[int] = set()
     while True:
         ready, _, _ = select.select([listening, sys.stdin], [], [], 1.0)

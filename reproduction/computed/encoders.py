@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import shutil
 import sys
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -207,11 +205,5 @@ def _fetch_published(profile: Profile, config: dict[str, Any], folder: Path) -> 
 def encoder(profile: Profile, method: str, seed: int = 0, *, progress: bool = True) -> MapEncoder:
     """A method's encoder, pretrained where the method is pretrained."""
     if method == "random_init":
-        return copy.deepcopy(_random_init(encoder_config(profile), seed))
+        return new_encoder(encoder_config(profile), seed).eval()
     return MapEncoder.from_pretrained(str(pretrained(profile, method, seed, progress=progress)))
-
-
-@lru_cache(maxsize=1)
-def _random_init(config: EncoderConfig, seed: int) -> MapEncoder:
-    """Drawn once, which takes twelve times as long as a copy; Figure 5 asks for it again and again."""
-    return new_encoder(config, seed).eval()

@@ -168,15 +168,13 @@ def _parts(profile: Profile, name: str) -> dict[str, Any]:
 
 def features(profile: Profile, method: str, seed: int, name: str) -> NDArray[np.float32]:
     """(N, dim) frozen features of a data set's images, computed once; what is not pretrained yet is pretrained."""
-    if method != "random_init":
-        encoders.pretrained(profile, method, seed)
 
-    @torch.no_grad()
     def make() -> Tensor:
         on, images = distributed.device(), pictures(profile, name)
         mean, std = (v.float().to(on)[:, None, None] for v in statistics(images))
         placed = encoders.encoder(profile, method, seed).to(on).eval()
-        return torch.cat([placed((part.to(on).float() - mean) / std).cpu() for part in images.split(256)])
+        with torch.no_grad():  # not around the whole: the encoder above may have to be trained
+            return torch.cat([placed((part.to(on).float() - mean) / std).cpu() for part in images.split(256)])
 
     parts = _parts(profile, name) | encoders.encoder_key(profile, method, seed)
     return cached_array("features", f"{profile.name}-{method}-s{seed}-{name}", parts, make)

@@ -18,7 +18,7 @@ import pandas as pd
 from reproduction import paths
 from reproduction.experiments import figure5_recall, row_claims, table1_table2, table3_land_cover
 from reproduction.report import records
-from reproduction.results import read_csv
+from reproduction.results import by_category, read_csv
 from reproduction.settings import Profile
 from selm.errors import InputError
 from selm.probes.claims import N_BOOT
@@ -79,9 +79,7 @@ def claim_verdicts_on(files: Files, profile: str, *, n_boot: int = N_BOOT) -> pd
     newest row is from.
     """
     table = read_claims()
-    files = {  # categories: much faster to choose rows by
-        name: rows.astype(dict.fromkeys(rows.select_dtypes("str"), "category")) for name, rows in files.items()
-    }
+    files = {name: by_category(rows) for name, rows in files.items()}
     parts = []
     for _, family in table.groupby(FAMILY, sort=False, dropna=False):
         tested = [_tested(files, claim, n_boot) for claim in records(family)]

@@ -126,16 +126,17 @@ def network(profile: Profile, method: str, seed: int) -> MapEncoder | None:
 
 
 def vectors(
-    profile: Profile, method: str, seed: int, images: Iterable[Tensor], by: MapEncoder | None = None
+    profile: Profile, method: str, seed: int, images: Iterable[Tensor], encoder: MapEncoder | None = None
 ) -> NDArray[np.float32]:
     """Vectors (N, d) of the images, between which the Euclidean distance is what the method calls far apart.
 
     images: batches (B, 3, h, w) float in [0, 1].  method: not a whitened one, which depends on a gallery (`whitened`).
-    by: its `network`, for who asks more than once.
-    Embeddings have length one, so that the order of distances is that of
-    cosines; histograms are square roots of shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
+    encoder: its `network`, for who asks more than once.
+
+    Embeddings have length one, so that the order of distances is that of cosines; histograms are square roots of
+    shares (Hellinger's distance); pixels are standardised, at `PIXELS` a side.
     """
-    encoder = by or network(profile, method, seed)
+    encoder = encoder or network(profile, method, seed)
     out = []
     with torch.no_grad():  # not around the whole: the encoder above may have to be trained
         for image in images:
@@ -150,14 +151,14 @@ def vectors(
 
 def whitened(
     profile: Profile, method: str, seed: int, images: Iterable[Tensor], whitening: search.Whitening | None = None,
-    by: MapEncoder | None = None,
+    encoder: MapEncoder | None = None,
 ) -> tuple[NDArray[np.float32], search.Whitening]:  # fmt: skip
     """Whitened vectors (N, d) of the images, and the whitening: `whitening`, or where there is none that of these
     images. So a gallery is whitened by itself, and the questions by the gallery's.
 
-    by: its `network`. A histogram, which knows neither stages nor orientations, is whitened as it is.
+    encoder: its `network`. A histogram, which knows neither stages nor orientations, is whitened as it is.
     """
-    encoder = by or network(profile, method, seed)
+    encoder = encoder or network(profile, method, seed)
     if encoder is None:
         x = vectors(profile, plain(method), seed, images)
     else:

@@ -111,8 +111,6 @@ def features(profile: Profile, target: str, method: str, seed: int) -> NDArray[n
         return image_sets.features(profile, method, seed, target)
     if OSM[target] == profile.maps.style:
         return frozen_features.features(profile, method, seed, map_land_cover.places(profile), EXPERIMENT)
-    if method != "random_init":
-        encoders.pretrained(profile, method, seed)
     parts = {**encoders.encoder_key(profile, method, seed), "images": map_land_cover.key(profile), "style": OSM[target],
              "version": VERSION}  # fmt: skip
     label = f"{profile.name}-{method}-s{seed}-{EXPERIMENT}-{target}"

@@ -19,7 +19,7 @@ import pandas as pd
 from reproduction import paths
 from reproduction.experiments.row_claims import MARGINS
 from reproduction.report import HIGHER_IS_BETTER
-from reproduction.results import read_csv
+from reproduction.results import by_category, read_csv
 from selm.errors import InputError
 from selm.probes.claims import N_BOOT, Draws, gain, judge
 
@@ -104,7 +104,7 @@ def verdicts_on(
     absent = [column for column in (*KEY, "points", "score") if column not in blocks]
     if absent:
         raise InputError(f"{BLOCKS}: column '{absent[0]}' is missing")
-    blocks = blocks.astype(dict.fromkeys(blocks.select_dtypes("str"), "category"))  # much faster to choose rows by
+    blocks = by_category(blocks)
     parts = []
     for buffer in buffers:
         near = blocks[blocks["buffer_km"] == buffer]

@@ -154,7 +154,7 @@ def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Htm
         figure.text(0.5, 0.5, "demo: no result", rotation=25, fontsize=44, color="#b8860b", alpha=0.22, ha="center",
                     va="center", zorder=50)  # fmt: skip
     stream, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+    figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})  # packed below
     plt.close(figure)
     with Image.open(stream) as image:
         image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)

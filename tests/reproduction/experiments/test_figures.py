@@ -151,7 +151,7 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
         asked.append(query.name if query else "")
         return ["noise" if query and query.name == "noise" else "same"]
 
-    def vectors(profile: object, method: str, seed: int, images: Iterable[str], by: object) -> np.ndarray:
+    def vectors(profile: object, method: str, seed: int, images: Iterable[str], encoder: object) -> np.ndarray:
         (word,) = images
         return own if word == "same" else np.random.default_rng(9).normal(size=own.shape).astype(np.float32)
 

@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["SELM_RUNS"] = os.path.join(_scratch, "runs")
         os.environ["SELM_CACHE"] = os.path.join(_scratch, "cache")
     notebooks = config.option.nbval or config.option.nbval_lax
-    if notebooks and config.option.nbval_kernel_name is None and not hasattr(config, "workerinput"):
+    if notebooks and config.option.nbval_kernel_name is None:  # in each worker too: none has the others' options
         config.option.nbval_kernel_name = _kernels.enter_context(warm_kernels.session())
 
 

@@ -55,9 +55,17 @@ def test_a_page_runs_where_and_as_it_was_asked_for(kernel: Kernel, tmp_path: Pat
     _wait_for_end(int(pid))
 
 
+def test_pages_under_pytest_run_in_these_kernels(request: pytest.FixtureRequest) -> None:
+    """In every worker: an option that the main process sets after it has been read does not reach the others."""
+    if not (request.config.option.nbval or request.config.option.nbval_lax):
+        pytest.skip("no pages in this session: pytest --nbval-lax tests book")
+    assert request.config.option.nbval_kernel_name == warm_kernels.NAME
+
+
 def test_a_page_can_be_interrupted(kernel: Kernel) -> None:
     manager, client = kernel
-    asked = client.execute("import time\nprint('begun', flush=True)\ntime.sleep(60)")
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(60)"
+    asked = client.execute(code, stop_on_error=False)  # else what is asked at once after it may be dropped
     while client.get_iopub_msg(timeout=30)["content"].get("text", "").strip() != "begun":
         pass
     manager.interrupt_kernel()

@@ -11,7 +11,7 @@ from typing import Any
 
 from reproduction import titles
 from selm.errors import unknown
-from selm.settings import Pretraining, Views
+from selm.settings import Pretraining, Recolouring, Views
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ Fields = tuple[tuple[str, Any], ...]  # names of fields and their values
 class Change:
     """What is done differently: fields of a profile's `pretraining`, `views` or `maps`, or of a method's own settings.
 
-    `lr` multiplies the learning rate of `pretraining`.
+    `lr` multiplies the learning rate of `pretraining`; with `recolouring` views have other colours at random.
     """
 
     name: str
@@ -288,6 +288,7 @@ class Change:
     maps: Fields = ()
     settings: Fields = ()
     lr: float = 1.0
+    recolouring: Recolouring | None = None
 
     def of(self, profile: Profile) -> Profile:
         """The profile with this change; raises InputError for a field that there is not."""
@@ -304,7 +305,8 @@ class Change:
     def after(self, first: Change) -> Change:
         """`first`, and on top of it this change."""
         parts = {part: getattr(first, part) + getattr(self, part) for part in ("pretraining", "views", "settings")}
-        return Change(self.name, maps=self.maps, lr=first.lr * self.lr, **parts)
+        recolouring = self.recolouring or first.recolouring
+        return Change(self.name, maps=self.maps, lr=first.lr * self.lr, recolouring=recolouring, **parts)
 
 
 AS_IT_IS = Change(titles.AS_IT_IS)

@@ -145,6 +145,7 @@ def pretrain(
     width: Annotated[float, typer.Option(help="multiplies every channel count")] = 0.25,
     px: Annotated[int, typer.Option(min=32, help="pixels of an image, 32, 64, 128 or 256")] = 64,
     tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 64,
+    dropped: Annotated[float, typer.Option(min=0, max=1, help="chance of a colour of a view to be left out")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = None,
     compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
@@ -159,13 +160,14 @@ def pretrain(
     from selm.embedding.coordinates import read_coordinates
     from selm.encoder import EncoderConfig
     from selm.pretrain import fit
-    from selm.settings import SMALL
+    from selm.settings import SMALL, Recolouring
 
     encoder = EncoderConfig(arch, width, image_px=px, tile_px=tile_px)
     settings = dataclasses.replace(SMALL, images=images, batch=batch)
     with distributed.joined():
         run_folder = fit(method, str(map), read_coordinates(places), out, encoder=encoder, settings=settings,
-                         seed=seed, device=device, compiled=compiled)  # fmt: skip
+                         recolouring=Recolouring(dropped) if dropped else None, seed=seed, device=device,
+                         compiled=compiled)  # fmt: skip
         if distributed.is_main():
             typer.echo(run_folder)
 

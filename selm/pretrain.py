@@ -39,7 +39,7 @@ from selm.maps.entropy import entropy_at, priorities
 from selm.maps.mercator import check_coordinates
 from selm.methods.base import Places, Seen, Trainable
 from selm.provenance import provenance
-from selm.settings import SMALL, Pretraining, Views
+from selm.settings import SMALL, Pretraining, Recolouring, Views
 from selm.views import DeviceAtlas, ViewSampler, blocks_near, pixel_statistics, scaled_coordinates
 
 PARENT_STEP = 1  # the parent image is one zoom out (section 4: zooms 17 and 16)
@@ -254,18 +254,28 @@ def _read_metrics(path: Path, step: int) -> list[dict[str, float | str]]:
 
 def view_sampler(
     atlas: DeviceAtlas, places: pd.DataFrame, encoder: EncoderConfig, views: Views, settings: Pretraining,
-    further: Mapping[int, DeviceAtlas] | None = None,
+    further: Mapping[int, DeviceAtlas] | None = None, recolouring: Recolouring | None = None,
 ) -> ViewSampler:  # fmt: skip
     """Views of the places of a table: columns `lat lon price density_class entropy` (NaN and −1: unknown).
 
-    `atlas` holds the encoder's zoom and its parent's; `further` maps at zooms that it has not.
+    `atlas` holds the encoder's zoom and its parent's; `further` maps at zooms that it has not. Raises InputError where
+    colours are to be changed and the map was drawn in others than those of the encoder's style.
     """
+    mixtures = None
+    if recolouring is not None:
+        from selm.maps.style import Style
+
+        style = Style.named(encoder.style)
+        if not np.array_equal(style.palette, (255 * atlas.palette).round().byte().cpu().numpy()):
+            raise InputError(f"the map is not drawn in the colours of style {style.name}, which are to be changed")
+        mixtures = style.mixtures
     lat, lon = places["lat"].to_numpy(np.float64), places["lon"].to_numpy(np.float64)
     return ViewSampler(
         atlas, lat, lon, views, zoom=encoder.zoom, parent_zoom=encoder.zoom - PARENT_STEP, price=places["price"],
         density_class=places["density_class"], coordinates=scaled_coordinates(lat, lon),
         priorities=priorities(places["entropy"].to_numpy(), settings.alpha_priority, settings.epsilon_priority),
-        pixel_mean=encoder.pixel_mean, pixel_std=encoder.pixel_std, further=further,
+        pixel_mean=encoder.pixel_mean, pixel_std=encoder.pixel_std, further=further, recolouring=recolouring,
+        mixtures=mixtures,
     )  # fmt: skip
 
 
@@ -293,6 +303,7 @@ def fit(
     *,
     encoder: EncoderConfig = SMALL_ENCODER,
     views: Views | None = None,
+    recolouring: Recolouring | None = None,
     settings: Pretraining = SMALL,
     seed: int = 0,
     device: str | torch.device | None = None,
@@ -339,8 +350,10 @@ def fit(
         "encoder": dataclasses.asdict(encoder), "views": dataclasses.asdict(views),
         "pretraining": dataclasses.asdict(settings), "map": atlas.fingerprint, "device": on.type,
         "places": hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest(),
+        **({} if recolouring is None else {"recolouring": dataclasses.asdict(recolouring)}),
     }  # fmt: skip
-    sampler = view_sampler(DeviceAtlas([atlas], zooms, on, near=(lat, lon)), table, encoder, views, settings)
+    loaded = DeviceAtlas([atlas], zooms, on, near=(lat, lon))
+    sampler = view_sampler(loaded, table, encoder, views, settings, recolouring=recolouring)
     trainer = make_trainer(method, encoder, sampler, settings, seed, on, compiled=compiled)
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
 

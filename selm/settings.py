@@ -38,6 +38,20 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Recolouring:
+    """Views whose map is drawn in other colours at random, so that an encoder does not lean on how completely a place
+    is mapped, or on how it is drawn; ours. In each view, each flat colour but the background becomes, with its blends:
+    """
+
+    dropped: float = 0.0  # with this chance the background's
+    swapped: float = 0.0  # with this chance another's
+
+    def __post_init__(self) -> None:
+        if not (self.dropped >= 0 <= self.swapped and self.dropped + self.swapped <= 1):
+            raise InputError(f"recolouring: chances of {self.dropped:g} and {self.swapped:g}, of 0 to 1 together")
+
+
+@dataclass(frozen=True)
 class Pretraining:
     """How long and how fast, and the numbers of DINO and GPS-SELM."""
 

@@ -155,8 +155,27 @@ def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> ND
 
 
 def colour(indices: Tensor, palette: Tensor) -> Tensor:
-    """(N, h, w) palette indices and (256, 3) colours → (N, 3, h, w), channels last in memory."""
-    return F.embedding(indices.int(), palette).permute(0, 3, 1, 2)
+    """(N, h, w) palette indices, and (256, 3) colours or each image's own (N, 256, 3) → (N, 3, h, w), channels last in
+    memory."""
+    indices = indices.int()
+    if palette.ndim == 3:
+        indices = indices + 256 * torch.arange(len(palette), dtype=torch.int32, device=indices.device)[:, None, None]
+        palette = palette.flatten(0, 1)
+    return F.embedding(indices, palette).permute(0, 3, 1, 2)
+
+
+def recoloured(
+    palette: Tensor, mixtures: Tensor, change: settings.Recolouring, n: int, views: int, generator: torch.Generator
+) -> Tensor:
+    """(n, views, 256, 3): the palette (256, 3) with its flat colours changed at random, and each colour that is a blend
+    of them. `mixtures` (256, m) says what is blended of the first m (`selm.maps.style.Style.mixtures`)."""
+    m = mixtures.shape[1]
+    chance, which = torch.rand(2, n, views, m, generator=generator, device=generator.device)
+    own = torch.arange(m, device=palette.device)
+    taken = torch.where(chance < change.dropped + change.swapped, (which * m).long(), own)
+    taken = torch.where((chance < change.dropped) | (own == 0), torch.zeros_like(own), taken)
+    flat = palette[:m]
+    return palette + mixtures @ (flat[taken] - flat)
 
 
 @dataclass(frozen=True)
@@ -220,6 +239,24 @@ def cut(patches: Tensor, offset: Tensor, windows: Windows, out_px: int) -> Tenso
     return out.reshape(views * n, 3, out_px, out_px).contiguous(memory_format=torch.channels_last)
 
 
+def cut_in_colours(
+    indices: Tensor, offset: Tensor, groups: Sequence[tuple[Windows, int]], palette: Tensor
+) -> list[Tensor]:
+    """`cut` from patches of palette indices (B, P, P), for each group of windows and its pixels.
+
+    palette: (256, 3), or (B, V, 256, 3): of each view, those of the first group first.
+    """
+    if palette.ndim == 2:
+        patches = colour(indices, palette)
+        return [cut(patches, offset, windows, px) for windows, px in groups]
+    out, of_view = [], iter(palette.unbind(1))
+    for windows, px in groups:
+        one = [windows.views(slice(v, v + 1)) for v in range(windows.side.shape[1])]
+        cuts = [cut(colour(indices, next(of_view)), offset, window, px) for window in one]
+        out.append(torch.cat(cuts) if cuts else palette.new_zeros(0, 3, px, px))
+    return out
+
+
 @dataclass(frozen=True)
 class Batch:
     """Views of B places, standardised; views are stacked view by view (all places' first view, then the second, …)."""
@@ -254,8 +291,11 @@ class ViewSampler:
         pixel_mean: Sequence[float],
         pixel_std: Sequence[float],
         further: Mapping[int, DeviceAtlas] | None = None,
+        recolouring: settings.Recolouring | None = None,
+        mixtures: ArrayLike | None = None,
     ):
-        """`further` holds maps, by zoom, at zooms that `atlas` has not."""
+        """`further` holds maps, by zoom, at zooms that `atlas` has not; `recolouring` needs the `mixtures` of the maps'
+        palette."""
         device = atlas.device
         self.further = dict(further or {})
         self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
@@ -270,6 +310,8 @@ class ViewSampler:
         mean = torch.tensor(tuple(pixel_mean), device=device)
         std = torch.tensor(tuple(pixel_std), device=device)
         self.palette = (atlas.palette - mean) / std
+        self.recolouring = recolouring
+        self.mixtures = None if recolouring is None else torch.as_tensor(np.asarray(mixtures), device=device)
         self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
 
     def atlas_at(self, zoom: int) -> DeviceAtlas:
@@ -280,6 +322,13 @@ class ViewSampler:
         """n places with eq. 1's probabilities, with replacement: (n,) int64."""
         u = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64) * self.cumulative[-1]
         return torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
+
+    def colours(self, n: int, views: int, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
+        """The standardised palette (256, 3); where it is recoloured, of each view of the places `part` of n:
+        (…, views, 256, 3)."""
+        if self.recolouring is None or self.mixtures is None:
+            return self.palette
+        return recoloured(self.palette, self.mixtures, self.recolouring, n, views, generator)[part]
 
     def batch(
         self, rows: Tensor, generator: torch.Generator, *, parents: bool = True, part: slice = slice(None),
@@ -294,11 +343,13 @@ class ViewSampler:
         px, degrees = views.global_px, views.rotation_degrees
         wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator).of(part)
         narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator).of(part)
+        palette = self.colours(n, 2 + views.n_local, generator, part)
         rows = rows[part]
         n = len(rows)
         patch_px = max(reach(px, area, views.zoom) for area in (views.global_area, views.local_area))
         indices, offset = self.atlas.patches(self.centres[rows], self.zoom, patch_px)
-        patches = colour(indices, self.palette)
+        groups = [(wide, px), (narrow, views.local_px)]
+        global_views, local_views = cut_in_colours(indices, offset, groups, palette)
         parent_views = None
         if parents and self.parent_centres is not None and self.parent_zoom is not None:
             above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)
@@ -306,8 +357,8 @@ class ViewSampler:
             parent_views = cut(colour(above, self.palette), shift, whole, px)
         return Batch(
             size=n,
-            global_views=cut(patches, offset, wide, px),
-            local_views=cut(patches, offset, narrow, views.local_px),
+            global_views=global_views,
+            local_views=local_views,
             parents=parent_views,
             price=self.price[rows],
             density_class=self.density_class[rows],
@@ -334,12 +385,14 @@ class ViewSampler:
         first = torch.where(distance > limit, distance.max() + 8 - order, distance).argmax(dim=1)
         distant = others[torch.arange(n, device=first.device), first]
         turns = torch.rand(3, n, 3, generator=generator, device=generator.device)[:, part] < 0.5
+        palette = self.colours(n, 3, generator, part)
+        palette = palette if palette.ndim == 2 else palette.transpose(0, 1).flatten(0, 1)
         centres = torch.stack([anchor, anchor + limit * shift, distant])[:, part].flatten(0, 1)
         indices, _ = self.atlas.patches(centres, self.zoom, px)
         rows = rows[part]
         return Batch(
             size=len(rows),
-            global_views=colour(turned(indices, turns.flatten(0, 1)), self.palette),
+            global_views=colour(turned(indices, turns.flatten(0, 1)), palette),
             local_views=self.palette.new_zeros(0, 3, px, px),
             parents=None,
             price=self.price[rows],

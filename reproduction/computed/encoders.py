@@ -28,7 +28,7 @@ from selm import distributed, files, methods
 from selm.distributed import device
 from selm.encoder import EncoderConfig, MapEncoder, new_encoder
 from selm.pretrain import PARENT_STEP, make_trainer, pretrain, view_sampler
-from selm.settings import Pretraining, Views
+from selm.settings import Pretraining, Recolouring, Views
 from selm.views import DeviceAtlas, ViewSampler, pixel_statistics
 
 VERSION = 2  # of pretraining, for all methods
@@ -57,7 +57,9 @@ def encoder_config(profile: Profile) -> EncoderConfig:
     )  # fmt: skip
 
 
-def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
+def sampler(
+    profile: Profile, more_zooms: tuple[int, ...] = (), recolouring: Recolouring | None = None
+) -> ViewSampler:  # fmt: skip
     """Views of the pretraining places, on the device.
 
     The atlas holds the profile's zoom and its parent's, and `more_zooms`; the last one loaded is kept in memory.
@@ -69,7 +71,8 @@ def sampler(profile: Profile, more_zooms: tuple[int, ...] = ()) -> ViewSampler:
         pretraining=Pretraining(n_places=s.n_places, density_classes=s.density_classes),
     )  # fmt: skip
     atlas, further = _maps_on_device(like, more_zooms)
-    return view_sampler(atlas, pretraining_places(profile), encoder_config(profile), profile.views, s, further)
+    places = pretraining_places(profile)
+    return view_sampler(atlas, places, encoder_config(profile), profile.views, s, further, recolouring)
 
 
 @remembered(maxsize=1)
@@ -111,6 +114,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "data": _places_key(profile),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, recipe.zooms, "pretrain"),
+        **({} if change.recolouring is None else {"recolouring": dataclasses.asdict(change.recolouring)}),
         "device": device().type,
     }
     for kind in dict.fromkeys((device().type, *DEVICES)):
@@ -165,7 +169,8 @@ def pretrained(
     change = profile.recipe_of(method)
     trained = change.of(profile)
     trainer = make_trainer(
-        method, encoder_config(profile), sampler(trained, zooms), trained.pretraining, seed, device(),
+        method, encoder_config(profile), sampler(trained, zooms, change.recolouring),
+        trained.pretraining, seed, device(),
         own=change.of_settings(methods.get_method(method).settings), compiled=compiled,
     )  # fmt: skip
     with torch.enable_grad():  # also where whoever wants the encoder is not differentiating

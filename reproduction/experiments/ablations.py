@@ -110,8 +110,9 @@ def scored(
 
 def file_of(profile: Profile, variant: Change, method: str, seed: int, *, tuned: bool = False) -> Path:
     """Where a try's rows are kept (with `tuned`, those of the test region), whether or not it has been made."""
+    changed = {name: value for name, value in dataclasses.asdict(variant).items() if value is not None}
     parts = {
-        "from": encoders.pretraining_config(profile, method, seed), "variant": dataclasses.asdict(variant),
+        "from": encoders.pretraining_config(profile, method, seed), "variant": changed,
         "share": profile.ablations.share, "points": place_tables.points_key(profile),
         "trials": profile.probing.n_frozen,
         "version": VERSION,

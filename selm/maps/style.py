@@ -65,13 +65,30 @@ class Style:
     @cached_property
     def palette(self) -> NDArray[np.uint8]:
         """uint8 (256, 3), see the module; flat colours alone where nothing is antialiased."""
-        colours = [_rgb(self.tree.get("background-color", "#ffffff"))]
-        blends = False
-        for symbolizer in self.tree.iter():
-            if symbolizer.tag in ("PolygonSymbolizer", "LineSymbolizer"):
-                colours.append(_rgb(symbolizer.get("fill") or symbolizer.get("stroke") or "#000000"))
-                blends |= "threshold" not in (symbolizer.get("gamma-method"), symbolizer.get("stroke-gamma-method"))
-        return make_palette(colours, blends)
+        gammas = [(s.get("gamma-method"), s.get("stroke-gamma-method")) for s in self._symbolizers()]
+        return make_palette(self.colours, any("threshold" not in gamma for gamma in gammas))
+
+    @cached_property
+    def colours(self) -> list[tuple[int, int, int]]:
+        """The flat colours, each once: the background, then in the style's order."""
+        drawn = (_rgb(s.get("fill") or s.get("stroke") or "#000000") for s in self._symbolizers())
+        return list(dict.fromkeys([_rgb(self.tree.get("background-color", "#ffffff")), *drawn]))
+
+    @cached_property
+    def mixtures(self) -> NDArray[np.float32]:
+        """float32 (256, number of flat colours): each palette colour as shares of the two flat colours, in eighths,
+        that come nearest to it."""
+        flat = np.array(self.colours, np.float32)
+        first, second = np.triu_indices(len(flat))  # also each with itself
+        share = np.arange(9, dtype=np.float32)[:, None] / 8
+        mixes = (flat[first] * (1 - share[..., None]) + flat[second] * share[..., None]).reshape(-1, 3)  # 9 of a pair
+        nearest = np.array([((mixes - colour) ** 2).sum(1).argmin() for colour in self.palette.astype(np.float32)])
+        eighth, pair = np.divmod(nearest, len(first))
+        one, other = np.eye(len(flat), dtype=np.float32)[first[pair]], np.eye(len(flat), dtype=np.float32)[second[pair]]
+        return one + (other - one) * share[eighth]
+
+    def _symbolizers(self) -> list[ElementTree.Element]:
+        return [s for s in self.tree.iter() if s.tag in ("PolygonSymbolizer", "LineSymbolizer")]
 
     @cached_property
     def table(self) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ from selm.encoder import MapEncoder
 from selm.errors import InputError
 from selm.methods.gps_selm import GPSSELM, Terms
 from selm.settings import Pretraining
-from selm.views import Batch, ViewSampler, colour, cut, random_windows, reach
+from selm.views import Batch, ViewSampler, cut_in_colours, random_windows, reach
 
 _GEO = Terms(price=True, density=True, coordinates=True)
 
@@ -57,6 +57,7 @@ class MultiZoom(GPSSELM):
         px, degrees, local = views.global_px, views.rotation_degrees, views.local_px
         wide = random_windows(n, 2, px, views.global_area, views.zoom, degrees, generator)
         narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator)
+        palette = sampler.colours(n, 2 + views.n_local, generator, part)
         rows, numbers = rows[part], range(n)[part]
         # the generator's seed changes with the step: which zooms meet does too, without asking the device
         turns = (0, generator.initial_seed() % len(self.zooms) if self.across else 0)
@@ -72,12 +73,12 @@ class MultiZoom(GPSSELM):
                 # a slice, not a list: nothing to copy to the device
                 here = slice(chosen[0], chosen[-1] + 1, chosen[1] - chosen[0] if len(chosen) > 1 else 1)
                 indices, offset = sampler.atlas_at(zoom).patches(self.centres[zoom][rows[here]], zoom, patch_px)
-                patches = colour(indices, sampler.palette)
-                seen = wide.of(part).of(here).views(slice(half, half + 1))
-                global_views[half, here] = cut(patches, offset, seen, px)
-                if views.n_local > half:
-                    seen = narrow.of(part).of(here).views(slice(half, None, 2))
-                    cuts = cut(patches, offset, seen, local)
+                seen, further = (windows.of(part).of(here) for windows in (wide, narrow))
+                groups = [(seen.views(slice(half, half + 1)), px), (further.views(slice(half, None, 2)), local)]
+                of_views = [half, *range(2 + half, 2 + views.n_local, 2)]
+                own = palette if palette.ndim == 2 else palette[here][:, of_views]
+                global_views[half, here], cuts = cut_in_colours(indices, offset, groups, own)
+                if len(cuts):
                     local_views[half::2, here] = cuts.unflatten(0, (-1, len(chosen)))
         return Batch(
             size=len(rows),

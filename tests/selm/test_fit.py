@@ -15,9 +15,10 @@ import torch
 from selm import checkpoints, files
 from selm.encoder import MapEncoder
 from selm.errors import InputError
+from selm.maps import style
 from selm.maps.atlas import Atlas
 from selm.pretrain import fit
-from selm.settings import SMALL
+from selm.settings import SMALL, Recolouring
 
 # Not 4 channels, as made up encoders have: on processors without AVX-512, oneDNN (torch 2.15) writes beyond its memory
 # in the backward pass of such convolutions at 32 px.
@@ -76,9 +77,9 @@ def test_prices_are_standardised_by_their_logarithm(
 
     real = pretrain.view_sampler
 
-    def keep(atlas_: object, table: pd.DataFrame, *rest: object) -> object:
+    def keep(atlas_: object, table: pd.DataFrame, *rest: object, **more: object) -> object:
         seen["table"] = table
-        return real(atlas_, table, *rest)
+        return real(atlas_, table, *rest, **more)
 
     monkeypatch.setattr(pretrain, "view_sampler", keep)
     run(atlas, places, tmp_path / "run")
@@ -122,3 +123,21 @@ def test_a_folder_of_another_run_is_refused(atlas: Atlas, places: pd.DataFrame, 
         run(atlas, places, tmp_path / "run", "moco_v2")
     assert json.loads((tmp_path / "run" / "run.json").read_text())["config"]["method"] == "dino"
     assert torch.isfinite(MapEncoder.from_pretrained(str(tmp_path / "run")).network.conv1.weight).all()
+
+
+def test_colours_are_changed_where_the_style_is_known(
+    atlas: Atlas, places: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changed(dropped: float) -> Path:
+        return fit("dino", atlas, places, tmp_path / "run", encoder=ENCODER, settings=SHORT, device="cpu",
+                   recolouring=Recolouring(dropped), progress=False)  # fmt: skip
+
+    with pytest.raises(InputError, match="no map style 'made-up'"):
+        changed(0.2)
+    named = style.Style.named("selm")
+    monkeypatch.setattr(style.Style, "named", lambda name: named)
+    with pytest.raises(InputError, match="the map is not drawn in the colours of style selm, which are to be changed"):
+        changed(0.2)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError, match=r"recolouring: chances of 1\.2 and 0, of 0 to 1 together"):
+        changed(1.2)

@@ -16,7 +16,7 @@ from synthetic import VIEWS, SyntheticAtlas, sampler
 
 from selm import settings
 from selm.errors import InputError
-from selm.views import DeviceAtlas, Windows, colour, cut, pixel_statistics, random_windows, reach
+from selm.views import DeviceAtlas, Windows, colour, cut, pixel_statistics, random_windows, reach, recoloured
 
 
 @pytest.fixture(scope="module")
@@ -374,3 +374,98 @@ def test_patches_at_far_zooms_span_many_blocks(tmp_path: Path, zoom: int) -> Non
     one, _ = near.patches(near.locate(lat[:1], lon[:1], zoom), zoom, 13)
     whole, _ = every.patches(every.locate(lat[:1], lon[:1], zoom), zoom, 13)
     assert torch.equal(one, whole)
+
+
+# ---------------------------------------------------------------------------------------------------- other colours
+
+# five flat colours, the background first, and a blend of each pair of neighbours; the rest is background
+FLAT = torch.tensor([[0.9, 0.9, 0.9], [0.1, 0.2, 0.3], [0.5, 0.1, 0.9], [0.7, 0.7, 0.1], [0.0, 0.0, 0.0]])
+MIXTURES = torch.zeros(256, 5)
+MIXTURES[:5] = torch.eye(5)
+MIXTURES[5:9] = 0.75 * torch.eye(5)[:4] + 0.25 * torch.eye(5)[1:]
+MIXTURES[9:, 0] = 1
+PALETTE = MIXTURES @ FLAT + 0.01 * (torch.arange(256) == 6)[:, None]  # one is not quite the blend that it is nearest to
+
+
+def recolour(dropped: float, swapped: float, n: int, views: int = 1) -> torch.Tensor:
+    change = settings.Recolouring(dropped, swapped)
+    return recoloured(PALETTE, MIXTURES, change, n, views, torch.Generator().manual_seed(0))
+
+
+def test_blends_change_with_the_flat_colours_that_they_are_of():
+    torch.testing.assert_close(recolour(0, 0, 3, 2), PALETTE.expand(3, 2, 256, 3))
+    gone = recolour(1, 0, 2)[0, 0]
+    torch.testing.assert_close(gone[:6], FLAT[:1].expand(6, 3))  # all are the background
+    torch.testing.assert_close(gone[6], FLAT[0] + 0.01)  # what the blend was off by stays
+    for one in recolour(0.3, 0.3, 50)[:, 0]:
+        torch.testing.assert_close(one[0], FLAT[0])
+        flat = one[:5]
+        assert all(any(torch.allclose(found, own) for own in FLAT) for found in flat)
+        for i in range(4):  # 5 … 8 are of i and i + 1
+            off = 0.01 if i == 1 else 0.0
+            torch.testing.assert_close(one[5 + i], 0.75 * flat[i] + 0.25 * flat[i + 1] + off)
+
+
+def test_colours_are_left_out_and_exchanged_as_often_as_asked():
+    many = recolour(0.2, 0.3, 4000)[:, 0, 1:5]
+    as_it_was = torch.isclose(many, FLAT[1:]).all(-1)
+    background = torch.isclose(many, FLAT[0]).all(-1)
+    # exchanged for one of all five, its own and the background among them
+    assert as_it_was.float().mean() == pytest.approx(0.5 + 0.3 / 5, abs=0.01)
+    assert background.float().mean() == pytest.approx(0.2 + 0.3 / 5, abs=0.01)
+    # colours and views change on their own
+    assert torch.corrcoef(background.float().T).fill_diagonal_(0).abs().max() < 0.06
+    two = torch.isclose(recolour(0.5, 0, 4000, 2)[:, :, 1], FLAT[0]).all(-1).float()
+    assert torch.corrcoef(two.T)[0, 1].abs() < 0.06
+
+
+class Flat(SyntheticAtlas):
+    """A map of the first five colours of a palette and their blends."""
+
+    palette = (255 * PALETTE).byte().numpy()
+
+    def __init__(self):
+        super().__init__()
+        self.mosaic = {zoom: np.minimum(mosaic // 32, 8).astype(np.uint8) for zoom, mosaic in self.mosaic.items()}
+
+
+def test_each_view_has_colours_of_its_own_and_parents_have_the_maps():
+    plain = settings.Views(16, 16, 2, (1, 1), (1, 1), (1, 1), 0)  # nothing else is random
+    rows, generator = torch.arange(6), torch.Generator()
+    as_drawn = sampler(atlas=Flat(), views=plain).batch(rows, generator.manual_seed(1))
+    change = {"recolouring": settings.Recolouring(0.5), "mixtures": MIXTURES}
+    source = sampler(atlas=Flat(), views=plain, **change)
+    changed = source.batch(rows, generator.manual_seed(1))
+    torch.testing.assert_close(changed.parents, as_drawn.parents)
+    views = torch.cat([changed.global_views, changed.local_views]).view(4, 6, 3, 16, 16)
+    differ = [(views[i] - views[j]).abs().amax((1, 2, 3)) > 0.05 for i in range(4) for j in range(i)]
+    assert torch.stack(differ).float().mean() > 0.5
+    # with the palettes that the generator gives after the windows, one view after the other
+    generator.manual_seed(1)
+    for n in (2, 2):
+        random_windows(6, n, 16, (1, 1), (1, 1), 0, generator)
+    palettes = source.colours(6, 4, generator)
+    patch_px = reach(16, (1, 1), (1, 1))
+    indices, offset = source.atlas.patches(source.centres[rows], 17, patch_px)
+    whole_image = Windows(torch.zeros(1, 1, 2), torch.full((1, 1), 16.0), torch.zeros(1, 1))
+    for v in range(4):
+        for i in range(6):
+            expected = cut(colour(indices[i : i + 1], palettes[i, v]), offset[i : i + 1], whole_image, 16)
+            torch.testing.assert_close(views[v, i], expected[0], rtol=1e-4, atol=1e-4)
+    # a share of a batch is what the whole batch has there
+    part = source.batch(rows, generator.manual_seed(1), part=slice(2, 5))
+    whole = changed.global_views.view(2, 6, 3, 16, 16)[:, 2:5]
+    torch.testing.assert_close(part.global_views.view(2, 3, 3, 16, 16), whole)
+    torch.testing.assert_close(part.local_views.view(2, 3, 3, 16, 16), views[2:, 2:5])
+
+
+def test_tiles_of_a_triplet_have_colours_of_their_own():
+    source = sampler(atlas=Flat(), recolouring=settings.Recolouring(1.0), mixtures=MIXTURES)
+    rows, generator = torch.arange(6), torch.Generator().manual_seed(2)
+    tiles = source.triplets(rows, 0.5, generator).global_views
+    background = (FLAT[0, 0] - 0.5) / 0.3
+    assert tiles.shape[0] == 18 and (tiles - background).abs().max() < 0.06  # nothing is left of the map
+    some = sampler(atlas=Flat(), recolouring=settings.Recolouring(0.5), mixtures=MIXTURES)
+    whole = some.triplets(rows, 0.5, generator.manual_seed(2)).global_views.unflatten(0, (3, 6))
+    part = some.triplets(rows, 0.5, generator.manual_seed(2), part=slice(1, 4)).global_views.unflatten(0, (3, 3))
+    torch.testing.assert_close(part, whole[:, 1:4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from selm.maps import style
 
@@ -44,6 +45,23 @@ def test_indices_are_the_nearest_colours() -> None:
     chosen = ((pixels[..., :3].astype(float) - made[indices]) ** 2).sum(-1) ** 0.5
     best = ((pixels[..., None, :3].astype(float) - made) ** 2).sum(-1).min(-1) ** 0.5
     assert (chosen - best).max() <= 7  # the table's cells are 4 wide: at most twice half their diagonal
+
+
+@pytest.mark.parametrize("name", ["selm", "selm_no_fills", "land_cover"])
+def test_every_colour_of_a_palette_is_a_mix_of_two_flat_ones(name: str) -> None:
+    drawn = style.Style.named(name)
+    flat, shares = np.array(drawn.colours, float), drawn.mixtures
+    m = len(flat)
+    assert shares.shape == (256, m) and shares.dtype == np.float32
+    assert drawn.palette[:m].tolist() == flat.tolist() and (shares[:m] == np.eye(m)).all()
+    assert (shares >= 0).all() and (shares.sum(1) == 1).all() and ((shares > 0).sum(1) <= 2).all()
+    assert (8 * shares == np.round(8 * shares)).all()
+    # none of all mixes, one by one, is nearer to a colour
+    for index in (m, (m + 255) // 2, 255):
+        colour = drawn.palette[index].astype(float)
+        mixes = (flat[i] * (8 - k) / 8 + flat[j] * k / 8 for i in range(m) for j in range(i, m) for k in range(9))
+        nearest = min(float(((mix - colour) ** 2).sum()) for mix in mixes)
+        assert ((shares[index] @ flat - colour) ** 2).sum() == pytest.approx(nearest, abs=1e-6)
 
 
 def test_land_cover_has_13_classes() -> None:

@@ -15,6 +15,7 @@ from selm.methods import METHODS
 from selm.methods.gps_selm import Terms
 from selm.methods.multi_zoom import MultiZoom, MultiZoomSettings
 from selm.pretrain import step_generator
+from selm.settings import Recolouring
 from selm.views import DeviceAtlas, ViewSampler
 
 CPU = torch.device("cpu")
@@ -127,3 +128,21 @@ def test_the_two_that_there_are() -> None:
     assert METHODS["multi_zoom"].zooms == (17, 16, 15, 14)
     assert METHODS["multi_zoom_wide"].zooms == tuple(range(17, 9, -1))
     assert dataclasses.replace(METHODS["multi_zoom"].settings, across=False).terms.price
+
+
+def test_views_of_several_zooms_have_colours_of_their_own() -> None:
+    """The map is of colour 17 at zoom 17 and of 16 at 16; where a colour is left out the view is the background's."""
+    places, run = sampler(), made()
+    places.recolouring, places.mixtures = Recolouring(dropped=0.5), torch.eye(256)
+    run.prepare(places)
+    found = []
+    for step in range(20):
+        generator = step_generator(0, step, CPU)
+        batch = run.draw(places, 8, generator)
+        part = run.draw(places, 8, step_generator(0, step, CPU), slice(2, 6))
+        wide, narrow = (zooms_of(views).reshape(-1, 8) for views in (batch.global_views, batch.local_views))
+        assert (zooms_of(part.global_views).reshape(-1, 4) == wide[:, 2:6]).all()
+        assert (zooms_of(part.local_views).reshape(-1, 4) == narrow[:, 2:6]).all()
+        found += [*wide.ravel(), *narrow.ravel()]
+    assert set(found) == {0, 16, 17}
+    assert np.mean(np.array(found) == 0) == pytest.approx(0.5, abs=0.08)

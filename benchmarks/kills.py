@@ -5,8 +5,8 @@
 Pretraining, an atlas, embedding a table, publishing weights and filling a page of the book, each in a process (and its
 children) that is killed by SIGKILL after a random time up to that of an undisturbed run, and started again in the same
 folder. After each kill no finished file may be other than whole; at the end all files must be those of an undisturbed
-run, to the byte, and no others. Then two processes do the same work in one folder at the same time. Writes kills.csv,
-in which works that this call does not do stay.
+run, to the byte, and no others. Then two processes do the same work in one folder at the same time. Exits with 1 where
+anything is wrong. Writes kills.csv, in which works that this call does not do stay.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def different(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
     return lines + [f"other bytes: {name}" for name in found if name in wanted and found[name] != wanted[name]]
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--only", nargs="+", choices=list(WORKS), default=list(WORKS))
@@ -264,7 +264,8 @@ def main() -> None:
             print(rows[-1], file=sys.stderr, flush=True)
             measure.keep("kills", rows, chosen, "work")
     measure.report("kills", rows, chosen, "work")
+    return int(any(row["wrong"] or row["two_at_once_wrong"] for row in rows))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

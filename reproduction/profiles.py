@@ -188,7 +188,7 @@ PROFILES: dict[str, Profile] = {
             figures=dataclasses.replace(_EMBEDDED_FIGURES, places=200),
             retrieval=Retrieval(gallery=100, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
-                encoders=(("fourier", "relu"), ("harmonics", "siren")),
+                encoders=(("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu")),
                 n_places=500,
                 images=6_000,
                 batch=64,

@@ -187,7 +187,7 @@ class LocationEncoders:
     """Encoders of coordinates alone; sizes and rates are ours where no source is named, and nothing was tuned."""
 
     encoders: tuple[tuple[str, str], ...] = (
-        ("raw", "relu"), ("sinusoidal", "relu"), ("fourier", "relu"), ("harmonics", "siren"),
+        ("raw", "relu"), ("sinusoidal", "relu"), ("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu"),
     )  # fmt: skip  # position encoding, network
     objectives: tuple[str, ...] = ("contrast", "distillation")
     teacher: str = "gps_selm"

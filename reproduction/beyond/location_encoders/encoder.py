@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from reproduction.beyond.location_encoders.frame import Frame
+from reproduction.beyond.location_encoders.grid import FeatureGrid, resolutions
 from reproduction.beyond.location_encoders.harmonics import real_harmonics
 from selm import checkpoints, files
 from selm.errors import InputError, unknown
 
-POSITIONS = ("raw", "sinusoidal", "fourier", "harmonics")
+POSITIONS = ("raw", "sinusoidal", "fourier", "harmonics", "grid")
 NETWORKS = ("relu", "siren")
+COARSEST = 16  # cells a side of a grid's first level, as in Müller et al.
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class LocationConfig:
                       each σ has a network of its own and their outputs are added (GeoCLIP).
       ``harmonics``   the frame is laid on the sphere, its sides at ± `span_degrees` of longitude and latitude, and all
                       real spherical harmonics of degree below `degrees` are taken there (SatCLIP).
+      ``grid``        learnt vectors on the corners of `grid_levels` grids, from 16 cells a side to cells of `cell_m`
+                      metres, `grid_features` numbers a corner in tables of at most `grid_entries`
+                      (`reproduction.beyond.location_encoders.grid`; Müller et al. 2022).
     `network`: ``relu`` or ``siren`` (Sitzmann et al. 2020: sines, the first layer's times `first_omega`).
     `dim`: of the embedding.  `layers` hidden ones of `hidden` units.  `seed` draws B of ``fourier``.
     """
@@ -51,6 +56,10 @@ class LocationConfig:
     span_degrees: float = 60.0
     first_omega: float = 30.0  # Sitzmann et al.; SatCLIP's first layer too
     seed: int = 0
+    grid_levels: int = 12
+    grid_features: int = 4
+    grid_entries: int = 2**16
+    cell_m: float = 500.0
 
 
 class Sine(nn.Module):
@@ -90,25 +99,34 @@ class LocationEncoder(nn.Module):
         if config.network not in NETWORKS:
             raise unknown("network", config.network, NETWORKS)
         self.config, self.dim = config, config.dim
+        grid = None
+        if config.position == "grid":
+            finest = max(COARSEST, round(2 * config.frame.half_m / config.cell_m))
+            cells = resolutions(COARSEST, finest, config.grid_levels)
+            grid = FeatureGrid(cells, config.grid_entries, config.grid_features)
         width = {
-            "raw": 2, "sinusoidal": 4 * config.scales, "fourier": 2 * config.features, "harmonics": config.degrees**2
+            "raw": 2, "sinusoidal": 4 * config.scales, "fourier": 2 * config.features, "harmonics": config.degrees**2,
+            "grid": config.grid_levels * config.grid_features,
         }[config.position]  # fmt: skip
         parts = 1
         if config.position == "fourier":
             parts = len(config.sigmas)
             drawn = torch.randn(parts, 2, config.features, generator=torch.Generator().manual_seed(config.seed))
             self.register_buffer("directions", drawn * torch.tensor(config.sigmas)[:, None, None])
-        self.networks = nn.ModuleList(
+        networks = [
             perceptron(config.network, width, config.hidden, config.layers, config.dim, config.first_omega)
             for _ in range(parts)
-        )
+        ]
+        if grid is not None:
+            networks[0].insert(0, grid)
+        self.networks = nn.ModuleList(networks)
 
     @torch.no_grad()
     def positions(self, coordinates: Tensor) -> Tensor:
         """The position encoding, which has no weights: (N, 2) degrees → (parts, N, width) float32."""
         config = self.config
         at = config.frame.scaled(coordinates)
-        if config.position == "raw":
+        if config.position in ("raw", "grid"):
             return at.float()[None]
         if config.position == "sinusoidal":
             longest, shortest = 2 * config.frame.half_m, config.shortest_m

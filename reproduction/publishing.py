@@ -15,7 +15,7 @@ import pandas as pd
 
 from reproduction import cards, paths
 from reproduction.beyond.more_context.experiment import LONGER
-from reproduction.computed import encoders
+from reproduction.computed import encoders, place_tables
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
 from reproduction.experiments import table1_table2, verdicts
 from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
@@ -24,6 +24,7 @@ from reproduction.merging import gone, merged
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
+from selm import files
 from selm.errors import InputError, unknown
 from selm.files import written, written_folder
 
@@ -118,8 +119,10 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name
         with written_folder(target) as temporary:
-            for file in ("config.json", "model.safetensors", "metrics.csv", "run.json"):
+            for file in ("config.json", "model.safetensors", "metrics.csv"):
                 shutil.copyfile(run / file, temporary / file)
+            places = {"places": place_tables.sampled_key(rows[name][0])}
+            files.write_json(temporary / "run.json", files.read_json(run / "run.json") | places)
         out.append(target)
     cards.write()
     return out

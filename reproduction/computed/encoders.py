@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shutil
 import sys
@@ -21,7 +22,7 @@ from reproduction.computed.drawn_maps import (
     point_images,
     profile_zooms,
 )
-from reproduction.computed.place_tables import pretraining_places, sampled_places
+from reproduction.computed.place_tables import pretraining_places, sampled_key, sampled_places
 from reproduction.computed.store import address, id_of, remembered, table_fingerprint
 from reproduction.settings import Profile
 from selm import distributed, files, methods
@@ -98,7 +99,8 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
     """All that a pretraining run depends on.
 
     Kinds of device differ by rounding, so the one it is trained on counts. Where a run has been finished on another
-    kind and none on this one, it is that run: what a GPU trained can be probed and drawn anywhere.
+    kind and none on this one, it is that run: what a GPU trained can be probed and drawn anywhere. So it is with an
+    encoder that comes with the code, whose places' numbers may have other last digits, from another processor.
     """
     recipe, change = methods.get_method(method), profile.recipe_of(method)
     own = change.of(profile)
@@ -120,7 +122,26 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
     for kind in dict.fromkeys((device().type, *DEVICES)):
         if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
             return config | {"device": kind}
-    return config
+    return config | _as_published(profile, config)
+
+
+def _as_published(profile: Profile, config: dict[str, Any]) -> dict[str, Any]:
+    """The kind of device and the places of the encoder that comes with the code and is this run's, if there is one."""
+    folder = paths.encoders() / profile.name
+    wanted = json.loads(json.dumps(config))
+    for about in _coming_along(folder, folder.stat().st_mtime_ns) if folder.is_dir() else ():
+        theirs = about.get("config", {})
+        same = {name: theirs.get(name) for name in ("device", "data")}
+        if wanted | same == theirs and (
+            theirs["data"] == wanted["data"] or about.get("places") == sampled_key(profile)
+        ):  # fmt: skip
+            return same
+    return {}
+
+
+@functools.lru_cache(maxsize=8)
+def _coming_along(folder: Path, changed: int) -> tuple[dict[str, Any], ...]:
+    return tuple(files.read_json(run) for run in sorted(folder.glob("*/run.json")))
 
 
 def is_complete(folder: Path) -> bool:

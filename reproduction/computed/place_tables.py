@@ -26,14 +26,23 @@ def _data_parts(profile: Profile, role: str | None = None) -> dict[str, Any]:
     }
 
 
+def _sampled_parts(profile: Profile) -> dict[str, Any]:
+    s = profile.pretraining
+    return _data_parts(profile, "pretrain") | {"n": s.n_places, "density_classes": s.density_classes}
+
+
 def sampled_places(profile: Profile) -> pd.DataFrame:
     """The table of places to pretrain on (`reproduction.places.labelled.build_places`), computed once."""
     from reproduction.places.labelled import build_places
 
-    parts = _data_parts(profile, "pretrain") | {
-        "n": profile.pretraining.n_places, "density_classes": profile.pretraining.density_classes,
-    }  # fmt: skip
+    parts = _sampled_parts(profile)
     return cached_table("places", profile.name, parts, lambda: build_places(profile, atlases(profile, "pretrain")))
+
+
+def sampled_key(profile: Profile) -> str:
+    """Hash of all that the places to pretrain on depend on: the same on every machine, which their numbers' last digits
+    are not."""
+    return key(_sampled_parts(profile))
 
 
 def _points_parts(profile: Profile) -> dict[str, Any]:

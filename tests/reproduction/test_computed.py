@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reproduction import paths
-from reproduction.computed import encoders, store
+from reproduction.computed import encoders, place_tables, store
 from reproduction.profiles import get_profile
 from selm import files
 
@@ -54,6 +54,28 @@ def test_an_encoder_that_comes_with_the_code_may_be_of_another_kind_of_device(
     monkeypatch.setenv("SELM_DEVICE", "cpu")
     assert encoders.pretrained(SMOKE, "dino", 8) == there and (there / "config.json").exists()
     assert encoders.pretraining_folder(SMOKE, "dino", 8) == there
+    shutil.rmtree(there)
+
+
+def test_an_encoder_that_comes_with_the_code_may_be_from_another_processor(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prices between points and other numbers of the places then have other last digits, and a hash of them differs."""
+    monkeypatch.setattr(paths, "encoders", lambda: tmp_path / "encoders")
+    monkeypatch.setenv("SELM_DEVICE", "cpu")
+    config = encoders.pretraining_config(SMOKE, "dino", 9)
+    own = encoders.pretraining_folder(SMOKE, "dino", 9)
+    published = tmp_path / "encoders" / "smoke" / "dino"
+    about = {"config": config | {"data": "of another processor"}, "complete": True}
+    files.write_json(published / "run.json", about | {"places": "of other places"})
+    (published / "config.json").write_text("{}")
+    assert encoders.pretraining_folder(SMOKE, "dino", 9) == own and not encoders.is_pretrained(SMOKE, "dino", 9)
+    shutil.rmtree(tmp_path / "encoders" / "smoke")
+    files.write_json(published / "run.json", about | {"places": place_tables.sampled_key(SMOKE)})
+    (published / "config.json").write_text("{}")
+    there = encoders.pretraining_folder(SMOKE, "dino", 9)
+    assert there != own and encoders.pretrained(SMOKE, "dino", 9) == there and (there / "config.json").exists()
+    assert encoders.pretraining_config(SMOKE, "dino", 9)["data"] == "of another processor"
     shutil.rmtree(there)
 
 

@@ -67,4 +67,5 @@ def test_what_comes_with_the_code_is_whole() -> None:
         encoder = load_encoder(config.parent)
         run = files.read_json(config.parent / "run.json")
         assert run["complete"] and run["config"]["encoder"]["arch"] == encoder.config.arch
+        assert run["places"]  # what they depend on: the same on every machine
         assert "openstreetmap" in (config.parent / "README.md").read_text(encoding="utf-8").lower()

@@ -145,7 +145,7 @@ def pretrain(
     width: Annotated[float, typer.Option(help="multiplies every channel count")] = 0.25,
     px: Annotated[int, typer.Option(min=32, help="pixels of an image, 32, 64, 128 or 256")] = 64,
     tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 64,
-    dropped: Annotated[float, typer.Option(min=0, max=1, help="chance of a colour of a view to be left out")] = 0.0,
+    dropped: Annotated[float, typer.Option(min=0, max=1, help="chance of a colour to be dropped from a view")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = None,
     compiled: Annotated[str | None, typer.Option("--compile", metavar="MODE", help="torch.compile: default, …")] = None,
@@ -292,7 +292,10 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _zooms(text: str) -> tuple[int, ...]:
-    return _numbers("--zooms", text, "17,16")
+    zooms = _numbers("--zooms", text, "17,16")
+    if not all(0 <= zoom <= 22 for zoom in zooms):
+        raise InputError(f"--zooms {text}: zooms are whole numbers from 0 to 22")
+    return zooms
 
 
 def _stages(text: str | None) -> tuple[int, ...] | None:

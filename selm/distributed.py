@@ -28,7 +28,14 @@ _PATIENCE = datetime.timedelta(hours=12)
 
 
 def device(asked: str | torch.device | None = None) -> torch.device:
-    """The device that is asked for, by default that of `SELM_DEVICE`, else the GPU where there is one."""
+    """The device that is asked for, by default that of `SELM_DEVICE`, else the GPU where there is one.
+
+    Raises InputError, in one line, where what is asked for is not here.
+    """
+    try:
+        torch.empty(0, device=asked)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device '{asked}' cannot be used here ({str(error).splitlines()[0]})") from None
     return torch.device(asked or os.environ.get("SELM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

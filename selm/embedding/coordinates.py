@@ -44,6 +44,7 @@ EMPTY = {"", "nan", "na", "n/a", "#n/a", "null", "none", "<na>", "nat", "-", "â€
 _NAMED = 5  # rows that a warning names
 _LARGEST_LON = 720.0  # farther from 0 nothing is taken modulo 360
 _SPACES = r"\s+"
+AS_TEXT = "selm as text"  # in a table's attrs: its file was text, so that every cell is
 UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 100  # a packed table may have so many bytes, or so many times its own
 
 
@@ -213,7 +214,7 @@ class _Reading:
     def _shapes(self, at: int) -> NDArray[Any] | None:
         """The geometries of a column of text (WKT); None if it holds something else or there is no shapely."""
         texts = [str(value).strip() for value in self.table.iloc[:, at]]
-        kind = re.compile(r"(SRID=\d+;)?\s*(MULTI)?(POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)\b", re.IGNORECASE)
+        kind = re.compile(r"(SRID=\d+;)?\s*(MULTI)?(POINT|LINESTRING|POLYGON|GEOMETRYCOLLECTION)[ ZM]*(\(|EMPTY)", re.I)
         full = [text for text in texts if text.lower() not in EMPTY]
         if not full or not all(kind.match(text) for text in full):
             return None
@@ -252,16 +253,19 @@ class _Reading:
 
     def _cells(self, at: int) -> list[str] | None:
         """A column's H3 indexes as text, "" where it is empty; None if it holds something else."""
-        cells = []
-        for value in self.table.iloc[:, at]:
+        cells, bad = [], ""
+        for row, value in enumerate(self.table.iloc[:, at]):
             text = str(value).strip().lower()
             if text in EMPTY:
                 text = ""
             elif re.fullmatch(r"\d{18,19}", text):  # the number itself
                 text = f"{int(text):x}"
             if text and not re.fullmatch(r"8[0-9a-f]{14}", text):
-                return None
+                bad = bad or f"row {row + self.first}, column {self.table.columns[at]}: '{text}' is not an H3 cell"
+                text = ""
             cells.append(text)
+        if bad and any(cells):
+            raise InputError(f"{self.name}: {bad}")
         return cells if any(cells) else None
 
     def _of_cells(self, cells: list[str], at: int) -> Places:
@@ -533,13 +537,14 @@ def _read_geographic(path: Path) -> pd.DataFrame:
 def _read_excel(path: Path) -> pd.DataFrame:
     needed("openpyxl", f"{path}: an Excel workbook", "openpyxl")
     with pd.ExcelFile(path, engine="openpyxl") as book:
-        sheets = [str(name) for name in book.sheet_names]
-        if len(sheets) > 1:
-            _say(path, f"its sheet {sheets[0]} is read, not {', '.join(sheets[1:])}")
-        cells = book.parse(0, header=None, dtype=object)
-    if not len(cells):
+        sheets = {str(name): book.parse(name, header=None, dtype=object) for name in book.sheet_names}
+    full = {name: _headed(cells) for name, cells in sheets.items() if len(cells)}
+    if not full:
         raise InputError(f"{path}: the file is empty")
-    return _headed(cells).infer_objects()
+    read = next((name for name, table in full.items() if _located(table.columns)), next(iter(full)))
+    if others := [name for name in sheets if name != read]:
+        _say(path, f"its sheet {read} is read, not {', '.join(others)}")
+    return full[read].infer_objects()
 
 
 def _headed(cells: pd.DataFrame) -> pd.DataFrame:
@@ -637,7 +642,15 @@ def _read_text(path: Path, data: bytes) -> pd.DataFrame:
                 f"{path}: line {int(found[2]) + skipped} has {found[3]} fields, the header names {found[1]}"
             ) from None
         raise
-    return _headed(cells)
+    table = _headed(cells)
+    table.attrs[AS_TEXT] = True
+    return table
+
+
+def _located(names: Iterable[object]) -> bool:
+    """Whether columns of these names may say where rows lie."""
+    roles = {_role(name) for name in names}
+    return bool({"lat", "lon"} <= roles or {"x", "y"} <= roles or roles & {"h3", "geometry"})
 
 
 def _separator(lines: Iterable[str]) -> str:
@@ -646,8 +659,7 @@ def _separator(lines: Iterable[str]) -> str:
 
     def score(separator: str) -> tuple[bool, int]:
         fields = lines[0].split() if separator == _SPACES else next(csv.reader(lines, delimiter=separator), [])
-        roles = {_role(field) for field in fields}
-        return bool({"lat", "lon"} <= roles or {"x", "y"} <= roles or roles & {"h3", "geometry"}), len(fields)
+        return _located(fields), len(fields)
 
     best = max(",;\t|", key=score)
     return _SPACES if not score(best)[0] and score(_SPACES)[0] else best

@@ -32,7 +32,16 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selm.embedding import reduction
-from selm.embedding.coordinates import SAMPLES, Places, is_geographic, needed, read_places, read_table, wrapped
+from selm.embedding.coordinates import (
+    AS_TEXT,
+    SAMPLES,
+    Places,
+    is_geographic,
+    needed,
+    read_places,
+    read_table,
+    wrapped,
+)
 from selm.errors import InputError, InputWarning, OutsideMapWarning, unknown
 from selm.files import cannot_write, check_target, written
 
@@ -382,7 +391,10 @@ def _write(
     path: Path, ending: str, out: Path, places: Places, embeddings: NDArray[np.float32], names: list[str],
     missing: NDArray[np.bool_], layout: str, origin: dict[str, str],
 ) -> None:  # fmt: skip
-    columns = _named_columns(places, as_text=ending in (".csv", ".csv.gz"))
+    text = ending in (".csv", ".csv.gz")
+    columns = _named_columns(places, as_text=text)
+    if places.table.attrs.get(AS_TEXT) and not text:
+        columns = [(name, _typed(column)) for name, column in columns]
     ours = _our_names(places, [name for name, _ in columns], layout, names)
     if ending in _DRIVERS:
         _write_geographic(path, ending, out, places, columns, ours, embeddings, missing, origin)
@@ -437,6 +449,17 @@ def _write(
                 turned = map(pa.py_buffer, np.ascontiguousarray(embeddings[piece].T))
                 added = [pa.Array.from_buffers(kind, len(missing[piece]), [valid, values]) for values in turned]
             writer.write_table(pa.Table.from_arrays([*own, *added], schema=schema))
+
+
+def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A text file's column as numbers where all its cells are plainly such: not 007, 1e3, 1,5 or a very long one."""
+    full = column[column != ""]
+    if pd.api.types.is_numeric_dtype(column.dtype) or not len(full):
+        return column
+    for pattern, kind in ((r"-?(0|[1-9]\d{0,14})", "Int64"), (r"-?(0|[1-9]\d{0,14})(\.\d{1,17})?", "Float64")):
+        if full.str.fullmatch(pattern).all():
+            return pd.to_numeric(column.where(column != "")).astype(kind)
+    return column
 
 
 def _as_text(places: Places, column: pd.Series[Any]) -> pd.Series[Any]:

@@ -84,8 +84,8 @@ class Style:
         mixes = (flat[first] * (1 - share[..., None]) + flat[second] * share[..., None]).reshape(-1, 3)  # 9 of a pair
         nearest = np.array([((mixes - colour) ** 2).sum(1).argmin() for colour in self.palette.astype(np.float32)])
         eighth, pair = np.divmod(nearest, len(first))
-        one, other = np.eye(len(flat), dtype=np.float32)[first[pair]], np.eye(len(flat), dtype=np.float32)[second[pair]]
-        return one + (other - one) * share[eighth]
+        alone = np.eye(len(flat), dtype=np.float32)
+        return (alone[first[pair]] * (1 - share[eighth]) + alone[second[pair]] * share[eighth]).astype(np.float32)
 
     def _symbolizers(self) -> list[ElementTree.Element]:
         return [s for s in self.tree.iter() if s.tag in ("PolygonSymbolizer", "LineSymbolizer")]

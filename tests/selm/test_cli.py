@@ -90,7 +90,7 @@ def test_embed_keeps_the_table_and_adds_columns(here: Path, run: Run) -> None:
     own = ["name", "latitude", "lng"]
     assert table.columns.tolist() == [*own, "lat", "lon", *(f"e{i}" for i in range(dim))]
     assert table["name"].tolist() == ["北", "b", "c"] and table["lat"].tolist() == [35.69, 35.68, 35.67]
-    assert table["lng"].tolist() == ["139.75", "139.76", "139.77"]  # as they were
+    assert table["lng"].tolist() == [139.75, 139.76, 139.77]
     assert (table.dtypes.iloc[5:] == np.float32).all() and table.iloc[:, 5:].notna().all(axis=None)
     from selm import Embedder
 
@@ -100,6 +100,7 @@ def test_embed_keeps_the_table_and_adds_columns(here: Path, run: Run) -> None:
     assert run(*embedding(here, out="out.csv")).status == 0
     text = pd.read_csv(here / "out.csv")
     assert text.columns.tolist() == table.columns.tolist()
+    assert "139.75" in (here / "out.csv").read_text(encoding="utf-8")  # as it was
     np.testing.assert_allclose(text.iloc[:, 5:].to_numpy(), want, atol=1e-5)
     assert sorted(file.name for file in here.iterdir()) == ["atlas", "coords.csv", "out.csv", "out.parquet", "run"]
 
@@ -401,3 +402,18 @@ def test_importing_selm_is_quick_and_needs_no_mapnik() -> None:
         "except AttributeError as error: assert 'nothing' in str(error)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--zooms", "99"), "--zooms 99: zooms are whole numbers from 0 to 22"),
+        (("--zooms=-3",), "--zooms -3: zooms are whole numbers from 0 to 22"),
+        (("--device", "tpu"), "device 'tpu' cannot be used here"),
+        (("--device", "cuda:77"), "device 'cuda:77' cannot be used here"),
+    ],
+)
+def test_options_that_cannot_be_are_one_line(here: Path, run: Run, words: tuple[str, ...], says: str) -> None:
+    answer = run(*embedding(here), *words)
+    assert answer.status == 2 and says in answer.err and "Traceback" not in answer.err
+    assert not (here / "out.parquet").exists()

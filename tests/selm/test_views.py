@@ -406,11 +406,11 @@ def test_blends_change_with_the_flat_colours_that_they_are_of():
             torch.testing.assert_close(one[5 + i], 0.75 * flat[i] + 0.25 * flat[i + 1] + off)
 
 
-def test_colours_are_left_out_and_exchanged_as_often_as_asked():
+def test_colours_are_dropped_and_swapped_as_often_as_asked():
     many = recolour(0.2, 0.3, 4000)[:, 0, 1:5]
     as_it_was = torch.isclose(many, FLAT[1:]).all(-1)
     background = torch.isclose(many, FLAT[0]).all(-1)
-    # exchanged for one of all five, its own and the background among them
+    # swapped for one of all five, its own and the background among them
     assert as_it_was.float().mean() == pytest.approx(0.5 + 0.3 / 5, abs=0.01)
     assert background.float().mean() == pytest.approx(0.2 + 0.3 / 5, abs=0.01)
     # colours and views change on their own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib.util
 import json
 import os
 import subprocess
@@ -268,6 +269,40 @@ def test_excel(tmp_path: Path, said: Any) -> None:
     assert "its sheet Sheet is read, not second" in line and "1 of 3 rows have no coordinates: row 2" in line
 
 
+def test_the_sheet_that_has_coordinates_is_read(tmp_path: Path, said: Any) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(["read me"])
+    book.create_sheet("data")
+    for row in (["lat", "lon"], [35.69, 139.75]):
+        book["data"].append(row)
+    book.save(tmp_path / "x.xlsx")
+    assert read_places(tmp_path / "x.xlsx").lat.tolist() == [35.69]
+    assert "its sheet data is read, not Sheet" in said()
+
+
+def test_numbers_of_a_text_file_are_numbers_where_a_file_has_types(embedder: Embedder, tmp_path: Path) -> None:
+    text = 'lat,lon,n,x,code,power,comma,gap\n35.69,139.75,1,1.50,007,1e3,"1,5",\n35.68,139.76,-20,2,008,2,"2,0",7\n'
+    path = write(tmp_path / "x.csv", text)
+    embed_file(path, embedder, tmp_path / "out.parquet", progress=False)
+    kinds = {field.name: str(field.type) for field in pq.read_schema(tmp_path / "out.parquet")}
+    assert (kinds["n"], kinds["gap"], kinds["x"]) == ("int64", "int64", "double")
+    assert all("string" in kinds[name] for name in ("code", "power", "comma"))
+    rows = pq.read_table(tmp_path / "out.parquet").select(["n", "x", "code", "gap"]).to_pylist()
+    assert rows[0] == {"n": 1, "x": 1.5, "code": "007", "gap": None}
+    embed_file(path, embedder, tmp_path / "out.csv", progress=False)
+    assert '35.69,139.75,1,1.50,007,1e3,"1,5",,' in (tmp_path / "out.csv").read_text("utf-8")  # as it was
+    if importlib.util.find_spec("geopandas"):
+        embed_file(path, embedder, tmp_path / "out.geojson", progress=False)
+        first = json.loads((tmp_path / "out.geojson").read_text("utf-8"))["features"][0]["properties"]
+        assert (first["n"], first["x"], first["code"], first["gap"]) == (1, 1.5, "007", None)
+
+
+def test_a_column_called_geometry_may_hold_words(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "lat,lon,geometry\n35.69,139.75,POINT\n35.68,139.76,round\n")
+    assert read_places(path).lat.tolist() == [35.69, 35.68]
+
+
 def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     table = pa.table({"n": pa.array([1, None, 3]), "lat": LAT, "lon": pa.array(LON, pa.float32())})
     pq.write_table(table, tmp_path / "x.parquet")
@@ -357,6 +392,9 @@ def test_h3_cells(embedder: Embedder, tmp_path: Path, said: Any) -> None:
         assert h3.latlng_to_cell(lat, lon, h3.get_resolution(cells[row])) == cells[row]
     assert "row 2" in said()
     assert embed_file(path, embedder, tmp_path / "out.csv", progress=False) == 2
+    write(path, f"cell\n{cells[0]}\nzz\n")
+    with pytest.raises(InputError, match="row 2, column cell: 'zz' is not an H3 cell"):
+        read_places(path)
     number = pd.DataFrame({"h3": [int(cells[0], 16)]})
     np.testing.assert_array_equal(read_places(number, 49).lat, places.lat[places.rows == 0])
 

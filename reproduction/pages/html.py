@@ -115,12 +115,13 @@ def stack(*parts: Html) -> Html:
 
 
 def prose(text: str, kind: str = "") -> Html:
-    """A paragraph of plain words, in which ``**…**`` is strong; `kind` is its CSS class."""
+    """A paragraph of plain words, in which ``**…**`` is strong and `…` code; `kind` is its CSS class."""
     return Html(f'{CSS}<p class="{kind}">{_strong(text)}</p>')
 
 
 def _strong(text: str) -> str:
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
+    strong = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
+    return re.sub(r"`(.+?)`", r"<code>\1</code>", strong)
 
 
 def fold(title: str, *parts: Html, kind: str = "", open: bool = False) -> Html:

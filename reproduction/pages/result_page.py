@@ -75,7 +75,7 @@ class Result:
 
 
 _TASKS = {
-    ("table1", "l01"): "land price", ("table2", "area_type"): "area type, 70 zones,",
+    ("table1", "l01"): "land price", ("table2", "area_type"): "area type (70 zones)",
     ("table3", "osm_no_fills"): "land cover without fills", ("table3", "osm"): "land cover in full style",
     ("table3", "uc_merced"): "UC Merced photographs", ("table3", "eurosat"): "EuroSAT photographs",
     ("table4", "aerial_cars"): "vehicles in drone photographs",

@@ -391,9 +391,9 @@ def _write(
     path: Path, ending: str, out: Path, places: Places, embeddings: NDArray[np.float32], names: list[str],
     missing: NDArray[np.bool_], layout: str, origin: dict[str, str],
 ) -> None:  # fmt: skip
-    text = ending in (".csv", ".csv.gz")
-    columns = _named_columns(places, as_text=text)
-    if places.table.attrs.get(AS_TEXT) and not text:
+    as_text = ending in (".csv", ".csv.gz")
+    columns = _named_columns(places, as_text)
+    if places.table.attrs.get(AS_TEXT) and not as_text:
         columns = [(name, _typed(column)) for name, column in columns]
     ours = _our_names(places, [name for name, _ in columns], layout, names)
     if ending in _DRIVERS:
@@ -456,10 +456,9 @@ def _typed(column: pd.Series[Any]) -> pd.Series[Any]:
     full = column[column != ""]
     if pd.api.types.is_numeric_dtype(column.dtype) or not len(full):
         return column
-    for pattern, kind in ((r"-?(0|[1-9]\d{0,14})", "Int64"), (r"-?(0|[1-9]\d{0,14})(\.\d{1,17})?", "Float64")):
-        if full.str.fullmatch(pattern).all():
-            return pd.to_numeric(column.where(column != "")).astype(kind)
-    return column
+    kinds = {r"-?(0|[1-9]\d{0,14})": pd.Int64Dtype(), r"-?(0|[1-9]\d{0,14})(\.\d{1,17})?": pd.Float64Dtype()}
+    kind = next((kind for pattern, kind in kinds.items() if full.str.fullmatch(pattern).all()), None)
+    return column if kind is None else pd.to_numeric(column.where(column != "")).astype(kind)
 
 
 def _as_text(places: Places, column: pd.Series[Any]) -> pd.Series[Any]:

@@ -38,6 +38,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "ablations.csv": ("method", "variant", "seed"),
     "probe-tuning.csv": ("method", "seed"),
     "tuning.csv": ("method", "change", "seed"),
+    "recolouring-tries.csv": ("method", "change", "seed"),
+    "recolouring.csv": ("area", "query", "method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
     "multi-view.csv": ("features", "model", "split"),
     "location-encoders.csv": (

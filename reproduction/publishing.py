@@ -24,9 +24,8 @@ from reproduction.merging import gone, merged
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
-from selm import files
 from selm.errors import InputError, unknown
-from selm.files import written, written_folder
+from selm.files import read_json, write_json, written, written_folder
 
 _ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
 
@@ -122,7 +121,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
             for file in ("config.json", "model.safetensors", "metrics.csv"):
                 shutil.copyfile(run / file, temporary / file)
             places = {"places": place_tables.sampled_key(rows[name][0])}
-            files.write_json(temporary / "run.json", files.read_json(run / "run.json") | places)
+            write_json(temporary / "run.json", read_json(run / "run.json") | places)
         out.append(target)
     cards.write()
     return out

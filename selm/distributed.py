@@ -30,7 +30,7 @@ _PATIENCE = datetime.timedelta(hours=12)
 def device(asked: str | torch.device | None = None) -> torch.device:
     """The device that is asked for, by default that of `SELM_DEVICE`, else the GPU where there is one.
 
-    Raises InputError, in one line, where what is asked for is not here.
+    Raises InputError, in one line, where `asked` is not here.
     """
     try:
         torch.empty(0, device=asked)

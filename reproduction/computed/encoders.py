@@ -208,12 +208,8 @@ def _finished(profile: Profile, method: str, seed: int, config: dict[str, Any]) 
     folder = _run_folder(profile, method, seed, config)
     if is_complete(folder):
         return folder
-    if not (folder / "run.json").exists():
-        for kind in dict.fromkeys((config["device"], *DEVICES)):
-            also = config | {"device": kind}
-            if _fetch_published(profile, also, found := _run_folder(profile, method, seed, also)):
-                return found
-    return None
+    begun = (folder / "run.json").exists()
+    return None if begun or not _fetch_published(profile, config, folder) else folder
 
 
 def _fetch_published(profile: Profile, config: dict[str, Any], folder: Path) -> bool:

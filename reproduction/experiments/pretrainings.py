@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from reproduction.computed import encoders, store
+from reproduction.computed import encoders, place_tables, store
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
 from selm import files
@@ -33,7 +33,8 @@ def runs(profile: Profile, which: Iterable[tuple[str, int]] | None = None, *, pr
             {
                 "profile": profile.name, "method": method, "seed": seed, "run_id": store.id_of(folder),
                 **{key: run[key] for key in ("steps", "images", "seconds", "commit", "device", "torch", "date")},
-                "data": run["config"]["data"][:12], "loss": last["loss"], "feature_spread": last["feature_spread"],
+                "data": place_tables.sampled_key(profile), "loss": last["loss"],
+                "feature_spread": last["feature_spread"],
                 "collapse": last["collapse"] if isinstance(last["collapse"], str) else "",
             }
         )  # fmt: skip

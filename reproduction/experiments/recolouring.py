@@ -72,12 +72,8 @@ def _claimed(curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The tries with their `rank_sum` over price, recall and redrawn among those of their method, and `chosen`."""
-    by_method = rows.groupby("method", sort=False)
-    ranks = by_method["price"].rank() + sum(by_method[name].rank(ascending=False) for name in ("recall", REDRAWN))
-    table = rows.assign(rank_sum=ranks)
-    healthy = table[table["collapse"].fillna("") == ""].sort_values(["rank_sum", "price"], kind="stable")
-    return table.assign(chosen=table.index.isin(healthy.drop_duplicates("method").index))
+    """The tries by `tuning.ranked`, with what is found in redrawn pictures as a third number."""
+    return tuning.ranked(rows, ("recall", REDRAWN))
 
 
 def chosen(rows: pd.DataFrame) -> dict[str, Change]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -135,21 +135,23 @@ def _unit_features(network: MapEncoder, images: torch.Tensor) -> NDArray[np.floa
     return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
-def ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """The tries with `rank_price`, `rank_recall` (1: best of its method), their `rank_sum`, and `chosen`.
+def ranked(rows: pd.DataFrame, shares: Sequence[str] = ("recall",)) -> pd.DataFrame:
+    """The tries with the ranks of their price and of each of the `shares` of places found (`rank_price`, `rank_recall`;
+    1: best of its method), their `rank_sum`, and `chosen`.
 
     Several seeds of a try count by their mean.
     """
     by_try = rows.assign(collapse=rows["collapse"].fillna("")).groupby(["method", "change"], sort=False)
     table = by_try.agg(
-        price=("price", "mean"), recall=("recall", "mean"), seeds=("seed", "nunique"),
+        price=("price", "mean"), seeds=("seed", "nunique"), **{name: (name, "mean") for name in shares},
         processor_seconds=("processor_seconds", "mean"), teacher_entropy=("teacher_entropy", "mean"),
         collapse=("collapse", "max"),
     ).reset_index()  # fmt: skip
     by_method = table.groupby("method", sort=False)
     table["rank_price"] = by_method["price"].rank()
-    table["rank_recall"] = by_method["recall"].rank(ascending=False)
-    table["rank_sum"] = table["rank_price"] + table["rank_recall"]
+    for name in shares:
+        table[f"rank_{name}"] = by_method[name].rank(ascending=False)
+    table["rank_sum"] = table[["rank_price", *(f"rank_{name}" for name in shares)]].sum(axis=1)
     healthy = table[table["collapse"] == ""].sort_values(["rank_sum", "price"], kind="stable")
     table["chosen"] = table.index.isin(healthy.drop_duplicates("method").index)
     return table

@@ -116,10 +116,10 @@ def stack(*parts: Html) -> Html:
 
 def prose(text: str, kind: str = "") -> Html:
     """A paragraph of plain words, in which ``**…**`` is strong and `…` code; `kind` is its CSS class."""
-    return Html(f'{CSS}<p class="{kind}">{_strong(text)}</p>')
+    return Html(f'{CSS}<p class="{kind}">{_marked(text)}</p>')
 
 
-def _strong(text: str) -> str:
+def _marked(text: str) -> str:
     strong = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
     return re.sub(r"`(.+?)`", r"<code>\1</code>", strong)
 
@@ -162,7 +162,7 @@ def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Htm
     source = f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
     return Html(
         f'{CSS}<figure class="selm-figure"><img src="{source}" alt="{html.escape(alt)}">'
-        f"<figcaption>{_strong(caption)}</figcaption></figure>"
+        f"<figcaption>{_marked(caption)}</figcaption></figure>"
     )
 
 

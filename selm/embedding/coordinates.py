@@ -252,21 +252,16 @@ class _Reading:
         return self._checked(points[order, 1], points[order, 0], at[order], (), ("latitude", "longitude"))
 
     def _cells(self, at: int) -> list[str] | None:
-        """A column's H3 indexes as text, "" where it is empty; None if it holds something else."""
-        cells, bad = [], ""
-        for row, value in enumerate(self.table.iloc[:, at]):
+        """A column's H3 indexes as text, "" where it is empty; None if none of it looks like one."""
+        cells = []
+        for value in self.table.iloc[:, at]:
             text = str(value).strip().lower()
             if text in EMPTY:
                 text = ""
             elif re.fullmatch(r"\d{18,19}", text):  # the number itself
                 text = f"{int(text):x}"
-            if text and not re.fullmatch(r"8[0-9a-f]{14}", text):
-                bad = bad or f"row {row + self.first}, column {self.table.columns[at]}: '{text}' is not an H3 cell"
-                text = ""
             cells.append(text)
-        if bad and any(cells):
-            raise InputError(f"{self.name}: {bad}")
-        return cells if any(cells) else None
+        return cells if any(re.fullmatch(r"8[0-9a-f]{14}", text) for text in cells) else None
 
     def _of_cells(self, cells: list[str], at: int) -> Places:
         h3 = needed("h3", f"{self.name}: column {self.table.columns[at]}", "h3")
@@ -536,15 +531,20 @@ def _read_geographic(path: Path) -> pd.DataFrame:
 
 def _read_excel(path: Path) -> pd.DataFrame:
     needed("openpyxl", f"{path}: an Excel workbook", "openpyxl")
+    full: dict[str, pd.DataFrame] = {}
     with pd.ExcelFile(path, engine="openpyxl") as book:
-        sheets = {str(name): book.parse(name, header=None, dtype=object) for name in book.sheet_names}
-    full = {name: _headed(cells) for name, cells in sheets.items() if len(cells)}
-    if not full:
-        raise InputError(f"{path}: the file is empty")
-    read = next((name for name, table in full.items() if _located(table.columns)), next(iter(full)))
-    if others := [name for name in sheets if name != read]:
-        _say(path, f"its sheet {read} is read, not {', '.join(others)}")
-    return full[read].infer_objects()
+        for name in map(str, book.sheet_names):  # until one has coordinates
+            if len(cells := book.parse(name, header=None, dtype=object)):
+                full[name] = _headed(cells)
+                if _located(full[name].columns):
+                    full = {name: full[name]}
+                    break
+        if not full:
+            raise InputError(f"{path}: the file is empty")
+        read, table = next(iter(full.items()))
+        if others := [str(name) for name in book.sheet_names if str(name) != read]:
+            _say(path, f"its sheet {read} is read, not {', '.join(others)}")
+    return table.infer_objects()
 
 
 def _headed(cells: pd.DataFrame) -> pd.DataFrame:

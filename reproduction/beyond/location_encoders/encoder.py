@@ -1,4 +1,5 @@
-"""Networks from coordinates to embeddings: a position encoding without weights, then a perceptron."""
+"""Networks from coordinates to embeddings: a position encoding, which but for learnt tables has no weights, then a
+perceptron."""
 
 from __future__ import annotations
 
@@ -99,15 +100,12 @@ class LocationEncoder(nn.Module):
         if config.network not in NETWORKS:
             raise unknown("network", config.network, NETWORKS)
         self.config, self.dim = config, config.dim
-        grid = None
-        if config.position == "grid":
-            finest = max(COARSEST, round(2 * config.frame.half_m / config.cell_m))
-            cells = resolutions(COARSEST, finest, config.grid_levels)
-            grid = FeatureGrid(cells, config.grid_entries, config.grid_features)
+        finest = max(COARSEST, round(2 * config.frame.half_m / config.cell_m))
+        cells = resolutions(COARSEST, finest, config.grid_levels)
+        grid = FeatureGrid(cells, config.grid_entries, config.grid_features) if config.position == "grid" else None
         width = {
             "raw": 2, "sinusoidal": 4 * config.scales, "fourier": 2 * config.features, "harmonics": config.degrees**2,
-            "grid": config.grid_levels * config.grid_features,
-        }[config.position]  # fmt: skip
+        }[config.position] if grid is None else grid.width  # fmt: skip
         parts = 1
         if config.position == "fourier":
             parts = len(config.sigmas)
@@ -123,7 +121,7 @@ class LocationEncoder(nn.Module):
 
     @torch.no_grad()
     def positions(self, coordinates: Tensor) -> Tensor:
-        """The position encoding, which has no weights: (N, 2) degrees → (parts, N, width) float32."""
+        """The position encoding (``grid``: what its tables are asked): (N, 2) degrees → (parts, N, width) float32."""
         config = self.config
         at = config.frame.scaled(coordinates)
         if config.position in ("raw", "grid"):

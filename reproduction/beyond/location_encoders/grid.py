@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_PRIMES = (1, 2_654_435_761)  # of the hash
+_PRIME = 2_654_435_761  # of the hash, for the second coordinate; that of the first is 1
 
 
 def resolutions(coarsest: int, finest: int, levels: int) -> list[int]:
@@ -41,7 +41,7 @@ class FeatureGrid(nn.Module):
         """Where the table of a level of n × n cells has the vectors of corners (…, 2), int64 of 0 … n."""
         if (n + 1) ** 2 <= self.entries:
             return corners[..., 1] * (n + 1) + corners[..., 0]
-        return (corners[..., 0] * _PRIMES[0] ^ corners[..., 1] * _PRIMES[1]) % self.entries
+        return (corners[..., 0] ^ corners[..., 1] * _PRIME) % self.entries
 
     def forward(self, at: Tensor) -> Tensor:
         inside = (at.clamp(-1, 1) + 1) / 2

@@ -41,7 +41,7 @@ def test_a_runs_address_tells_colours_apart_and_stays_where_none_change() -> Non
 def made(method: str, *tries: tuple[float, float, float, str]) -> pd.DataFrame:
     return pd.DataFrame([
         {"method": method, "change": change.name, "price": price, "recall": recall, "redrawn": redrawn,
-         "collapse": collapse or np.nan}
+         "collapse": collapse or np.nan, "seed": 0, "processor_seconds": 1.0, "teacher_entropy": np.nan}
         for change, (price, recall, redrawn, collapse) in zip(recolouring.CHANGES, tries, strict=True)
     ])  # fmt: skip
 

@@ -39,7 +39,7 @@ def test_what_is_gained_is_said_from_the_least_to_the_most() -> None:
 def test_the_chosen_try_of_each_method_is_marked() -> None:
     table = pd.DataFrame([
         {"method": "moco_v2", "change": change.name, "price": 1.0 - 0.1 * i, "recall": 0.1 * i, "redrawn": 0.2 * i,
-         "collapse": ""}
+         "collapse": "", "seed": 0, "processor_seconds": 1.0, "teacher_entropy": 1.0}
         for i, change in enumerate(CHANGES)
     ])  # fmt: skip
     shown = recolouring.tries(table).text

@@ -48,6 +48,9 @@ With = Annotated[
     str | None,
     typer.Option("--with", metavar="PART,…", help="colours, coordinates, both or none, beside the features"),
 ]
+Pair = Annotated[
+    tuple[str, str] | None, typer.Option(metavar="LAT LON", help="columns of the coordinates, where it is not plain")
+]
 Device = Annotated[str | None, typer.Option(help="cuda, onnx or cpu; by default what there is, in this order")]
 
 
@@ -191,6 +194,7 @@ def embed(
     model: ModelName = None,
     columns: Annotated[str, typer.Option(help="wide: e0, e1, …; list: one column of vectors")] = "wide",
     samples: Annotated[int, typer.Option(min=1, help="points in a polygon, line or H3 cell, about")] = 16,
+    pair: Pair = None,
     map: AnyMap = None,
     device: Device = None,
     batch: Annotated[int, typer.Option(min=1, help="images encoded together")] = 256,
@@ -215,7 +219,7 @@ def embed(
     looked_at = None if zooms is None else _zooms(zooms)
     embedder = MapEmbedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
     reduced = int(pca) if pca is not None and pca.isdigit() else pca
-    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pca=reduced)
+    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pair=pair, pca=reduced)
     if not out.name.lower().endswith(TELLING):
         typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
     typer.echo(f"{out}: {served} embeddings")
@@ -228,6 +232,7 @@ def try_(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="HTML", help="the report")] = Path("trial.html"),
     task: Annotated[str | None, typer.Option(help="regression or classification; by default by the column")] = None,
     rows: Annotated[int, typer.Option(min=1, help="at most so many are tried, drawn at random")] = 5000,
+    pair: Pair = None,
     model: ModelName = None,
     map: AnyMap = None,
     device: Device = None,
@@ -242,7 +247,8 @@ def try_(
     check_target(out, (".html",))
     from selm.trial import try_embedding
 
-    found = try_embedding(coordinates, target, map=map, model=model, task=task, rows=rows, device=device, progress=True)
+    found = try_embedding(coordinates, target, map=map, model=model, task=task, rows=rows, pair=pair, device=device,
+                          progress=True)  # fmt: skip
     typer.echo(f"{found}\n\n{found.save(out)}")
 
 

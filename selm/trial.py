@@ -47,6 +47,7 @@ FEW_VALUES = 10  # a column of so many different numbers is taken for classes
 MOST_CLASSES = 50
 FIELD = 32  # random waves of each length that a smooth field of the coordinates is made of
 PENALTY = 1e-2 / 128  # of the logistic probe, a feature: more features are held as tightly as few
+_MARKS = re.compile(r"(?<![\w.,])[$€£¥￥] ?(?=[\d+-])|(?<=\d) ?[%$€£¥￥円]$")  # of money and shares
 MEAN, FREE = "mean predictor", "colours, coordinates"
 
 
@@ -58,21 +59,23 @@ def try_embedding(
     model: str | Path | MapEncoder | None = None,
     task: str | None = None,
     rows: int = 5000,
+    pair: tuple[str, str] | None = None,
     seed: int = 0,
     progress: bool = False,
     **options: Any,
 ) -> Trial:
     """Try an embedding on a table with coordinates and a column `target`.
 
-    table: as `selm.embedding.coordinates.read_places` reads it.  map, model, options: of `Embedder`; colours are always
-    beside the embedding.  task: "regression" or "classification"; by default numbers with more than `FEW_VALUES`
-    different values are predicted as such, all else as classes.  rows: at most so many are tried, drawn at random.
+    table, pair: as `selm.embedding.coordinates.read_places` reads them.  map, model, options: of `Embedder`; colours
+    are always beside the embedding.  task: "regression" or "classification"; by default numbers with more than
+    `FEW_VALUES` different values are predicted as such, all else as classes.  rows: at most so many are tried, drawn at
+    random.
 
     Raises InputError for a column that there is not or that does not fit the task, and where fewer than `LEAST_ROWS`
     rows have a target and lie on the map, or these lie in fewer than `LEAST_BLOCKS` blocks of the smallest size.
     """
     embedder = Embedder(model, map, **{**options, "beside": ("colours",)})
-    places = read_places(table)
+    places = read_places(table, pair=pair)
     values, names, task, facts = _target(places, target, task)
     inside = on_map(places, embedder)
     missing = ~np.isfinite(values)
@@ -183,12 +186,13 @@ def _target(places: Places, target: str, task: str | None) -> tuple[NDArray[np.f
 
 
 def _numbers(texts: list[str]) -> NDArray[np.float64]:
-    """Texts as numbers, NaN where they are none: plain, with commas between thousands, or with decimal commas."""
+    """Texts as numbers, NaN where they are none: points or commas in thousands or decimals, a currency's sign, %."""
+    texts = [_MARKS.sub("", text) for text in texts]
     full = [text for text in texts if text]
     if all(re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+(\.\d+)?|[+-]?\d{1,3}(\.\d+)?", text) for text in full):
         texts = [text.replace(",", "") for text in texts]
-    elif all(re.fullmatch(r"[+-]?\d+(,\d+)?", text) for text in full):
-        texts = [text.replace(",", ".") for text in texts]
+    elif all(re.fullmatch(r"[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", text) for text in full) and "," in "".join(full):
+        texts = [text.replace(".", "").replace(",", ".") for text in texts]
     numbers = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").to_numpy(np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 

@@ -89,14 +89,17 @@ def wrapped(lon: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where((lon < -180) | (lon >= 180), (lon + 180) % 360 - 180, lon)
 
 
-def read_places(source: str | Path | pd.DataFrame, samples: int = SAMPLES, *, strict: bool = False) -> Places:
+def read_places(
+    source: str | Path | pd.DataFrame, samples: int = SAMPLES, *, pair: tuple[str, str] | None = None,
+    strict: bool = False,
+) -> Places:  # fmt: skip
     """A table of coordinates: a file, or a DataFrame or GeoDataFrame in memory.
 
     Files: CSV and the like (separated by commas, semicolons, tabs, pipes or spaces; UTF-8, UTF-16, CP932 or Latin-1;
     also .gz, .bz2 and .zip), .xlsx, parquet, GeoParquet, GeoJSON, FlatGeobuf, GeoPackage. Coordinates are taken from
     the geometry where there is one, from columns named as latitude and longitude are, from H3 cells, or from x and y
-    that hold degrees; degrees may be decimal or with minutes and seconds. Polygons, lines and cells become about
-    `samples` points inside them.
+    that hold degrees; degrees may be decimal or with minutes and seconds. `pair` names the columns of latitude and
+    longitude where several could be it. Polygons, lines and cells become about `samples` points inside them.
 
     Raises InputError, one line with file, row and column, where no row can be used or a value is not a coordinate; if
     `strict`, where any row has no coordinates.
@@ -104,8 +107,8 @@ def read_places(source: str | Path | pd.DataFrame, samples: int = SAMPLES, *, st
     if samples < 1:
         raise InputError(f"samples = {samples}: at least one point must stand for a polygon")
     if isinstance(source, pd.DataFrame):
-        return _Reading("the table", 0, source, samples, strict).places()
-    return _Reading(str(source), 1, read_table(source), samples, strict).places()
+        return _Reading("the table", 0, source, samples, pair, strict).places()
+    return _Reading(str(source), 1, read_table(source), samples, pair, strict).places()
 
 
 def read_coordinates(path: str | Path) -> pd.DataFrame:
@@ -135,11 +138,17 @@ class _Reading:
     first: int
     table: pd.DataFrame
     samples: int
+    pair: tuple[str, str] | None
     strict: bool
 
     def places(self) -> Places:
         if not len(self.table):
             raise InputError(f"{self.name}: no rows")
+        if self.pair is not None:
+            names = list(map(str, self.table.columns))
+            lat, lon = (self._column({role: [i for i, name in enumerate(names) if name == wanted]}, role, wanted)
+                        for role, wanted in zip(("lat", "lon"), self.pair, strict=True))  # fmt: skip
+            return self._of_columns(lat, lon)
         if is_geographic(self.table):
             return self._of_geometries(self.table.geometry.to_numpy(), self.table.crs)
         at: dict[str, list[int]] = {}
@@ -157,19 +166,20 @@ class _Reading:
                 return self._of_columns(at["y"][0], at["x"][0], guessed=True)
         return self._of_columns(self._column(at, "lat"), self._column(at, "lon"))
 
-    def _column(self, at: dict[str, list[int]], role: str) -> int:
+    def _column(self, at: dict[str, list[int]], role: str, wanted: str | None = None) -> int:
         found = at.get(role, [])
         names = [str(self.table.columns[i]) for i in found]
         if not found:
             there = [str(name) for name in self.table.columns]
             has = ", ".join(there[:6]) + (" …" if len(there) > 6 else "")
             hint = "; is the first line missing, with names?" if any(_is_number(name) for name in there) else ""
-            wanted = " or ".join(name for name in _ROLES[role] if name.isascii())
+            wanted = wanted or " or ".join(name for name in _ROLES[role] if name.isascii())
             raise InputError(f"{self.name}: no column {wanted} (has: {has or 'none'}){hint}")
         if len(set(names)) < len(names):
             raise InputError(f"{self.name}: column {names[0]} appears {names.count(names[0])} times")
         if len(found) > 1:
-            raise InputError(f"{self.name}: columns {' and '.join(names)} could both be {role}")
+            both = f"columns {' and '.join(names)} could both be {role}"
+            raise InputError(f"{self.name}: {both}; rename one, or name two (--pair LAT LON)")
         return found[0]
 
     def _of_columns(self, at_lat: int, at_lon: int, guessed: bool = False) -> Places:

@@ -65,10 +65,11 @@ def embed_file(
     *,
     columns: str = "wide",
     samples: int = SAMPLES,
+    pair: tuple[str, str] | None = None,
     pca: int | str | Path | None = None,
     progress: bool = True,
 ) -> int:
-    """Embed a table of coordinates (any that `read_places` reads) into `out`; returns the number of rows served.
+    """Embed a table of coordinates (`read_places`, also on `pair`) into `out`; returns the number of rows served.
 
     `out` ends in one of `ENDINGS`; it has the input's columns and geometry, then float32 embeddings as `columns` says
     (wide or list; list in .parquet and .csv only). Polygons, lines and cells get the mean over about `samples` points,
@@ -87,7 +88,7 @@ def embed_file(
             raise InputError(f"{out}: one column of vectors needs .parquet or .csv")
         needed("geopandas", f"{out}: {ending}", "selm[maps]")
     known = None if pca is None or isinstance(pca, int) else reduction.Reduction.load(Path(pca), embedder.identity)
-    places = read_places(coordinates, samples)
+    places = read_places(coordinates, samples, pair=pair)
     inside = on_map(places, embedder)
     n = len(places.table)
     if isinstance(pca, int):

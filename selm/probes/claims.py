@@ -156,14 +156,19 @@ def gain(
             raise InputError(f"{where}a bootstrap over blocks needs two of them at least, there is {len(blocks)}")
         n_blocks += len(blocks)
         times = _times(len(blocks), n_boot, (seed, 0, at))
+        sums = np.zeros((len(blocks), sum(1 + len(of.seeds) for of in here.values())))  # of points, and of scores
+        right = 0
+        for of in here.values():
+            rows = [blocks.index(block) for block in of.blocks]
+            sums[rows, right] = of.points
+            sums[rows, right + 1 : (right := right + 1 + len(of.seeds))] = (of.scores * of.points).T
+        in_draws = times @ sums  # one pass over the draws, which are most of the memory
         for name, of in here.items():
             sign = (1 if name == "a" else -1) * (1 if higher_is_better else -1) * of.points.sum() / totals[name]
-            columns = [blocks.index(block) for block in of.blocks]
             mean = (of.scores @ of.points) / of.points.sum()  # (S,)
-            own = times if len(columns) == len(blocks) else times[:, columns]
-            count = own @ of.points
-            values = (own @ (of.scores * of.points).T) / np.where(count > 0, count, 1.0)[:, None]
-            values = np.where(count[:, None] > 0, values, mean)
+            own, in_draws = np.split(in_draws, [1 + len(of.seeds)], axis=1)
+            count = own[:, :1]
+            values = np.where(count > 0, own[:, 1:] / np.where(count > 0, count, 1.0), mean)
             key = (seed, 1 + (name == "b" and same_places), *of.seeds)
             drawn += sign * (values * _times(len(of.seeds), n_boot, key)).sum(axis=1)
             found += sign * float(mean.mean())

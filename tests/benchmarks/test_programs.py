@@ -67,6 +67,7 @@ def test_the_default_encoder_is_measured_beside_geoclip(
     pytest.importorskip("mapnik")
     monkeypatch.setattr(coordinates.peers, "geoclip_version", lambda: "9.8")
     monkeypatch.setattr(coordinates.peers, "geoclip_features", lambda lat, lon: lat)
+    monkeypatch.delenv("SELM_DEVICE")  # as users have it: without PyTorch where ONNX Runtime is
     words = ("--places", "2", "--rounds", "1", "--threads", "1")
     rows = run(coordinates, monkeypatch, tmp_path / "out", *words)["coordinates"].set_index("what")
     assert rows["places"].eq(2).all() and rows.loc["GeoCLIP 9.8, location encoder", "cpu_ratio"] > 1

@@ -6,10 +6,9 @@ import csv
 import dataclasses
 import json
 import math
+import multiprocessing
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -91,15 +90,13 @@ def rank_program(out: Path) -> None:
         (out / f"found-{rank}.json").write_text(json.dumps(found))
 
 
-def start(rank: int, port: int, out: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {
+def be_rank(rank: int, port: int, out: Path) -> None:
+    """The life of one of the two processes, as torchrun would have started it."""
+    os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "SELM_DEVICE": "cpu", "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent), str(Path(__file__).parent)]),
+        "MASTER_PORT": str(port), "SELM_DEVICE": "cpu",
     }  # fmt: skip
-    program = "import sys, pathlib, test_distributed as t; t.rank_program(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", program, str(out)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    rank_program(out)
 
 
 def free_port() -> int:
@@ -113,13 +110,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that two processes filled."""
     out = tmp_path_factory.mktemp("two")
     port = free_port()
-    processes = [start(rank, port, out) for rank in range(2)]
+    context = multiprocessing.get_context("forkserver")
+    once = [__name__, "torchvision", "torch.distributed.nn", "sklearn.cluster"]  # imported for both
+    context.set_forkserver_preload(once)
+    processes = [context.Process(target=be_rank, args=(rank, port, out)) for rank in range(2)]
     try:
-        errors = [process.communicate(timeout=400)[1] for process in processes]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout=400)
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    assert [process.exitcode for process in processes] == [0, 0]  # what failed stands on standard error
     return out
 
 

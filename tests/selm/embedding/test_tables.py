@@ -184,6 +184,19 @@ def test_a_hemisphere_of_the_other_axis_is_no_coordinate(tmp_path: Path) -> None
         read_places(write(tmp_path / "x.csv", "lat,lon\n24.9E,60.1N\n"))
 
 
+def test_two_pairs_of_coordinates(embedder: Embedder, tmp_path: Path, said: Any) -> None:
+    path = write(tmp_path / "x.csv", "lat,lon,latitude,longitude\n1,2,35.69,139.75\n,,35.68,139.76\n")
+    places = read_places(path, pair=("latitude", "longitude"))
+    assert places.lat.tolist() == LAT[:2] and places.lon.tolist() == LON[:2]
+    with pytest.raises(InputError, match=r"x.csv: no column breadth \(has: lat, lon, latitude, longitude\)"):
+        read_places(path, pair=("breadth", "lon"))
+    embed_file(path, embedder, tmp_path / "y.csv", pair=("latitude", "longitude"), progress=False)
+    assert "the degrees that were read are called selm_lat, selm_lon" in said()
+    there, vectors = read_embeddings(tmp_path / "y.csv")
+    assert list(there.columns) == ["lat", "lon", "latitude", "longitude", "selm_lat", "selm_lon"]
+    np.testing.assert_allclose(vectors, embedder(LAT[:2], LON[:2]), atol=1e-5)
+
+
 def test_longitudes_to_360_and_the_180th_meridian(tmp_path: Path, said: Any) -> None:
     places = read_places(write(tmp_path / "x.csv", "lat,lon\n1,384.94\n2,180\n3,-180\n4,360\n5,0\n6,-190\n"))
     np.testing.assert_allclose(places.lon, [24.94, -180, -180, 0, 0, 170], atol=1e-9)
@@ -215,7 +228,7 @@ def test_rows_without_coordinates_stay(tmp_path: Path, said: Any) -> None:
         ("x.csv", PLAIN.encode("utf-16")[:-1], "not a (readable )?table"),
         ("x.csv", "lat,lon\n1,2\n1,2,3\n", "line 3 has 3 fields, the header names 2"),
         ("x.csv", "lat,lon,lat\n1,2,3\n", "column lat appears 2 times"),
-        ("x.csv", "lat,latitude,lon\n1,2,3\n", "columns lat and latitude could both be lat"),
+        ("x.csv", "lat,latitude,lon\n1,2,3\n", "columns lat and latitude could both be lat; .*--pair LAT LON"),
         ("x.csv", "lat,lon\n,\n,\n", "row 1, column lat: no value"),
         ("x.csv", "X,Y\n385000,6672000\n", "columns X and Y are not degrees .row 1: 385000"),
         ("x.csv.gz", gzip.compress(PLAIN.encode(), mtime=0)[:20], "not a readable table"),

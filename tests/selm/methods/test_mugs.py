@@ -250,7 +250,7 @@ def losses_now(made: Mugs, places: ViewSampler) -> dict[str, float]:
 
 
 def test_it_learns_and_does_not_collapse():
-    settings = dataclasses.replace(SETTINGS, images=180 * 16, batch=16)
+    settings = dataclasses.replace(SETTINGS, images=80 * 16, batch=16)
     places = sampler(atlas=SyntheticAtlas(grain=32))  # places differ in what a crop of them keeps
     run = Trainer(method("mugs", settings), places, settings, 0, torch.device("cpu"))
     before = losses_now(run.method, places)

@@ -512,6 +512,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise
     except Exception as error:  # whatever a library finds wrong with a file
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = "cut short or damaged" if isinstance(error, IndexError) else reason
         raise InputError(f"{path}: not a readable table ({reason})") from None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
+from reproduction.pages.style import SPLIT_LABELS
 from reproduction.report import records, summarise
 from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, title_of
 
@@ -54,6 +55,16 @@ def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
 def _km(split: str) -> float:
     """The buffer of a split that names one, 0 for others."""
     return float(split.removeprefix("blocks, ").removesuffix(" km")) if "," in split else 0.0
+
+
+def headline(rows: pd.DataFrame) -> str:
+    """The split that the chapter's answer is given under: blocks with the widest buffer that was asked."""
+    return max((str(split) for split in rows["split"].unique() if split != "random"), key=_km)
+
+
+def split_title(split: str) -> str:
+    """ "blocks, 15 km" → "spatial blocks, 15 km away"."""
+    return f"spatial blocks, {_km(split):g} km away" if _km(split) else SPLIT_LABELS.get(split, split)
 
 
 def zooms_title(setting: str) -> str:
@@ -103,17 +114,21 @@ def answer(rows: pd.DataFrame | None) -> Html:
     """The answer in two sentences: what the best encoder gains by several zooms, and what needs none."""
     if rows is None:
         return prose("No reference run of this question has been published yet.", "selm-answer")
-    chosen = _by_blocks(chosen_zooms(rows))
+    split = headline(rows)
+    chosen = _by_blocks(chosen_zooms(rows), split)
     without, beside = (chosen[chosen["coordinates"] == known] for known in (False, True))
     ours = without[without["kind"] == "encoder"]
     if not len(ours):
         return prose("The reference run has no encoder that learned at several zooms yet.", "selm-answer")
     best = next(records(ours))
-    one = _by_blocks(rows[(rows["method"] == best.method) & (rows["setting"] == "zooms 17")])
+    one = _by_blocks(rows[(rows["method"] == best.method) & (rows["setting"] == "zooms 17")], split)
+    near = _by_blocks(chosen_zooms(rows), "blocks").query("method == @best.method and not coordinates")
     profile = str(rows["profile"].iloc[0])
-    first = f"{title_of(best.method)} at {best.zooms} reaches a mean squared error of **{best.mean:.3f}** (land price "
-    first += f"under spatial blocks; {PROFILE_WORDS.get(profile, profile)})"
+    first = f"{title_of(best.method)} at {best.zooms} reaches a mean squared error of **{best.mean:.3f}** (land price, "
+    first += f"{split_title(split)}; {PROFILE_WORDS.get(profile, profile)})"
     first += f"; at zoom 17 alone it reaches {one['mean'].iloc[0]:.3f}" if len(one) else ""
+    if split != "blocks" and len(near):
+        first += f"; next door, where images overlap, {near['mean'].iloc[0]:.3f} at {near['zooms'].iloc[0]}"
     others = {"random": "which has learned nothing", "colours": "which needs no encoder"}
     parts = [
         f"{title_of(row.method)}, {words}, reaches {row.mean:.3f}"
@@ -126,9 +141,9 @@ def answer(rows: pd.DataFrame | None) -> Html:
     return prose(" ".join(f"{one[:1].upper()}{one[1:]}." for one in (first, second)), "selm-answer")
 
 
-def _by_blocks(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows under spatial blocks, the best first: method, zooms, coordinates, kind (what it is made of), mean, sd."""
-    table = summarise(rows[rows["split"] == "blocks"])
+def _by_blocks(rows: pd.DataFrame, split: str = "blocks") -> pd.DataFrame:
+    """Rows under a split, the best first: method, zooms, coordinates, kind (what it is made of), mean, sd."""
+    table = summarise(rows[rows["split"] == split])
     table["coordinates"] = table["setting"].str.endswith("coordinates")
     table["zooms"] = table["setting"].map(zooms_title)
     table["kind"] = "one zoom"
@@ -143,16 +158,18 @@ def zoom_picture(rows: pd.DataFrame, practitioner: Mapping[str, float] | None = 
         "**Error against the zooms in the embedding**, without the coordinates (left) and beside them (right). Dotted: "
         "the best row of Table 1 without an embedding."
     )
-    chosen = records(_by_blocks(chosen_zooms(rows)))
+    split = headline(rows)
+    chosen = records(_by_blocks(chosen_zooms(rows), split))
     said = "; ".join(f"{title_of(row.method)}, {row.zooms}, {row.mean:.3f}" for row in chosen)
     figure = error_by_zoom(rows, practitioner=practitioner)
-    return picture(figure, caption, f"Lines of mean squared error against zooms. Under blocks, as chosen: {said}.",
-                   profile=str(rows["profile"].iloc[0]))  # fmt: skip
+    alt = f"Lines of mean squared error against zooms. As chosen, {split_title(split)}: {said}."
+    return picture(figure, caption, alt, profile=str(rows["profile"].iloc[0]))
 
 
 def chosen_table(rows: pd.DataFrame) -> Html:
-    """A row an encoder, the best first: its error under blocks at the zooms that the validation regions chose."""
-    table = _by_blocks(chosen_zooms(rows))
+    """A row an encoder, the best first: its error in the `headline`, at the zooms that the validation regions chose."""
+    split = headline(rows)
+    table = _by_blocks(chosen_zooms(rows), split)
     body = []
     for method in dict.fromkeys(table.sort_values("coordinates", kind="stable")["method"]):
         cells = [title_of(str(method))]
@@ -162,7 +179,7 @@ def chosen_table(rows: pd.DataFrame) -> Html:
             cells += ["–" if one is None else one.zooms.removeprefix("zooms "), error]
         body.append(cells)
     head = ["row", "zooms", "without coordinates", "zooms", "with the coordinates"]
-    return simple_table(head, {"": body}, "Mean squared error under spatial blocks")
+    return simple_table(head, {"": body}, f"Mean squared error: {split_title(split)}")
 
 
 def buffer_table(rows: pd.DataFrame) -> Html:
@@ -241,7 +258,8 @@ def goal_table(rows: pd.DataFrame, goals: Mapping[bool, float]) -> Html:
 
 
 def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | None = None) -> Figure:
-    """Error against the zooms that an embedding is made of: a row a split, without and beside the coordinates.
+    """Error against the zooms that an embedding is made of, without and beside the coordinates: a row for blocks and
+    one for the `headline`, or for random folds where that is blocks.
 
     results: rows of `reproduction.beyond.more_context.experiment`.  practitioner: split → the error of the best row
     without an embedding, drawn as a line across.
@@ -252,7 +270,6 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
     from reproduction.pages.style import (
         MARKERS,
         METRIC_LABELS,
-        SPLIT_LABELS,
         WIDTH,
         look,
         row_label,
@@ -260,10 +277,12 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
     )
 
     use_style()
-    table = summarise(results[results["split"].isin(SPLITS)])
+    shown = ("blocks", headline(results)) if headline(results) != "blocks" else SPLITS
+    table = summarise(results[results["split"].isin(shown)])
     named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")  # asides are left out
     table = table.assign(zooms=named[0], beside=named[1].notna()).dropna(subset="zooms")
-    splits_, methods = list(dict.fromkeys(table["split"])), list(dict.fromkeys(table["method"]))
+    splits_ = [split for split in shown if split in set(table["split"])]
+    methods = list(dict.fromkeys(table["method"]))
     zooms = sorted(table["zooms"].unique(), key=lambda text: text.count("-"))
     height = 1.2 + 2.4 * len(splits_) + 0.1 * len(methods)  # the legend has a line for two of them
     figure, axes = plt.subplots(len(splits_), 2, figsize=(WIDTH, height), sharey="row", sharex=True, squeeze=False)
@@ -288,7 +307,7 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
         axis.yaxis.set_major_formatter(ScalarFormatter())
         axis.yaxis.set_minor_formatter(FuncFormatter(lambda tick, _: f"{tick:g}" if f"{tick:g}"[-1] in "235" else ""))
         axis.set_xticks(range(len(zooms)), [text if text.count("-") == 0 else f"17-{text[-2:]}" for text in zooms])
-        axis.set_title(f"{SPLIT_LABELS.get(split, split)}, {'beside' if beside else 'without'} the coordinates")
+        axis.set_title(f"{split_title(split)}, {'beside' if beside else 'without'} the coordinates")
         axis.grid(axis="y", which="both", color="0.9", linewidth=0.6)
     for axis in axes[-1]:
         axis.set_xlabel("zooms in the embedding")

@@ -18,37 +18,33 @@ QUERIES = {TURNED: "turned", recolouring.REDRAWN: "redrawn"}
 
 
 def found_again(rows: pd.DataFrame, areas: Sequence[Area]) -> list[Html]:
-    """A sentence a method, and the share of places found in the top 1 % in each area, turned and zoomed, and redrawn
-    without fills: a column for each whole run.
+    """A sentence a method, and a table: the share of places found in the top 1 % in each area, turned and zoomed, and
+    redrawn without fills, with the colours as they are and with the chosen change.
 
     rows: `reproduction.experiments.recolouring.chapter`'s.
     """
     at = {(row.method, row.change, row.area, row.query): row for row in records(rows)}
-    runs = list(dict.fromkeys((row.method, row.change) for row in records(rows)))
-    asked = [(area, query) for area in areas if area.name in set(rows["area"]) for query in QUERIES]
-    body = [
-        [f"{area.title}, {QUERIES[query]}", *(_share(at[method, change, area.name, query]) for method, change in runs)]
-        for area, query in asked
-    ]
-    said = []
-    for method in dict.fromkeys(method for method, _ in runs):
-        changes = [change for name, change in runs if name == method and change != AS_IT_IS.name]
-        if not changes:
-            said.append(f"**{title_of(method)}**: in the validation regions the colours as they are did best.")
+    asked = [area for area in areas if area.name in set(rows["area"])]
+    said, sections = [], {}
+    for method, part in rows.groupby("method", sort=False):
+        changes = [AS_IT_IS.name, *(change for change in part["change"].unique() if change != AS_IT_IS.name)][:2]
+        runs = [(query, change) for query in QUERIES for change in changes]
+        title = title_of(str(method))
+        shares = [[area.title, *(_share(at[method, run, area.name, query]) for query, run in runs)] for area in asked]
+        if len(changes) == 1:
+            said.append(f"**{title}**: in the validation regions the colours as they are did best.")
+            sections[f"{title}: the colours as they are"] = [[row[0], row[1], "–", row[2], "–"] for row in shares]
             continue
+        sections[f"{title}: {changes[1]}"] = shares
         words = []
         for query in QUERIES:
-            gains = [
-                100
-                * (at[method, changes[0], area.name, query].recall - at[method, AS_IT_IS.name, area.name, query].recall)
-                for area, asked_with in asked
-                if asked_with == query
-            ]
+            before, after = ([at[method, change, area.name, query].recall for area in asked] for change in changes)
+            gains = [100 * (new - old) for old, new in zip(before, after, strict=True)]
             words.append(f"{QUERIES[query]} {_signed(min(gains))} to {_signed(max(gains))} points")
-        against = f"against the colours as they are, in {len(asked) // len(QUERIES)} areas"
-        said.append(f"**{title_of(method)}**, {changes[0]}, {against}: {'; '.join(words)}.")
-    head = ["", *(f"{title_of(method)}, {change}" for method, change in runs)]
-    return [*map(prose, said), simple_table(head, {"": body}, "Share of places found in the top 1 %")]
+        against = f"against the colours as they are, in {len(asked)} areas"
+        said.append(f"**{title}**, {changes[1]}, {against}: {'; '.join(words)}.")
+    head = ["", *(f"{query}, {colours}" for query in QUERIES.values() for colours in ("as it is", "changed"))]
+    return [*map(prose, said), simple_table(head, sections, "Share of places found in the top 1 %")]
 
 
 def tries(rows: pd.DataFrame) -> Html:

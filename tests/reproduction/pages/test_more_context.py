@@ -93,11 +93,21 @@ def words(page: Html) -> str:
 def test_the_answer_and_the_tables_are_those_of_the_rows() -> None:
     rows = surroundings()
     assert words(more_context.answer(rows)) == (
-        "Multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.400 (land price under spatial "
+        "Multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.400 (land price, spatial "
         "blocks; small encoder, Japan); at zoom 17 alone it reaches 0.800. Random Init, which has learned nothing, "
         "reaches 0.600; colours, kernel ridge, which needs no encoder, reaches 0.500; with the coordinates beside it "
         "the same encoder is at 0.360."
     )
+    far = rows[rows["split"] == "blocks"].assign(split="blocks, 15 km", value=lambda some: some["value"] + 0.2)
+    both = pd.concat([rows, far])
+    assert words(more_context.answer(both)).startswith(
+        "Multi-zoom GPS-SELM (geo) at zooms 17-16 reaches a mean squared error of 0.600 (land price, spatial blocks, "
+        "15 km away; small encoder, Japan); at zoom 17 alone it reaches 1.000; next door, where images overlap, 0.400 "
+        "at zooms 17-16. Random Init, which has learned nothing, reaches 0.800;"
+    )
+    assert "spatial blocks, 15 km away row" in words(more_context.chosen_table(both))
+    titles = [axis.get_title() for axis in more_context.error_by_zoom(both).axes]
+    assert titles[0].startswith("spatial blocks, without") and titles[2].startswith("spatial blocks, 15 km away, with")
     assert "No reference run" in words(more_context.answer(None))
     assert "no encoder" in words(more_context.answer(rows[rows["method"] == "dino"]))
     shown = words(more_context.chosen_table(rows))

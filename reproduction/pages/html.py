@@ -148,6 +148,7 @@ def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Htm
     profile: whose numbers it shows; a watermark says so where they mean nothing.  The page numbers its captions.
     """
     import matplotlib.pyplot as plt
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from PIL import Image
 
     if not caption or not alt:
@@ -155,12 +156,14 @@ def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Htm
     if profile in PLUMBING_CHECKS:
         figure.text(0.5, 0.5, "demo: no result", rotation=25, fontsize=44, color="#b8860b", alpha=0.22, ha="center",
                     va="center", zorder=50)  # fmt: skip
-    stream, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(stream, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": 1})  # packed below
+    # drawn once: `savefig` draws twice where a layout is constrained
+    figure.set_dpi(plt.rcParams["savefig.dpi"])
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
     plt.close(figure)
-    with Image.open(stream) as image:
-        image.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(small, "PNG", optimize=True)
-    source = f"data:image/png;base64,{base64.b64encode(small.getvalue()).decode()}"
+    stream, image = io.BytesIO(), Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+    image.quantize(256, dither=Image.Dither.NONE).save(stream, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
     return Html(
         f'{CSS}<figure class="selm-figure"><img src="{source}" alt="{html.escape(alt)}">'
         f"<figcaption>{_marked(caption)}</figcaption></figure>"

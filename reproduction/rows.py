@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from reproduction.recipes import tries
+from reproduction.recipes import UNTUNED, tries
 from reproduction.settings import Profile
 from reproduction.titles import title_of
 from selm import methods
@@ -77,6 +77,6 @@ def settings_table(profile: Profile, *, controls: bool = False) -> pd.DataFrame:
             **method.describe(trained.views),
             "images seen": f"{trained.pretraining.images:,}",
             "recipe": recipe.name,
-            "tuning runs": str(len(tries(name)) if profile.recipes else 0),
+            "tuning runs": str(len(tries(name)) if profile.recipes and name not in UNTUNED else 0),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")

@@ -57,10 +57,10 @@ def kernel_ridges(
     layout = problems(targets, folds, "regression")
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    fields: dict[KernelRidge, Tensor | float] = dict.fromkeys(tries, 0.0)
-    if any(settings.share for settings in tries):
-        km = torch.as_tensor(chords(lat, lon) / 1000)
-        fields = {s: s.share * torch.exp(-km.square() / (2 * s.km**2)) if s.share else 0.0 for s in tries}
+    fields: dict[tuple[float, float], Tensor] = {}
+    if grounds := dict.fromkeys((s.share, s.km) for s in tries if s.share):
+        apart = torch.as_tensor(chords(lat, lon) / 1000)
+        fields = {(share, km): share * torch.exp(-apart.square() / (2 * km**2)) for share, km in grounds}
     outputs, widths = [Collector(layout, (0,)) for _ in tries], dict.fromkeys(s.width for s in tries)
     mean, deviation = fold_statistics(x, layout.train)
     for p in range(len(layout.draw)):
@@ -71,10 +71,20 @@ def kernel_ridges(
         own_norm = linear.diagonal()
         apart = (own_norm[:, None] + own_norm - 2 * linear).clamp_min(0)  # squared distances
         alike = {width: torch.exp(-apart / (2 * width**2)) if width else linear for width in widths}
+        kernels, local = ({key: _parts(all_, train, test) for key, all_ in of.items()} for of in (alike, fields))
         for settings, output in zip(tries, outputs, strict=True):
-            kernel = alike[settings.width] + fields[settings]
-            own = kernel[train][:, train]
+            own, other = kernels[settings.width]
+            if settings.share:
+                field = local[settings.share, settings.km]
+                own, other = own + field[0], other + field[1]
+            own = own.clone()
             own.diagonal().add_(settings.penalty)
             dual = torch.cholesky_solve((y - y.mean())[:, None], torch.linalg.cholesky(own))
-            output.add(0, p, (kernel[test][:, train] @ dual + y.mean()).numpy())
+            output.add(0, p, (other @ dual + y.mean()).numpy())
     return [output.result() for output in outputs]
+
+
+def _parts(kernel: Tensor, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """A kernel among the points that are learned from, and between those that are tested and those."""
+    columns = kernel[:, train]
+    return columns[train], columns[test]

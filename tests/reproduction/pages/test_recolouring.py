@@ -33,7 +33,9 @@ def test_what_is_gained_is_said_from_the_least_to_the_most() -> None:
     first, second, shown = (part.text for part in recolouring.found_again(table, AREAS))
     assert "turned −5 to +10 points; redrawn +30 to +60 points" in first and CHANGES[1].name in first
     assert "the colours as they are did best" in second
-    assert "45 % (43–47)" in shown and "80 % (78–82)" in shown and shown.count("<tr") == 7  # a head; 2 × (method, 2 areas)
+    assert (
+        "45 % (43–47)" in shown and "80 % (78–82)" in shown and shown.count("<tr") == 7
+    )  # a head; 2 × (method, 2 areas)
 
 
 def test_the_chosen_try_of_each_method_is_marked() -> None:

@@ -80,27 +80,29 @@ def test_verdicts_are_what_the_published_files_give(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", folders("verdicts.csv"), ids=lambda folder: folder.name)
 def test_gains_of_the_questions_are_those_of_the_published_blocks(folder: Path) -> None:
-    blocks = dict(tuple(pd.read_csv(folder / verdicts.BLOCKS).groupby(["target", "metric", "buffer_km"])))
+    published = pd.read_csv(folder / verdicts.BLOCKS)
+    blocks = dict(tuple(published.groupby(["target", "metric", "buffer_km", "method", "setting"])))
+
+    def of(row: Any, method: str, *settings: str) -> pd.DataFrame:
+        keys = ((row.target, row.metric, row.buffer_km, method, setting) for setting in settings)
+        return pd.concat([published[:0], *(blocks[key] for key in keys if key in blocks)])
+
     for row in records(pd.read_csv(folder / "verdicts.csv").dropna(subset="gain")):
-        near = blocks[row.target, row.metric, row.buffer_km]
         sides = []
         for method in (row.a, row.b):
-            own = near[(near["method"] == method) & near["setting"].isin([row.setting, "practitioner"])]
+            own = of(row, method, row.setting, "practitioner")
             if not len(own):
                 base = method.removesuffix("+coordinates")
-                own = near[(near["method"] == base) & (near["setting"] == "with-coordinates")]
+                own = of(row, base, "with-coordinates")
             sides.append(own)
         common = set(sides[0]["region"]) & set(sides[1]["region"])
-        a, b = (_pooled(of[of["region"].isin(common)]) for of in sides)
+        a, b = (_pooled(side[side["region"].isin(common)]) for side in sides)
         gain = a - b if HIGHER_IS_BETTER.get(row.metric, True) else b - a
         assert gain == pytest.approx(row.gain, abs=ROUNDING), (row.family, row.question)
 
 
 def _pooled(blocks: pd.DataFrame) -> float:
     """The mean over points, of the mean over the seeds of each region."""
-    regions = blocks.groupby("region")
-    means = [
-        np.mean([np.average(one["score"], weights=one["points"]) for _, one in of.groupby("seed")]) for _, of in regions
-    ]
-    sizes = [of.groupby("seed")["points"].sum().iloc[0] for _, of in regions]
-    return float(np.average(means, weights=sizes))
+    runs = blocks.assign(sum=blocks["score"] * blocks["points"]).groupby(["region", "seed"])[["sum", "points"]].sum()
+    means, sizes = (column.groupby("region") for column in (runs["sum"] / runs["points"], runs["points"]))
+    return float(np.average(means.mean(), weights=sizes.first()))

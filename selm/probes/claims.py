@@ -156,19 +156,17 @@ def gain(
             raise InputError(f"{where}a bootstrap over blocks needs two of them at least, there is {len(blocks)}")
         n_blocks += len(blocks)
         times = _times(len(blocks), n_boot, (seed, 0, at))
-        sums = np.zeros((len(blocks), sum(1 + len(of.seeds) for of in here.values())))  # of points, and of scores
-        right = 0
+        parts = []  # of each side: points, and the sum of the scores of each seed, by block
         for of in here.values():
-            rows = [blocks.index(block) for block in of.blocks]
-            sums[rows, right] = of.points
-            sums[rows, right + 1 : (right := right + 1 + len(of.seeds))] = (of.scores * of.points).T
-        in_draws = times @ sums  # one pass over the draws, which are most of the memory
-        for name, of in here.items():
+            parts.append(np.zeros((len(blocks), 1 + len(of.seeds))))
+            parts[-1][[blocks.index(block) for block in of.blocks]] = np.vstack([of.points, of.scores * of.points]).T
+        in_draws = times @ np.hstack(parts)  # one pass over the draws, which are most of the memory
+        ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+        for (name, of), sums in zip(here.items(), np.split(in_draws, ends, axis=1), strict=True):
             sign = (1 if name == "a" else -1) * (1 if higher_is_better else -1) * of.points.sum() / totals[name]
             mean = (of.scores @ of.points) / of.points.sum()  # (S,)
-            own, in_draws = np.split(in_draws, [1 + len(of.seeds)], axis=1)
-            count = own[:, :1]
-            values = np.where(count > 0, own[:, 1:] / np.where(count > 0, count, 1.0), mean)
+            count = sums[:, :1]
+            values = np.where(count > 0, sums[:, 1:] / np.where(count > 0, count, 1.0), mean)
             key = (seed, 1 + (name == "b" and same_places), *of.seeds)
             drawn += sign * (values * _times(len(of.seeds), n_boot, key)).sum(axis=1)
             found += sign * float(mean.mean())

@@ -157,7 +157,8 @@ def picture(figure: Figure, caption: str, alt: str, *, profile: str = "") -> Htm
         figure.text(0.5, 0.5, "demo: no result", rotation=25, fontsize=44, color="#b8860b", alpha=0.22, ha="center",
                     va="center", zorder=50)  # fmt: skip
     # drawn once: `savefig` draws twice where a layout is constrained
-    figure.set_dpi(plt.rcParams["savefig.dpi"])
+    if (dpi := plt.rcParams["savefig.dpi"]) != "figure":
+        figure.set_dpi(dpi)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     plt.close(figure)

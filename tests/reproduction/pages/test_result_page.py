@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import re
 from pathlib import Path
 
@@ -117,6 +118,24 @@ def test_pictures_have_a_caption_and_a_text_and_the_demos_a_watermark() -> None:
     assert not plt.fignum_exists(figure.number)
     with pytest.raises(ValueError, match="caption"):
         picture(figure, "", "")
+
+
+@pytest.mark.parametrize("dpi", ["figure", 200])
+def test_pictures_have_the_pixels_that_saving_gives(dpi: str | int) -> None:
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    with plt.rc_context({"savefig.dpi": dpi, "figure.dpi": 50, "figure.constrained_layout.use": True}):
+        saved, (axes, shown) = io.BytesIO(), zip(*(plt.subplots(figsize=(3, 2))[::-1] for _ in range(2)), strict=True)
+        for axis in axes:
+            axis.plot([0, 1], label="a line")
+            axis.set_xlabel("steps")
+        shown[0].savefig(saved)
+        page = picture(shown[1], "A.", "B.").text
+    data = base64.b64decode(re.findall(r"base64,([\w+/=]+)", page)[0])
+    one = Image.open(saved).convert("RGB").quantize(256, dither=Image.Dither.NONE).convert("RGB")
+    np.testing.assert_array_equal(one, Image.open(io.BytesIO(data)).convert("RGB"))
+    plt.close(shown[0])
 
 
 def test_the_download_holds_every_row() -> None:

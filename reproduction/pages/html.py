@@ -50,7 +50,6 @@ table.selm th:first-child, table.selm td:first-child {{background: var(--page); 
   table.selm thead th {{white-space: normal}}
   table.selm th:first-child, table.selm td:first-child {{min-width: 5em}}
   table.selm .selm-tag {{padding: 0 .3em}}
-  table.selm td small {{display: inline-block; max-width: 6em; white-space: normal}}
 }}
 table.selm thead tr:last-child th {{border-bottom: {_LINE}}}
 table.selm thead th {{font-weight: 600; vertical-align: bottom}}

@@ -23,7 +23,6 @@ from selm.pretrain import pretrain
 METHODS = ("gps_selm",)  # whose losses hold those of DINO
 IN_PAPER = ("mugs", "moco_v2", "dino", "moco_geo_tp", "tile2vec", "gps_selm_geo", "gps_selm_geo_rec", "gps_selm")
 SHORT = dataclasses.replace(SETTINGS, images=8 * SETTINGS.batch)
-HERE = Path(__file__).parents[1]
 
 
 def curve(folder: Path) -> list[dict[str, float]]:

@@ -59,8 +59,8 @@ def kernel_ridges(
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
     fields: dict[tuple[float, float], Tensor] = {}
     if grounds := dict.fromkeys((s.share, s.km) for s in tries if s.share):
-        apart = torch.as_tensor(chords(lat, lon) / 1000)
-        fields = {(share, km): share * torch.exp(-apart.square() / (2 * km**2)) for share, km in grounds}
+        ground = torch.as_tensor(chords(lat, lon) / 1000)
+        fields = {(share, km): share * torch.exp(-ground.square() / (2 * km**2)) for share, km in grounds}
     outputs, widths = [Collector(layout, (0,)) for _ in tries], dict.fromkeys(s.width for s in tries)
     mean, deviation = fold_statistics(x, layout.train)
     for p in range(len(layout.draw)):
@@ -71,7 +71,7 @@ def kernel_ridges(
         own_norm = linear.diagonal()
         apart = (own_norm[:, None] + own_norm - 2 * linear).clamp_min(0)  # squared distances
         alike = {width: torch.exp(-apart / (2 * width**2)) if width else linear for width in widths}
-        kernels, local = ({key: _parts(all_, train, test) for key, all_ in of.items()} for of in (alike, fields))
+        kernels, local = ({key: _parts(whole, train, test) for key, whole in of.items()} for of in (alike, fields))
         for settings, output in zip(tries, outputs, strict=True):
             own, other = kernels[settings.width]
             if settings.share:

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 
 # The main process may draw maps for hours while the others wait for it; torchrun ends them all when one dies.
 _PATIENCE = datetime.timedelta(hours=12)
@@ -35,7 +35,7 @@ def device(asked: str | torch.device | None = None) -> torch.device:
     try:
         torch.empty(0, device=asked)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device '{asked}' cannot be used here ({str(error).splitlines()[0]})") from None
+        raise InputError(f"device '{asked}' cannot be used here ({first_line(error)})") from None
     return torch.device(asked or os.environ.get("SELM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 

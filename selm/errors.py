@@ -29,6 +29,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     return InputError(f"unknown {kind} '{name}'{hint} (there are: {', '.join(known)})")
 
 
+def first_line(error: Exception) -> str:
+    """The first line of what a library's error says, or its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 class OutsideMapWarning(UserWarning):
     """Some coordinates lie outside the map; their embeddings are missing."""
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
-from selm.errors import DISK_FULL, InputError
+from selm.errors import DISK_FULL, InputError, first_line
 
 
 def cache_folder() -> Path:
@@ -137,5 +137,5 @@ def read_json(path: str | Path) -> Any:
 
 def cannot_write(path: Path, error: OSError) -> InputError:
     """The line for an `error` of the system in writing `path`."""
-    reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or str(error).splitlines()[0]
+    reason = "the disk is full" if error.errno in DISK_FULL else error.strerror or first_line(error)
     return InputError(f"cannot write {path}: {reason}")

@@ -345,7 +345,6 @@ class ViewSampler:
         narrow = random_windows(n, views.n_local, px, views.local_area, views.zoom, degrees, generator).of(part)
         palette = self.colours(n, 2 + views.n_local, generator, part)
         rows = rows[part]
-        n = len(rows)
         patch_px = max(reach(px, area, views.zoom) for area in (views.global_area, views.local_area))
         indices, offset = self.atlas.patches(self.centres[rows], self.zoom, patch_px)
         groups = [(wide, px), (narrow, views.local_px)]
@@ -355,16 +354,12 @@ class ViewSampler:
             above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)
             whole = Windows(torch.zeros_like(wide.centre), torch.full_like(wide.side, float(px)), wide.angle)
             parent_views = cut(colour(above, self.palette), shift, whole, px)
-        return Batch(
-            size=n,
-            global_views=global_views,
-            local_views=local_views,
-            parents=parent_views,
-            price=self.price[rows],
-            density_class=self.density_class[rows],
-            coordinates=self.coordinates[rows],
-            rows=rows,
-        )
+        return self.described(rows, global_views, local_views, parent_views)
+
+    def described(self, rows: Tensor, global_views: Tensor, local_views: Tensor, parents: Tensor | None) -> Batch:
+        """Views of the places `rows` (B,) with what is known of these places."""
+        known = self.price[rows], self.density_class[rows], self.coordinates[rows]
+        return Batch(len(rows), global_views, local_views, parents, *known, rows)
 
     def triplets(
         self, rows: Tensor, neighbourhood: float, generator: torch.Generator, *, part: slice = slice(None)
@@ -389,17 +384,8 @@ class ViewSampler:
         palette = palette if palette.ndim == 2 else palette.transpose(0, 1).flatten(0, 1)
         centres = torch.stack([anchor, anchor + limit * shift, distant])[:, part].flatten(0, 1)
         indices, _ = self.atlas.patches(centres, self.zoom, px)
-        rows = rows[part]
-        return Batch(
-            size=len(rows),
-            global_views=colour(turned(indices, turns.flatten(0, 1)), palette),
-            local_views=self.palette.new_zeros(0, 3, px, px),
-            parents=None,
-            price=self.price[rows],
-            density_class=self.density_class[rows],
-            coordinates=self.coordinates[rows],
-            rows=rows,
-        )
+        images = colour(turned(indices, turns.flatten(0, 1)), palette)
+        return self.described(rows[part], images, self.palette.new_zeros(0, 3, px, px), None)
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:

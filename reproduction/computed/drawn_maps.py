@@ -19,7 +19,7 @@ from reproduction.computed.store import cached_array, cached_table, remembered, 
 from reproduction.places import splits
 from reproduction.settings import Profile, Region
 from selm.maps.atlas import Atlas
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 
 VERSION = 2  # of drawn blocks and histograms
 

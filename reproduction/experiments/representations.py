@@ -24,7 +24,7 @@ from reproduction.settings import Profile
 from selm import distributed
 from selm.embedding import search
 from selm.encoder import MapEncoder, channels_last
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 from selm.maps.style import lookup
 from selm.settings import ORIENTATIONS, STAGES
 

@@ -27,7 +27,7 @@ from reproduction.places import splits
 from reproduction.rows import ONE_IMAGE
 from reproduction.settings import Profile
 from selm.errors import InputError
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 from selm.maps.sphere import pairs_within
 from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold, random_folds

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import geopandas
@@ -70,7 +70,7 @@ def read_table(
     except (
         pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, shapely.errors.ShapelyError, UnicodeDecodeError,
     ) as error:  # fmt: skip
-        raise InputError(f"{path}: {name} cannot be read ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: {name} cannot be read ({first_line(error)})") from None
     if not geometry:
         return table
     if table.crs is not None and not table.crs.is_geographic:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from reproduction.labels.official_files import find_member, read_table
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import geopandas
@@ -45,7 +45,7 @@ def read_areas(path: str | Path) -> geopandas.GeoDataFrame:
     except InputError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path}: not a readable table of areas ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable table of areas ({first_line(error)})") from None
     for field in ("JINKO", "AREA"):
         if field not in areas.columns:
             raise InputError(f"{path}: field {field} is missing (expected JINKO people and AREA m²)")

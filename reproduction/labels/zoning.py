@@ -14,7 +14,7 @@ import numpy as np
 
 from reproduction.labels.area_type import NO_ZONE, ZONES
 from reproduction.labels.official_files import code_of, find_member, read_table, text_of
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import geopandas
@@ -43,7 +43,7 @@ def read_a29(path: str | Path) -> geopandas.GeoDataFrame:
         try:
             table = gpd.read_parquet(path)
         except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable table of districts ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{path}: not a readable table of districts ({first_line(error)})") from None
     else:
         member = find_member(path, "A29", (".geojson", ".shp"), "A29 GeoJSON or shapefile")
         table = read_table(path, member, (_CODE, _NAME))

@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from selm.errors import InputError, InputWarning
+from selm.errors import InputError, InputWarning, first_line
 
 SAMPLES = 16  # about how many points a polygon, a line or a cell stands for
 GEOGRAPHIC = (".geojson", ".json", ".fgb", ".gpkg", ".shp")  # read by geopandas
@@ -511,9 +511,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except (InputError, MemoryError):
         raise
     except Exception as error:  # whatever a library finds wrong with a file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        reason = "cut short or damaged" if isinstance(error, IndexError) else reason
-        raise InputError(f"{path}: not a readable table ({reason})") from None
+        why = "cut short or damaged" if isinstance(error, IndexError) else first_line(error)
+        raise InputError(f"{path}: not a readable table ({why})") from None
 
 
 def _say(path: Path, message: str) -> None:

@@ -29,9 +29,9 @@ from tqdm import tqdm
 
 from selm.bundled import Bundled, shelf
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
-from selm.errors import InputError, MapWarning, unknown
+from selm.errors import InputError, MapWarning, first_line, unknown
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
-from selm.maps.entropy import COLOURS, colour_histogram
+from selm.maps.colours import COLOURS, colour_histogram
 from selm.maps.mercator import to_tile
 from selm.maps.tiles import Listed
 from selm.onnx_encoder import OnnxEncoder
@@ -323,8 +323,7 @@ def _published(model: str | Path | None) -> tuple[EncoderConfig, Path]:
     try:
         config_path, weights = (Path(hf_hub_download(str(model), n)) for n in ("config.json", "model.safetensors"))
     except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{model}: no such run folder, and the Hub does not give it ({reason})") from None
+        raise InputError(f"{model}: no such run folder, and the Hub does not give it ({first_line(error)})") from None
     return EncoderConfig.read(config_path), weights
 
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from selm import files
 from selm.embedding.tables import embedded_places, embedding_pieces, one_embedding, read_embeddings
-from selm.errors import InputError, unknown
+from selm.errors import InputError, first_line, unknown
 from selm.maps.mercator import check_coordinates, haversine_m
 
 if TYPE_CHECKING:
@@ -68,13 +68,7 @@ class Nearest:
 
         Equally near rows come in their order. There are fewer than k columns where fewer rows have an embedding.
         """
-        queries = np.atleast_2d(np.asarray(vectors, np.float32))
-        if queries.shape[1] != self.embeddings.shape[1]:
-            raise InputError(f"a vector of {queries.shape[1]} numbers; the embeddings have {self.embeddings.shape[1]}")
-        if not np.isfinite(queries).all():
-            raise InputError("a vector that is not finite has no neighbours (a place outside the map?)")
-        if k < 1:
-            raise InputError(f"k = {k}: at least one neighbour must be asked for")
+        queries = _queries(vectors, k, self.embeddings.shape[1])
         k = min(k, int(self.found.sum()))
         rows = np.zeros((len(queries), 0), np.int64)
         best = np.zeros((len(queries), 0), np.float32)
@@ -95,6 +89,18 @@ class Nearest:
         else:
             similarity = -np.sqrt(np.maximum(lengths + squares - 2 * products, 0))
         return np.where(self.found[part], similarity, -np.inf).astype(np.float32)
+
+
+def _queries(vectors: ArrayLike, k: int, dim: int) -> NDArray[np.float32]:
+    """Vectors (dim,) or (Q, dim) as float32 (Q, dim), checked."""
+    queries = np.atleast_2d(np.asarray(vectors, np.float32))
+    if queries.shape[1] != dim:
+        raise InputError(f"a vector of {queries.shape[1]} numbers; the embeddings have {dim}")
+    if not np.isfinite(queries).all():
+        raise InputError("a vector that is not finite has no neighbours (a place outside the map?)")
+    if k < 1:
+        raise InputError(f"k = {k}: at least one neighbour must be asked for")
+    return queries
 
 
 def largest(
@@ -246,7 +252,7 @@ class Index:
             self.places = np.load(self.folder / "places.npy", mmap_mode="r")
             self._projection = np.load(self.folder / "projection.npy")
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{folder}: not a readable index ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{folder}: not a readable index ({first_line(error)})") from None
 
     def query(
         self, vectors: ArrayLike, k: int = 5, *, lists: int = _LOOKED_INTO
@@ -257,13 +263,7 @@ class Index:
         of the true neighbours and take longer. Where fewer than k are found, the rest are −1 with similarity −∞.
         """
         faiss = _faiss()
-        queries = np.atleast_2d(np.asarray(vectors, np.float32))
-        if queries.shape[1] != len(self._projection):
-            raise InputError(f"a vector of {queries.shape[1]} numbers; the index is of {len(self._projection)}")
-        if not np.isfinite(queries).all():
-            raise InputError("a vector that is not finite has no neighbours (a place outside the map?)")
-        if k < 1:
-            raise InputError(f"k = {k}: at least one neighbour must be asked for")
+        queries = _queries(vectors, k, len(self._projection))
         wanted = faiss.SearchParametersIVF(nprobe=min(lists, int(self.about["lists"])))
         similarity, rows = self._index.search(_unit(_unit(queries) @ self._projection), k, params=wanted)
         return rows.astype(np.int64), np.where(rows < 0, -np.inf, similarity).astype(np.float32)

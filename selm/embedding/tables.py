@@ -42,7 +42,7 @@ from selm.embedding.coordinates import (
     read_table,
     wrapped,
 )
-from selm.errors import InputError, InputWarning, OutsideMapWarning, unknown
+from selm.errors import InputError, InputWarning, OutsideMapWarning, first_line, unknown
 from selm.files import cannot_write, check_target, written
 
 if TYPE_CHECKING:
@@ -532,9 +532,8 @@ def _write_geographic(
     except OSError:
         raise
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        room = "is the disk full?" if "I/O" in reason else ".parquet can"
-        raise InputError(f"{out}: cannot hold this table ({reason}); {room}") from None
+        room = "is the disk full?" if "I/O" in first_line(error) else ".parquet can"
+        raise InputError(f"{out}: cannot hold this table ({first_line(error)}); {room}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -660,7 +659,7 @@ def _reading(path: Path) -> Iterator[None]:
     except (OSError, ValueError, pa.ArrowException) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: not a readable table of embeddings ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not a readable table of embeddings ({first_line(error)})") from None
 
 
 def _whole(path: Path) -> pd.DataFrame:

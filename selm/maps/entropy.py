@@ -1,20 +1,17 @@
-"""How much a map image shows: Shannon entropy, the filter, the sampling priorities (eq. 1); and in which colours."""
+"""How much a map image shows: Shannon entropy, the filter, the sampling priorities (eq. 1)."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from selm.errors import InputError
 from selm.maps.mercator import to_tile
 
 if TYPE_CHECKING:
     from selm.maps.atlas import Atlas
 
-COLOURS = 64  # of a colour histogram
 _CHUNK = 2048  # images whose entropy is computed together
 THRESHOLD = 0.40  # section 4 of the paper, which gives no unit: bits is ours
 
@@ -77,37 +74,3 @@ def priorities(entropy: ArrayLike, alpha: float = 1.0, epsilon: float = 0.01) ->
         raise ValueError(f"eq. 1 needs alpha >= 0 and epsilon > 0, got {alpha} and {epsilon}")
     p = (np.asarray(entropy, np.float64) + epsilon) ** alpha
     return p / p.sum()
-
-
-def colour_histogram(images: ArrayLike, palette: ArrayLike | None = None) -> NDArray[np.float32]:
-    """Share of each of 64 colours in each image: (N, 64), rows sum to 1.
-
-    images: uint8 (N, h, w) indices into `palette` uint8 (256, 3): the 64 colours are the palette's first, which are the
-        style's own flat colours and its most distinct blends; every other index counts for the nearest of them.
-    Without a palette, images are RGB, uint8 (N, h, w, 3), and a colour is the upper two bits of red, green and blue
-        (bin 16 r + 4 g + b). On a pale map style that tells little: land, housing and streets share one bin.
-    """
-    pixels = np.asarray(images)
-    if pixels.dtype != np.uint8:
-        raise InputError(f"images: expected uint8, got {pixels.dtype}")
-    if palette is None:
-        if pixels.ndim != 4 or pixels.shape[3] != 3:
-            raise InputError(f"images: expected (N, h, w, 3) without a palette, got shape {pixels.shape}")
-        upper = pixels >> 6
-        bins = upper[..., 0] * 16 + upper[..., 1] * 4 + upper[..., 2]
-    else:
-        if pixels.ndim != 3:
-            raise InputError(f"images: expected (N, h, w) with a palette, got shape {pixels.shape}")
-        bins = _nearest_of_first(np.asarray(palette, np.uint8).tobytes())[pixels]
-    n, n_pixels = len(bins), int(np.prod(bins.shape[1:]))
-    flat = bins.reshape(n, -1).astype(np.int64) + COLOURS * np.arange(n)[:, None]
-    counts = np.bincount(flat.ravel(), minlength=n * COLOURS).reshape(n, COLOURS)
-    return (counts / max(n_pixels, 1)).astype(np.float32)
-
-
-@lru_cache(maxsize=8)
-def _nearest_of_first(palette: bytes) -> NDArray[np.uint8]:
-    """Each palette entry's nearest (squared RGB distance) among the first 64, uint8 (256,); of equals, the first."""
-    colours = np.frombuffer(palette, np.uint8).reshape(-1, 3).astype(np.int64)
-    distance = np.square(colours[:, None] - colours[None, :COLOURS]).sum(axis=2)
-    return distance.argmin(axis=1).astype(np.uint8)

@@ -25,7 +25,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 from selm.files import written_folder
 from selm.maps import mercator
 from selm.maps.vector_tiles import message
@@ -98,7 +98,7 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
             try:
                 layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
             except RuntimeError as error:  # GDAL's, which seldom says why
-                raise InputError(f"cannot write {folder}: {str(error).splitlines()[0]}; is the disk full?") from None
+                raise InputError(f"cannot write {folder}: {first_line(error)}; is the disk full?") from None
         text = json.dumps({"layers": sorted(layers), "bounds": bounds, "keys": keys.tolist()})
         (temporary / "layers.json").write_text(text)
     return dict(json.loads(description.read_text()))

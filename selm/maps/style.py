@@ -18,7 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 from selm.maps.sources import MapSource
 
 DRAWING = 1  # raised when the same style and data give other pixels
@@ -114,8 +114,7 @@ class Style:
         try:
             mapnik.load_map_from_string(canvas, ElementTree.tostring(root, encoding="unicode"), True)  # strict
         except RuntimeError as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"style {self.name} cannot be loaded with {source.name}: {reason}") from None
+            raise InputError(f"style {self.name} cannot be loaded with {source.name}: {first_line(error)}") from None
         return canvas
 
 

@@ -80,16 +80,7 @@ class MultiZoom(GPSSELM):
                 global_views[half, here], cuts = cut_in_colours(indices, offset, groups, own)
                 if len(cuts):
                     local_views[half::2, here] = cuts.unflatten(0, (-1, len(chosen)))
-        return Batch(
-            size=len(rows),
-            global_views=global_views.flatten(0, 1),
-            local_views=local_views.flatten(0, 1),
-            parents=None,
-            price=sampler.price[rows],
-            density_class=sampler.density_class[rows],
-            coordinates=sampler.coordinates[rows],
-            rows=rows,
-        )
+        return sampler.described(rows, global_views.flatten(0, 1), local_views.flatten(0, 1), None)
 
 
 def _empty(views: int, n: int, px: int, device: torch.device) -> Tensor:

@@ -63,6 +63,16 @@ def conditioned(features: ArrayLike | Tensor) -> Tensor:
     return (x - middle) / torch.where(spread > 0, spread, 1.0)
 
 
+def _problems(
+    features: ArrayLike | Tensor, targets: ArrayLike, folds: ArrayLike | BufferedFolds, task: str,
+    test_folds: tuple[int, ...] | None, device: str | torch.device | None,
+) -> tuple[Tensor, Problems]:  # fmt: skip
+    x, layout = conditioned(features), problems(targets, folds, task, test_folds=test_folds)
+    if len(x) != layout.n_points:
+        raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
+    return x if device is None else x.to(device), layout
+
+
 def fold_statistics(x: Tensor, train: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
     """Mean and deviation of the training points of each problem: (N, d), (P, N) → two (P, d).
 
@@ -100,16 +110,11 @@ def frozen(
     learning rate is constant, so that one run passes through every one of `epochs`.
     Deterministic for a seed on CPU. `device` is by default where the features are.
     """
-    x64 = conditioned(features)
-    layout = problems(targets, folds, task, test_folds=test_folds)
-    if len(x64) != layout.n_points:
-        raise InputError(f"features: {len(x64)} rows, but folds are of {layout.n_points} points")
+    x64, layout = _problems(features, targets, folds, task, test_folds, device)
     if not epochs or min(epochs) < 1 or list(epochs) != sorted(set(epochs)):
         raise InputError(f"epochs: {epochs} is not a rising list of positive numbers")
-    where = torch.device(device) if device is not None else x64.device
-    x64 = x64.to(where)
     outputs = Collector(layout, epochs)
-    size = max(1, _WEIGHTS_AT_ONCE[where.type if where.type == "cuda" else "cpu"] // (x64.shape[1] * layout.n_classes))
+    size = max(1, _WEIGHTS_AT_ONCE["cuda" if x64.is_cuda else "cpu"] // (x64.shape[1] * layout.n_classes))
     groups = np.array_split(np.arange(len(layout.draw)), math.ceil(len(layout.draw) / size))
     with tqdm(total=len(groups) * epochs[-1], desc="linear probe", disable=not progress, leave=False) as bar:
         for group in groups:
@@ -187,11 +192,7 @@ def ridge(
     Minimises mean squared error + penalty · ‖w‖²; of `penalties`, each training fold takes the one with the least
     leave-one-out error on itself, from the eigenvalues of its Gram matrix. Arguments otherwise as in `frozen`.
     """
-    x = conditioned(features)
-    layout = problems(targets, folds, "regression", test_folds=test_folds)
-    if len(x) != layout.n_points:
-        raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    x = x.to(device) if device is not None else x
+    x, layout = _problems(features, targets, folds, "regression", test_folds, device)
     grid = torch.as_tensor(np.asarray(penalties, dtype=np.float64), device=x.device)
     outputs = Collector(layout, (0,))
     chosen = []
@@ -250,11 +251,7 @@ def logistic(
     factorisation a fold and never a line search, with Nesterov's momentum restarted when it turns uphill. It ends when
     no entry of the gradient is above `tolerance`. Arguments otherwise as in `frozen`.
     """
-    x = conditioned(features)
-    layout = problems(targets, folds, "classification", test_folds=test_folds)
-    if len(x) != layout.n_points:
-        raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
-    x = x.to(device) if device is not None else x
+    x, layout = _problems(features, targets, folds, "classification", test_folds, device)
     outputs = Collector(layout, (0,))
     mean, deviation = fold_statistics(x, layout.train)
     iterations = []

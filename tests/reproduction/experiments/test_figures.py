@@ -26,7 +26,7 @@ from reproduction.settings import Area, Figures, Query, Retrieval
 from selm.embedding.search import whitening
 from selm.encoder import EncoderConfig, new_encoder
 from selm.errors import InputError
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 from selm.maps.style import make_palette
 
 SMOKE = get_profile("smoke")

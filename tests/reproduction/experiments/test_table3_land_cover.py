@@ -122,3 +122,13 @@ def test_buildings_lie_where_the_map_draws_them(runs: Path) -> None:
     share = (np.concatenate(everywhere) == common).all(axis=1).mean()
     assert counts.max() / counts.sum() > 0.5 > share + 0.1  # the middles of boxes are of the buildings' colour
     assert (building == common).all(axis=1).any()
+
+
+def test_a_histogram_of_photographs_counts_by_hand() -> None:
+    image = np.zeros((1, 2, 2, 3), dtype=np.uint8)
+    image[0, 0, 0] = (255, 128, 64)  # bins 3, 2, 1 → 48 + 8 + 1
+    image[0, 0, 1] = (192, 191, 127)  # the same bin
+    image[0, 1, 0] = (63, 63, 63)  # bin 0, as black
+    out = image_sets.rgb_histogram(image)
+    assert out.shape == (1, 64) and out.sum() == 1.0
+    assert out[0, 57] == out[0, 0] == 0.5

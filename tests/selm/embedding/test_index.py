@@ -114,7 +114,7 @@ def test_what_cannot_be_used_is_named_in_a_line(file: Path, index: Index, tmp_pa
         find_nearest(index.folder, row=6)
     with pytest.raises(InputError, match="no row 12001"):
         find_nearest(index.folder, row=12_001)
-    with pytest.raises(InputError, match="a vector of 3 numbers; the index is of 24"):
+    with pytest.raises(InputError, match="a vector of 3 numbers; the embeddings have 24"):
         index.query([1, 2, 3])
     (tmp_path / "index.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(InputError, match="index format 99"):

@@ -17,7 +17,7 @@ from selm.embedding.tables import embed_file, read_embeddings
 from selm.encoder import MapEncoder
 from selm.errors import InputError, InputWarning
 from selm.maps.atlas import Atlas
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 
 ZOOMS = (17, 16)
 RNG = np.random.default_rng(0)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from selm.errors import InputError
 from selm.maps import entropy
 
 
@@ -73,42 +72,3 @@ def test_priorities_need_a_positive_epsilon() -> None:
         entropy.priorities([0.0, 1.0], epsilon=0.0)
     with pytest.raises(ValueError, match=r"\(N, h, w\)"):
         entropy.image_entropy(np.zeros((4, 4), np.uint8), np.zeros((256, 3), np.uint8))
-
-
-def test_histogram_counts_by_hand() -> None:
-    image = np.zeros((1, 2, 2, 3), dtype=np.uint8)
-    image[0, 0, 0] = (255, 128, 64)  # bins 3, 2, 1 → 48 + 8 + 1
-    image[0, 0, 1] = (192, 191, 127)  # the same bin
-    image[0, 1, 0] = (63, 63, 63)  # bin 0, as black
-    out = entropy.colour_histogram(image)
-    assert out.shape == (1, 64)
-    assert out[0, 57] == 0.5
-    assert out[0, 0] == 0.5
-    assert out.sum() == 1.0
-
-
-def test_histogram_of_indices_counts_the_nearest_of_the_first_64_colours() -> None:
-    rng = np.random.default_rng(0)
-    palette = rng.integers(0, 256, (256, 3), dtype=np.uint8)
-    palette[200] = palette[7]
-    indices = rng.integers(0, 256, (5, 9, 7), dtype=np.uint8)
-    slow = np.zeros((5, 64))
-    for i, row, column in np.ndindex(indices.shape):
-        colour = palette[indices[i, row, column]].astype(float)
-        nearest = min(range(64), key=lambda k: sum((colour - palette[k].astype(float)) ** 2))
-        slow[i, nearest] += 1 / 63
-    np.testing.assert_allclose(entropy.colour_histogram(indices, palette), slow, rtol=1e-5)
-    assert entropy.colour_histogram(np.full((1, 2, 2), 200, np.uint8), palette)[0, 7] == 1.0
-
-
-@pytest.mark.parametrize(
-    ("images", "palette", "message"),
-    [
-        (np.zeros((1, 2, 2, 3)), None, "expected uint8"),
-        (np.zeros((2, 2, 3), np.uint8), None, "without a palette"),
-        (np.zeros((1, 2, 2, 3), np.uint8), np.zeros((256, 3), np.uint8), "with a palette"),
-    ],
-)
-def test_histogram_names_bad_images(images: np.ndarray, palette: np.ndarray | None, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        entropy.colour_histogram(images, palette)

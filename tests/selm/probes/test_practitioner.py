@@ -12,7 +12,7 @@ import sklearn.utils.parallel
 from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 
 from selm.errors import InputError
-from selm.maps.entropy import colour_histogram
+from selm.maps.colours import colour_histogram
 from selm.probes import practitioner
 from selm.probes.folds import random_folds
 from selm.probes.practitioner import (

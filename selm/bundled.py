@@ -66,7 +66,8 @@ class Shelf:
     def table(self) -> str:
         """What `selm encoders` prints."""
         kms = sorted({"1", "15"}.union(*(one.errors for one in self.encoders)), key=float)
-        rows = [["name", *(f"{km} km" for km in kms), "used with", "trained on", "encoder", "size"]]
+        rows = [["name", *(f"{km} km" for km in kms), "size", "used with"]]
+        alike: dict[str, list[str]] = {}
         for one in self.encoders:
             star = " *" if one.name == self.default else ""
             errors = [
@@ -74,14 +75,15 @@ class Shelf:
                 else f"{one.trained_errors[km]:.3f} †" if km in one.trained_errors else "–"
                 for km in kms
             ]  # fmt: skip
-            size = f"{one.bytes / 1e6:.1f} MB"
-            rows.append([one.name + star, *errors, described(one), one.trained_on, one.encoder, size])
+            rows.append([one.name + star, *errors, f"{one.bytes / 1e6:.1f} MB", described(one)])
+            alike.setdefault(f"{one.encoder}, trained on {one.trained_on}", []).append(one.name)
         for name, free in self.free.items():
-            rows.append([name, *(f"{free[km]:.3f}" if km in free else "–" for km in kms), "", "", "", ""])
+            rows.append([name, *(f"{free[km]:.3f}" if km in free else "–" for km in kms), "", ""])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         notes = ["* used where none is named. † its features as it was trained, in another probe.", self.measure]
-        return "\n".join([*lines, "", *notes, self.limits])
+        what = [f"{', '.join(names)}: {trained}." for trained, names in alike.items()]
+        return "\n".join([*lines, "", *notes, "", *what, "", self.limits])
 
 
 def described(one: Bundled) -> str:

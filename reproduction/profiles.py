@@ -67,7 +67,7 @@ _FEW_KNOWLEDGE = Knowledge(
 )
 _FEW_VIEWS = MultiView(radii_m=(50.0, 150.0), dim=8, n_trials=1)
 _FEW_SURROUNDINGS = Surroundings(
-    widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=120
+    widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=60
 )
 
 PROFILES: dict[str, Profile] = {
@@ -102,22 +102,22 @@ PROFILES: dict[str, Profile] = {
             knowledge=_FEW_KNOWLEDGE,
             probing=Probing(
                 epochs=(1, 2, 3),
-                n_frozen=2,
+                n_frozen=1,
                 n_finetune=1,
                 n_trees=1,
                 max_finetune=64,
                 n_interpolated=64,
                 n_points=150,
-                rounds=4,
-                trees=8,
+                rounds=2,
+                trees=3,
             ),
-            land_cover=LandCover(n_places=120, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
+            land_cover=LandCover(n_places=100, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(20, 60), n_test=40, n_trials=2),
             detection=Detection("map_buildings", 96, chips=1, lr=1e-3, epochs=1, fpn_channels=16, n_trials=1),
             figures=dataclasses.replace(
                 _EMBEDDED_FIGURES, places=48, perplexity=5.0, neighbours=3, extreme=4, pairs=3, steps=4, pairs_drawn=1
             ),
-            retrieval=Retrieval(gallery=40, areas=_EMBEDDED_AREAS),
+            retrieval=Retrieval(gallery=24, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
                 encoders=(("fourier", "relu"), ("harmonics", "siren")),
                 settings=("frozen-closed",),
@@ -166,31 +166,31 @@ PROFILES: dict[str, Profile] = {
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
             pretraining=dataclasses.replace(
-                SMALL, n_places=1_500, images=1_280, density_classes=8, checkpoint_every=10, log_every=4
+                SMALL, n_places=1_500, images=960, density_classes=8, checkpoint_every=10, log_every=4
             ),
             recipes=TUNED,
             probing=Probing(
                 epochs=(1, 2, 4),
-                n_frozen=2,
+                n_frozen=1,
                 n_finetune=1,
                 n_trees=1,
-                n_points=350,
+                n_points=280,
                 max_finetune=100,
                 n_interpolated=300,
-                rounds=6,
-                trees=16,
+                rounds=4,
+                trees=8,
             ),
             surroundings=_FEW_SURROUNDINGS,
             knowledge=_FEW_KNOWLEDGE,
             land_cover=LandCover(n_places=250, n_blocks=2, imagery=("map_images",), n_trials=2, n_trees=1),
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 150), n_test=100, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
-            figures=dataclasses.replace(_EMBEDDED_FIGURES, places=200),
-            retrieval=Retrieval(gallery=100, areas=_EMBEDDED_AREAS),
+            figures=dataclasses.replace(_EMBEDDED_FIGURES, places=140),
+            retrieval=Retrieval(gallery=64, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
                 encoders=(("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu")),
                 n_places=500,
-                images=6_000,
+                images=4_000,
                 batch=64,
                 dim=32,
                 hidden=64,

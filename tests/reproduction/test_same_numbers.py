@@ -1,7 +1,9 @@
 """The profile `smoke` gives the rows that it gave before the code was split into the library and the reproduction.
 
 ``same_numbers/`` holds every row of every table, figure and chapter of that profile, with its keys and its numbers as
-they were computed on commit 689196edbab7, without provenance. On a machine like that of `machine.json` (processor,
+the code of commit 689196edbab7 computes them with today's settings of the profile, which has become smaller since
+(`surroundings.n_points`, `probing.n_frozen`, `rounds` and `trees`, `land_cover.n_places`, `retrieval.gallery`);
+without provenance. On a machine like that of `machine.json` (processor,
 instructions, torch and the other libraries that compute) all of them must be the same to the last bit. Elsewhere
 pretraining and trees may end otherwise. Compared there are the columns, the number of rows and everything that is not a
 floating number; and, to a thousandth, the errors of the closed form on features that nothing was trained for.

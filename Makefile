@@ -22,7 +22,7 @@ book: $(INSTALLED)
 	@echo "The book: $(CURDIR)/build/book/_build/html/index.html"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --nbval-lax tests book
+	$(BIN)/python -m pytest -n $$($(BIN)/python -c "import os; print(min(4, 1 + (os.cpu_count() or 1)))") --dist loadfile --no-loadscope-reorder --nbval-lax tests book
 
 notebooks: $(INSTALLED)
 	$(BIN)/python -m reproduction.notebooks refresh --profile demo --into build/book

@@ -23,7 +23,7 @@ from reproduction.profiles import get_profile
 from reproduction.report import FULL_SCALE
 from reproduction.results import read_csv
 from reproduction.settings import Profile
-from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, title_of
+from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, km_of, title_of
 from selm.bundled import LIST, Bundled, described
 from selm.errors import InputError
 from selm.files import read_json, write_text
@@ -54,9 +54,9 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=_COLUMNS)]
     if (file := results / "surroundings.csv").exists():
         rows = read_csv(file)
-        rows = rows[(rows["target"] == "l01") & (rows["split"] == "blocks") & (rows["seed"] == 0)]
+        rows = rows[(rows["target"] == "l01") & (rows["split"] != "random") & (rows["seed"] == 0)]
         rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains("coordinates")]
-        ways = rows.groupby(["method", "setting"], sort=False).agg(
+        ways = rows.groupby(["split", "method", "setting"], sort=False).agg(
             error=("value", "mean"),
             validation=("validation", "first"),
             stages=("stages", "first"),
@@ -68,7 +68,7 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
             assert zooms, setting
             name, _, beside = method.partition("+")
             parts.append(pd.DataFrame([{
-                "method": name, "km": profile.maps.buffer_m / 1000, "probe": "kernel ridge",
+                "method": name, "km": km_of(way["split"]) or profile.maps.buffer_m / 1000, "probe": "kernel ridge",
                 "zooms": tuple(map(int, zooms[1].split("-"))),
                 "orientations": 1 if zooms[2] == ONE_ORIENTATION else profile.surroundings.orientations,
                 "stages": tuple(map(int, way["stages"].split("-"))) if "-" in str(way["stages"]) else (4,),
@@ -134,12 +134,13 @@ def describe(folder: Path, results: Path) -> Described:
     all_scores = scores(profile, results / profile.name)
     # rows from before it was trained are of another training of the same row
     own = all_scores[(all_scores["method"] == row) & (all_scores["date"] >= run["date"])]
-    ways = own[own["validation"].notna()]
+    ways = own[own["validation"].notna() & (own["km"] == profile.maps.buffer_m / 1000)]
     zooms = tuple(METHODS[run["config"]["method"]].zooms) or (config["zoom"], *config["context_zooms"])
     use: dict[str, Any] = {"zooms": zooms, "orientations": 1, "stages": (4,), "beside": ()}
     chosen = ways.nsmallest(1, "validation")
     for way in chosen.to_dict("records"):
         use = {name: way[name] for name in use} | {"orientations": int(way["orientations"])}
+    same = [way for way in own.to_dict("records") if all(way[name] == use[name] for name in use)]
     learned = _learned(run["config"].get("settings", {}))
     regions = ", ".join(region.name.capitalize() for region in profile.regions_for("pretrain"))
     trained_on = f"{run['config']['pretraining']['n_places']:,} places in {regions}" + (
@@ -149,7 +150,7 @@ def describe(folder: Path, results: Path) -> Described:
         name=_short(profile.name, row), folder=f"{profile.name}/{row}", title=title_of(row),
         encoder=f"{config['arch']} x{config['width']:g}, {config['image_px']} px",
         bytes=(folder / "model.safetensors").stat().st_size, trained_on=trained_on,
-        errors=_by_km(chosen),
+        errors=_by_km(pd.DataFrame(same, columns=_COLUMNS)),
         trained_errors=_by_km(own[own["zooms"].isna()]), **use,
     )  # fmt: skip
     validation = float(chosen["validation"].min()) if len(chosen) else math.inf
@@ -213,13 +214,18 @@ def sentence(best: Described) -> str:
     errors = best.bundled.errors or best.bundled.trained_errors
     if not errors:
         return "No encoder has been scored yet."
-    km = min(errors, key=float)
-    free = "; ".join(f"{name}, {error:.3f}" for name, error in best.free(km).items())
+    near, far = (end(errors, key=float) for end in (min, max))
     test = ", ".join(region.name.capitalize() for region in best.profile.regions_for("test"))
+    closer = f", {errors[near]:.3f} at {near} km" if near != far else ""
+    free = []
+    for name, error in best.free(far).items():
+        at_near = best.free(near).get(name)
+        free.append(f"{name}, {error:.3f}" + (f" ({at_near:.3f})" if closer and at_near is not None else ""))
     text = (
-        f"What to expect: on land prices of {test}, {km} km and more from the places that the probe has learned from, "
+        f"What to expect: on land prices of {test}, {far} km and more from the places that the probe has learned from, "
         f"the default encoder ({best.bundled.name}, {described(best.bundled)}) leaves a squared error of "
-        f"**{errors[km]:.3f}** in the standardised logarithm. Without any encoder: {free}. `selm encoders` lists all."
+        f"**{errors[far]:.3f}** in the standardised logarithm{closer}. Without any encoder: {'; '.join(free)}. "
+        "`selm encoders` lists all."
     )
     return textwrap.fill(text, 118, break_long_words=False, break_on_hyphens=False)
 

@@ -51,6 +51,11 @@ TITLES = {
 }
 
 
+def km_of(split: str) -> float:
+    """The buffer that a split names ("blocks, 15 km": 15); 0 for the profile's own ("blocks")."""
+    return float(split.removeprefix("blocks, ").removesuffix(" km")) if "," in split else 0.0
+
+
 def title_of(method: str) -> str:
     """What the row `method` is called; InputError with the nearest name if there is none.
 

@@ -13,7 +13,7 @@ import pandas as pd
 from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
 from reproduction.pages.style import SPLIT_LABELS
 from reproduction.report import records, summarise
-from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, title_of
+from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, km_of, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,27 +44,22 @@ def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
     some = chosen_zooms(rows[rows["split"] != "random"])
     table = summarise(some)
     table["coordinates"] = table["setting"].str.endswith("coordinates")
-    splits = sorted(table["split"].unique(), key=lambda split: _km(split))
+    splits = sorted(table["split"].unique(), key=km_of)
     wide = table.pivot(index=["method", "coordinates"], columns="split", values="mean")[splits]
-    last = table.sort_values("split", key=lambda column: column.map(_km)).groupby(["method", "coordinates"])["setting"]
+    last = table.sort_values("split", key=lambda column: column.map(km_of)).groupby(["method", "coordinates"])["setting"]
     wide["zooms"] = last.last().map(zooms_title)
     order = [*reversed(splits), "method"]
     return wide.reset_index().sort_values(order, ignore_index=True).rename_axis(columns=None)
 
 
-def _km(split: str) -> float:
-    """The buffer of a split that names one, 0 for others."""
-    return float(split.removeprefix("blocks, ").removesuffix(" km")) if "," in split else 0.0
-
-
 def headline(rows: pd.DataFrame) -> str:
     """The split that the chapter's answer is given under: blocks with the widest buffer that was asked."""
-    return max((str(split) for split in rows["split"].unique() if split != "random"), key=_km)
+    return max((str(split) for split in rows["split"].unique() if split != "random"), key=km_of)
 
 
 def split_title(split: str) -> str:
     """ "blocks, 15 km" → "spatial blocks, 15 km away"."""
-    return f"spatial blocks, {_km(split):g} km away" if _km(split) else SPLIT_LABELS.get(split, split)
+    return f"spatial blocks, {km_of(split):g} km away" if km_of(split) else SPLIT_LABELS.get(split, split)
 
 
 def zooms_title(setting: str) -> str:

@@ -41,11 +41,16 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         (WIDE, "zooms 17-16, coordinates", 0.10, [0.05, 0.05], "last"),
         ("colours", "zooms 17-16", 0.4, [0.50, 0.52], ""),
     ]
+    far = [  # validation under 15 km would choose the second: the way of use is chosen once, under 1 km
+        (f"{WIDE}+colours", "zooms 17-16", 0.40, [0.41, 0.43], "1-2-3-4"),
+        (WIDE, "zooms 17-16-15", 0.35, [0.30, 0.30], "last"),
+        ("colours", "zooms 17-16", 0.6, [0.70, 0.72], ""),
+    ]
     pd.DataFrame([
         {"target": "l01", "split": split, "method": method, "setting": setting, "stages": stages, "seed": seed,
          "date": LATER, "validation": validation, "trial": trial, "value": value + (split == "random") + 5 * seed}
-        for method, setting, validation, values, stages in rows
-        for split in ("blocks", "random") for seed in (0, 1) for trial, value in enumerate(values)
+        for split, some in (("blocks", rows), ("random", rows), ("blocks, 15 km", far))
+        for method, setting, validation, values, stages in some for seed in (0, 1) for trial, value in enumerate(values)
     ]).to_csv(results / "surroundings.csv", index=False)  # fmt: skip
     pd.DataFrame([
         {"target": target, "split": split, "method": method, "setting": setting, "metric": "mse", "seed": seed,
@@ -80,11 +85,11 @@ def test_scores_and_use_come_from_the_results(folders: tuple[Path, Path]) -> Non
     wide, mugs = whole["encoders"]
     assert whole["default"] == wide["name"] == "japan-wide" and mugs["name"] == "japan-mugs"
     assert (wide["zooms"], wide["orientations"], wide["stages"]) == ([17, 16], 8, [1, 2, 3, 4])
-    assert wide["beside"] == ["colours"] and wide["errors"] == {"1": 0.32} and wide["trained_errors"] == {}
+    assert wide["beside"] == ["colours"] and wide["errors"] == {"1": 0.32, "15": 0.42} and wide["trained_errors"] == {}
     assert mugs["zooms"] == [17] and mugs["orientations"] == 1 and mugs["beside"] == [] and mugs["errors"] == {}
     assert mugs["trained_errors"] == {"1": 0.8, "15": 1.05}
     assert whole["free"] == {
-        "free: the same images' colours": {"1": 0.51}, "free: 5 nearest by coordinates": {"1": 0.7},
+        "free: the same images' colours": {"1": 0.51, "15": 0.71}, "free: 5 nearest by coordinates": {"1": 0.7},
         "free: the mean of the others": {"1": 1.2, "15": 1.15},
     }  # fmt: skip
     card = made[encoders / "japan-cpu" / MUGS / "README.md"]
@@ -95,6 +100,9 @@ def test_scores_and_use_come_from_the_results(folders: tuple[Path, Path]) -> Non
     assert "| free: the mean of the others | as it comes | 1.200 | 1.150 |" in body
     assert "At 1 km it is no better than 5 nearest by coordinates" in body and "no better than the mean" not in body
     assert "Land prices of those regions" not in body
+    said = " ".join(cards.sentence(cards.describe(encoders / "japan-cpu" / WIDE, results)).split())
+    assert "15 km and more" in said and "**0.420** in the standardised logarithm, 0.320 at 1 km." in said
+    assert "the same images' colours, 0.710 (0.510); the mean of the others, 1.150 (1.200)." in said
     assert "Land prices of those regions" in made[encoders / "japan-cpu" / WIDE / "README.md"]
 
 
@@ -130,4 +138,4 @@ def test_one_command_writes_them(
         main(["encoders"])
     text = (results.parent / "README.md").read_text(encoding="utf-8")
     assert text.startswith(f"before{MARK}\n") and text.endswith("\n<!-- until here -->after") and "old" not in text
-    assert "an error of **0.320**" in " ".join(text.split()).replace("a squared error", "an error")
+    assert "an error of **0.420**" in " ".join(text.split()).replace("a squared error", "an error")

@@ -168,8 +168,8 @@ SWAPPED = str.maketrans(",.", ".,")
 def test_what_a_column_is_is_said(
     embedder: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: Any, task: str, low: float | None
 ) -> None:
-    monkeypatch.setattr(trials, "DRAWS", 1)  # scores do not matter here
-    table(values).to_csv(tmp_path / "x.csv", index=False)
+    monkeypatch.setattr(trials, "DRAWS", 1)  # scores do not matter here, so that a third of the rows will do
+    table(values).iloc[::3].to_csv(tmp_path / "x.csv", index=False)
     found = tried(tmp_path / "x.csv", embedder)
     assert found.task == task and "price is predicted as a" in found.facts[0]
     if task == "regression":

@@ -12,12 +12,12 @@ import pandas as pd
 
 from reproduction.experiments.row_claims import MARGINS
 from reproduction.experiments.verdicts import BUFFERS, scores_of
-from reproduction.pages import knowledge, published, result_figures, result_page
+from reproduction.pages import knowledge, more_context, published, result_figures, result_page
 from reproduction.pages.claim_tables import printed_values
 from reproduction.pages.html import PROFILE_WORDS, Html, picture
-from reproduction.pages.more_context import chosen_zooms, zooms_title
+from reproduction.profiles import get_profile
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, records, summarise
-from reproduction.titles import AS_IT_IS, PEERS, WHITENED, title_of
+from reproduction.titles import AS_IT_IS, PEERS, WHITENED, km_of, title_of
 from selm.errors import InputError
 
 _BASELINES = ("mugs", "moco_v2", "moco_geo_tp", "tile2vec")
@@ -289,16 +289,13 @@ def sentences(profile: str) -> list[str]:
             f"An encoder of one map image is worth **{word}** than the best that needs no training "
             f"(*{plain.title}*: {plain.mean:.2f})."
         )
-    wider = practice(profile)
-    if wider is not None and len(
-        some := wider[wider["title"].str.contains("zooms") & (wider["kind"] != "no embedding")]
-    ):
-        best = some.iloc[0]
-        out.append(
-            f"Several zooms help most {min(BUFFERS):g} km from known prices, where wide images overlap with theirs: "
-            f"the error of *{best['title']}*{', with the coordinates,' if best['coordinates'] else ''} is "
-            f"**{best['mean']:.2f}**."
-        )
+    if (best := _with_several_zooms(practice(profile))) is not None:
+        beside = ", with the coordinates" if best["coordinates"] else ""
+        away = f"{km_of(best['split']) or min(BUFFERS):g} km and more from known prices"
+        text = f"With several zooms the error is **{best['mean']:.2f}**, {away} in Hokkaido (*{best['title']}*{beside})"
+        near = _with_several_zooms(practice(profile, "blocks")) if km_of(best["split"]) else None
+        text += "" if near is None else f"; {near['mean']:.2f} next door, where wide images overlap with theirs"
+        out.append(f"{text}.")
     found = top_recall(profile)
     if found is not None and "gps_selm" in found.index:
         area = str(found.columns[0])
@@ -311,6 +308,14 @@ def sentences(profile: str) -> list[str]:
             f"reach {of['random_init']:.0f} %."
         )
     return out
+
+
+def _with_several_zooms(rows: pd.DataFrame | None) -> pd.Series | None:
+    """The best embedding of several zooms among the rows of `practice`."""
+    if rows is None:
+        return None
+    some = rows[rows["title"].str.contains("zooms") & (rows["kind"] != "no embedding")]
+    return some.iloc[0] if len(some) else None
 
 
 def far_price(profile: str) -> str:
@@ -423,41 +428,58 @@ _KINDS = {
 _PEER = "a peer's embedding of coordinates"
 
 
-def practice(profile: str) -> pd.DataFrame | None:
-    """Land price under spatial blocks, least error first: title, kind, coordinates (whether it knows them), mean, sd.
+def practice(profile: str, split: str = "") -> pd.DataFrame | None:
+    """Land price in the test region, least error first: title, kind, coordinates (whether it knows them), mean, sd,
+    split.
 
+    `split` is by default the one with the widest buffer that the chapter on more context asked, "blocks" without it.
     An encoder of coordinates that others have published (a *peer*) is a kind of its own.
     By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
     where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
     """
-    rows = published.results("table1", profile)
+    wider = published.results("surroundings", profile)
+    split = split or ("blocks" if wider is None else more_context.headline(wider))
+    rows = _of_one_zoom(profile, split)
     if rows is None:
         return None
     parts = [rows[rows["setting"].isin(list(_KINDS))]]
-    wider = published.results("surroundings", profile)
     if wider is not None:
-        parts.append(chosen_zooms(wider))
+        parts.append(more_context.chosen_zooms(wider))
     table = pd.concat(parts)
-    table = table[(table["target"] == "l01") & (table["split"] == "blocks")]
+    table = table[(table["target"] == "l01") & (table["split"] == split)]
     if not len(table):
         return None
     table = summarise(table)
     zooms = ~table["setting"].isin(list(_KINDS))
     beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
     table["title"] = table["method"].map(title_of)
-    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(zooms_title)
+    table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(more_context.zooms_title)
     table["kind"] = table["setting"].map(_KINDS).fillna("embedding")
     table.loc[zooms & beside, "kind"] = _KINDS["with-coordinates"]
     table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
     of_peers = table["method"].isin(list(PEERS))
     table.loc[of_peers, "kind"] = _PEER
     table["coordinates"] = beside | of_peers
-    return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd"]].reset_index(drop=True)
+    return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd", "split"]].reset_index(drop=True)
+
+
+def _of_one_zoom(profile: str, split: str) -> pd.DataFrame | None:
+    """The rows of Table 1; under a wider buffer, those of "what an embedding knows" in the same region, named alike."""
+    if not km_of(split):
+        return published.results("table1", profile)
+    rows = published.results("knowledge", profile)
+    if rows is None:
+        return None
+    region = get_profile(profile).regions_for("test")[0].name
+    rows = rows[(rows["target"] == "price") & (rows["region"] == region)]
+    return rows.assign(target="l01", setting=rows["setting"].replace(knowledge.CLOSED, "frozen-closed"))
 
 
 def worth(rows: pd.DataFrame) -> list[str]:
     """What `practice` says, a sentence each: the best embedding against the best row without one, by what they know."""
     out = []
+    km = km_of(rows["split"].iloc[0])
+    away = f", {km:g} km and more from known prices" if km else ""
     for known, when in ((False, "Without coordinates"), (True, "With coordinates")):
         some = rows[(rows["coordinates"] == known) & (rows["kind"] != _PEER)]
         ours, others = (some[(some["kind"] == "no embedding") == none] for none in (False, True))
@@ -466,8 +488,8 @@ def worth(rows: pd.DataFrame) -> list[str]:
         a, b = ours.iloc[0], others.iloc[0]
         ahead = "ahead of" if a["mean"] < b["mean"] else "behind"
         out.append(
-            f"{when}, the best embedding ({a['title']}, {a['mean']:.3f}) is **{ahead}** the best row that needs none "
-            f"({b['title']}, {b['mean']:.3f})."
+            f"{when}{away}, the best embedding ({a['title']}, {a['mean']:.3f}) is **{ahead}** the best row that needs "
+            f"none ({b['title']}, {b['mean']:.3f})."
         )
     return out
 

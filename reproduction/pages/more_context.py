@@ -46,8 +46,8 @@ def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
     table["coordinates"] = table["setting"].str.endswith("coordinates")
     splits = sorted(table["split"].unique(), key=km_of)
     wide = table.pivot(index=["method", "coordinates"], columns="split", values="mean")[splits]
-    last = table.sort_values("split", key=lambda column: column.map(km_of)).groupby(["method", "coordinates"])["setting"]
-    wide["zooms"] = last.last().map(zooms_title)
+    nearest_first = table.sort_values("split", key=lambda column: column.map(km_of))
+    wide["zooms"] = nearest_first.groupby(["method", "coordinates"])["setting"].last().map(zooms_title)
     order = [*reversed(splits), "method"]
     return wide.reset_index().sort_values(order, ignore_index=True).rename_axis(columns=None)
 
@@ -180,7 +180,7 @@ def chosen_table(rows: pd.DataFrame) -> Html:
 def buffer_table(rows: pd.DataFrame) -> Html:
     """`by_buffer` as a table, the widest buffer first; rows of trees, which chose nothing, are left out."""
     table = by_buffer(rows[rows["validation"].notna()])
-    splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=_km, reverse=True)
+    splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=km_of, reverse=True)
     names = [split.removeprefix("blocks, ") if "," in split else "1 km" for split in splits]
     parts = {}
     for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates")):

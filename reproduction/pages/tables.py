@@ -22,6 +22,7 @@ from reproduction.pages.html import (
     tag,
     td,
 )
+from reproduction.pages.more_context import split_title
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, SETTINGS, records
 from selm.errors import InputError
 
@@ -176,8 +177,9 @@ def _listed(column: pd.Series[Any], most: int = 3) -> str:
     return html.escape(shown) or "unknown"
 
 
-def practice_table(rows: pd.DataFrame, *, caption: str = "") -> Html:
-    """What a practitioner asks: the table of `reproduction.pages.findings.practice`."""
+def practice_table(rows: pd.DataFrame, region: str) -> Html:
+    """What a practitioner asks: the table of `reproduction.pages.findings.practice`, of a region."""
+    caption = f"{region}, {split_title(rows['split'].iloc[0])}"
     head = "<tr><th></th><th>made of</th><th>MSE</th></tr>"
     body = ""
     for row in records(rows):

@@ -139,8 +139,33 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(results_folde
     colours = shown[shown["title"] == "trees on colours, zooms 17-15"]
     assert colours["kind"].tolist() == ["no embedding"] and not colours["coordinates"].any()
     assert all("**ahead of**" in line for line in findings.worth(shown))
-    text = tables.practice_table(shown).text
-    assert text.count("<tr>") == 1 + len(shown) and "0.300" in text
+    text = tables.practice_table(shown, "Hokkaido").text
+    assert text.count("<tr>") == 1 + len(shown) and "0.300" in text and "Hokkaido, spatial blocks<" in text
+
+    far = "blocks, 15 km"
+    wider += [
+        {**row, "validation": 0.9}
+        for method, value in (("gps_selm_geo", 0.6), ("colours", 0.7))
+        for row in rows("surroundings", method, "zooms 17-16", value, value, split=far)
+    ]
+    pd.DataFrame(wider).to_csv(folder / "surroundings.csv", index=False)
+    assert findings.practice("japan-cpu") is None  # what is known of one zoom is not published yet
+    known = [
+        {**row, "target": "price", "region": region}
+        for region, values in (("hokkaido", (0.8, 0.8)), ("kanto", (0.1, 0.1)))
+        for method, setting in (("gps_selm", "closed"), ("prior", "practitioner"))
+        for split in ("blocks, 5 km", far)
+        for row in rows("knowledge", method, setting, *values, split=split)
+    ]
+    pd.DataFrame(known).to_csv(folder / "knowledge.csv", index=False)
+    shown = findings.practice("japan-cpu")
+    assert shown is not None and set(shown["split"]) == {far}
+    assert shown["title"].tolist()[:2] == ["GPS-SELM (geo), zooms 17-16", "colours, kernel ridge, zooms 17-16"]
+    assert shown["mean"].tolist() == pytest.approx([0.6, 0.7, 0.8, 0.8])
+    (line,) = findings.worth(shown)
+    assert line.startswith("Without coordinates, 15 km and more from known prices, the best embedding")
+    assert "spatial blocks, 15 km away" in tables.practice_table(shown, "Hokkaido").text
+    assert findings.practice("japan-cpu", "blocks")["mean"].iloc[0] == pytest.approx(0.3)
 
 
 def test_the_best_try_of_each_method_is_put_in_a_sentence(results_folder: Path) -> None:

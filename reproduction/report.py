@@ -16,7 +16,7 @@ import pandas as pd
 
 from reproduction import paths
 from reproduction.results import read_csv, write_csv
-from reproduction.titles import title_of
+from reproduction.titles import row_title
 from selm.errors import InputError
 
 COLUMNS = (
@@ -225,8 +225,8 @@ def compare(
             mean, sd = (float(entry.mean), float(entry.sd)) if entry is not None else (math.nan, math.nan)
             rows.append(
                 {
-                    "run": heading, "split": split, "method": method, "title": title_of(method), "setting": setting,
-                    "epochs": epochs, "metric": metric, "paper": value, "mean": mean, "sd": sd,
+                    "run": heading, "split": split, "method": method, "title": row_title(method, metric),
+                    "setting": setting, "epochs": epochs, "metric": metric, "paper": value, "mean": mean, "sd": sd,
                     "n": 0 if entry is None else int(entry.n), "seeds": 0 if entry is None else int(entry.seeds),
                     "profile": "" if entry is None else str(entry.profile), "delta": mean - value,
                     "status": status(value, mean, sd, profile=None if entry is None else str(entry.profile),

@@ -74,3 +74,8 @@ def title_of(method: str) -> str:
     if longer and times.isdigit():
         return f"{title_of(base)}, {times} × training"
     raise unknown("method", method, TITLES)
+
+
+def row_title(method: str, metric: str) -> str:
+    """What a row is called in a table of this metric."""
+    return "most frequent class" if method == "prior" and metric != "mse" else title_of(method)

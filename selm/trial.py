@@ -68,11 +68,11 @@ def try_embedding(
 
     table, pair: as `selm.embedding.coordinates.read_places` reads them.  map, model, options: of `Embedder`; colours
     are always beside the embedding.  task: "regression" or "classification"; by default numbers with more than
-    `FEW_VALUES` different values are predicted as such, all else as classes.  rows: at most so many are tried, drawn at
+    10 different values are predicted as such, all else as classes.  rows: at most so many are tried, drawn at
     random.
 
-    Raises InputError for a column that there is not or that does not fit the task, and where fewer than `LEAST_ROWS`
-    rows have a target and lie on the map, or these lie in fewer than `LEAST_BLOCKS` blocks of the smallest size.
+    Raises InputError for a column that there is not or that does not fit the task, and where fewer than 60
+    rows have a target and lie on the map, or these lie in fewer than 20 blocks of the smallest size.
     """
     embedder = Embedder(model, map, **{**options, "beside": ("colours",)})
     places = read_places(table, pair=pair)

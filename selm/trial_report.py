@@ -197,7 +197,8 @@ def error_map(trial: Trial) -> str:
         truth, predicted = escape(_shown(row["truth"])), escape(_shown(row["predicted"]))
         parts.append(
             f'<circle cx="{x[number]:.1f}" cy="{y[number]:.1f}" r="{radius:.1f}" fill="{colours[number]}" '
-            f'stroke="#fff" stroke-width=".5"><title>row {row["row"]}: {truth}, predicted {predicted}</title></circle>'
+            f'stroke="#fff" stroke-width=".5">'
+            f"<title>row {int(row['row'])}: {truth}, predicted {predicted}</title></circle>"
         )
     km = scale / 111.2  # pixels of one
     bar = next((one for one in (500, 200, 100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1, 0.05) if one * km < 200), 0.02)

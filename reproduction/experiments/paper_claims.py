@@ -94,7 +94,7 @@ def _tested(files: Files, claim: Any, n_boot: int) -> row_claims.Tested:
     areas = claim.where == "figure5"
     a, b = (_area(files, name) if areas else _row(files, claim, name) for name in (claim.a, claim.b))
     found = row_claims.tested(a, b, (claim.a, claim.b), claim.metric, same_places=not areas, n_boot=n_boot)
-    return replace(found, reason=found.reason.replace("finished row of", "finished recall in")) if areas else found
+    return replace(found, reason=found.reason.replace(row_claims.NO_ROW, "no finished recall in ")) if areas else found
 
 
 def _row(files: Files, claim: Any, method: str) -> row_claims.Side | None:

@@ -28,6 +28,7 @@ COLUMNS = (
 # Smaller differences do not matter: stated before anything was tested.
 MARGINS = {"mse": 0.02, "top1": 0.01, "top5": 0.01, "ap50": 0.01, "recall1": 0.01}
 NOT_KEPT = "scores were not kept"
+NO_ROW = "no finished row of "
 ORIGIN = ("profile", "stand_in", "data", "commit", "device", "torch", "date")  # where the newest row of a claim is from
 _ROUNDING = 2e-5  # published numbers have six digits behind the point
 
@@ -127,7 +128,7 @@ def tested(
     if a is None or b is None:
         lacking = [name for name, one in zip(names, (a, b), strict=True) if one is None]
         seeds = [0 if one is None else one.seeds for one in (a, b)]
-        return Tested(seeds_a=seeds[0], seeds_b=seeds[1], reason=f"no finished row of {' and '.join(lacking)}")
+        return Tested(seeds_a=seeds[0], seeds_b=seeds[1], reason=f"{NO_ROW}{' and '.join(lacking)}")
     higher = HIGHER_IS_BETTER.get(metric, True)
     by_rows = a.mean - b.mean if higher else b.mean - a.mean
     points = min(a.n_points, b.n_points) if same_places else a.n_points + b.n_points

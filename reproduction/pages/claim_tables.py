@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from reproduction.experiments.row_claims import NO_ROW
 from reproduction.pages.html import METRIC_NAMES, PLUMBING_CHECKS, Html, html_table, metric_number, tag, td
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, paper_table, records
 from reproduction.titles import title_of
@@ -120,6 +121,10 @@ def paper_claims_table(verdicts: pd.DataFrame, *, caption: str = "") -> Html:
             f"{_span(blocks)} spatial blocks with {_span(points)} points; {correction_note(verdicts)}.</p>"
         )
     reasons = sorted({str(reason) for reason in verdicts["reason"].dropna()} - {""})
+    lacking = [reason.removeprefix(NO_ROW).split(" and ") for reason in reasons if reason.startswith(NO_ROW)]
+    if lacking:
+        rows_ = ", ".join(dict.fromkeys(title_of(method) for methods in lacking for method in methods))
+        reasons = [f"{NO_ROW}{rows_} in this column", *(one for one in reasons if not one.startswith(NO_ROW))]
     if reasons:
         foot += f'<p class="selm-foot">Not run, or without an interval: {html.escape("; ".join(reasons))}.</p>'
     return Html(html_table(caption, head, body) + foot)

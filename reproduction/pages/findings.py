@@ -240,10 +240,14 @@ def _claimed_rows(profile: str, questions: Iterable[tuple[str, ...]]) -> list[di
 def card(profile: str) -> Html:
     """`scorecard` as a picture, with what was asked where."""
     questions, far = scorecard(profile), knowledge.pooled_regions(profile)
-    said = "; ".join(f"{row.section}, {row.question} {row.gain:+.0f} %, {row.verdict}" for row in records(questions))
+    said = "; ".join(
+        f"{row.section}, {row.question} " + (f"{row.gain:+.0f} %, " if np.isfinite(row.gain) else "") + row.verdict
+        for row in records(questions)
+    )
     where = (
         f"{knowledge.HEADLINE:g} km and more from what the probe has learned from, in {far} or those of them where "
-        "both rows were tested (land cover: spatial blocks in Tokyo)" if far else "under spatial blocks"
+        "both rows were tested (land cover: spatial blocks in Hokkaido, by a linear layer)"
+        if far else "under spatial blocks"
     )  # fmt: skip
     caption = (
         f"**The questions, {PROFILE_WORDS.get(profile, profile)}.** Filled: our gain and its interval {where}, "
@@ -286,7 +290,7 @@ def sentences(profile: str) -> list[str]:
         plain = next(records(land.rows[land.rows["kind"] == "baseline"]))
         word = "more" if own.mean < plain.mean else "less"
         out.append(
-            f"An encoder of one map image is worth **{word}** than the best that needs no training "
+            f"An encoder of one map image is worth **{word}** than the best row of Table 1 that needs no training "
             f"(*{plain.title}*: {plain.mean:.2f})."
         )
     if (best := _with_several_zooms(practice(profile))) is not None:
@@ -346,7 +350,7 @@ def far_away(profile: str) -> str:
         return ""
     return (
         f"**Far from what the probe has learned from ({knowledge.HEADLINE:g} km).** {knowledge.counts(questions)} "
-        f"{knowledge.what_explains(profile)} [What does an embedding know?](what-it-knows) shows them all."
+        f"{knowledge.what_explains(profile)} [What does an embedding know?](what-it-knows.html) shows them."
     )
 
 
@@ -386,10 +390,12 @@ def open_questions(claims: pd.DataFrame) -> list[str]:
     out = []
     missing = claims[claims["reason"].fillna("").str.startswith("no finished row of ")]
     names = sorted({name for reason in missing["reason"] for name in reason.split("row of ")[1].split(" and ")})
+    tuned = int((missing["setting"] == "finetune").sum())
     if names:
+        of = ", ".join(map(title_of, names)) + (f"; {tuned} of them fine-tuned" if tuned else "")
         out.append(
             f"**{_claims(len(missing))} {'waits' if len(missing) == 1 else 'wait'} for rows that are not computed "
-            f"yet** (of {', '.join(map(title_of, names))}): finish the pretrainings and the cells of the tables."
+            f"yet** (of {of}): finish the pretrainings and the cells of the tables."
         )
     for reason, rows in claims[claims["reason"].fillna("").str.startswith("needs ")].groupby("reason"):
         need = str(reason) if len(rows) == 1 else str(reason).replace("needs", "need")
@@ -500,7 +506,7 @@ def best_tries(profile: str) -> list[str]:
     rows, sweep = published.results("tuned", profile), published.results("ablations", profile)
     if rows is None or sweep is None:
         return []
-    tries = sweep.groupby("method")["variant"].nunique()
+    tries = sweep[sweep["variant"] != AS_IT_IS].groupby("method")["variant"].nunique()
     out = []
     for method, part in rows.groupby("method", sort=False):
         means = part.groupby("variant", sort=False)["value"].mean()

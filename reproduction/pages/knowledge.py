@@ -19,10 +19,10 @@ from reproduction.pages import published
 from reproduction.pages.claim_tables import gain_cell, gain_text
 from reproduction.pages.html import PROFILE_WORDS, Html, html_table, metric_number, picture, prose, simple_table, td
 from reproduction.pages.result_figures import VERDICTS, verdict_grid
-from reproduction.pages.result_page import row_title, short_rows
+from reproduction.pages.result_page import short_rows
 from reproduction.pages.style import METRIC_LABELS, kind_of
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, records
-from reproduction.titles import title_of
+from reproduction.titles import row_title, title_of
 
 HEADLINE = max(BUFFERS)  # km: the buffer of the answer and of the figure
 WORDS = {"price": "land price", "density": "population density", "area_type": "area type", "zone": "zone"}
@@ -134,7 +134,7 @@ def question_picture(profile: str, km: float = HEADLINE) -> Html:
         f"**The questions, {km:g} km and more from what the probe has learned from.** To the right: the first one is "
         "better. Bars: intervals, corrected for the questions of a section. Better (green dot) and worse (orange "
         f"square) leave out 0; equivalent (blue diamond) lies within the grey band of {joined(list(margins))}. Pale: "
-        "rows that are not computed yet."
+        f"rows that are not computed yet ({(questions['verdict'] == 'not run').sum()} questions)."
     )
     figure = verdict_grid(grid(questions), WORDS)
     return picture(figure, caption, f"Verdicts, a line a question. {'; '.join(said)}.")
@@ -304,7 +304,8 @@ def error_table(rows: pd.DataFrame, target: str, *, short: bool = True) -> Html:
     same = len(set(places.values())) == 1
     said = next(iter(places.values())) if same else "; ".join(f"{split}: {names}" for split, names in places.items())
     lines = simple_table(["", *map(column_title, splits)], {"": body}, caption)
-    return Html(lines.text + f'<p class="selm-foot">Tested in {html.escape(said)}.</p>')
+    gaps = " –: not tested in all of these; Region by region has what there is." if "–" in lines.text else ""
+    return Html(lines.text + f'<p class="selm-foot">Tested in {html.escape(said)}.{gaps}</p>')
 
 
 def _number(value: float, metric: str) -> str:

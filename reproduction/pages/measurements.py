@@ -133,6 +133,7 @@ MEASURED: dict[str, Measured] = {
         "What very many coordinates would take (computed from rates measured for it)",
         (("what", "", "s"), ("way", "", "s"), ("drawing_core_hours", "drawing, core h", "n"),
          ("encoding_core_hours", "encoding, core h", "n"), ("machine_hours", "machine, h", "n"),
+         ("cluster_hours", "cluster, h", "n"),
          ("usd", "USD", "n")),
         "python -m benchmarks.scale",
     ),

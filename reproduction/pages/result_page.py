@@ -10,7 +10,7 @@ import base64
 import html
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from reproduction.pages.style import (
     use_style,
 )
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, paper_table, records, summarise
-from reproduction.titles import title_of
+from reproduction.titles import row_title, title_of
 from selm.errors import InputError
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Result:
     unit: str = ""
     constant: float = np.nan
     constant_title: str = "the mean predictor"
-    printed: str = "the paper's number, on its own data and split, a random one"
+    printed: str = "the paper's number, on its own data and split"
 
     def number(self, value: float) -> str:
         """A number of this result as text."""
@@ -117,8 +117,9 @@ def of_table(
     table["paper"] = [printed.get(str(method), np.nan) for method in table["method"]]
     table["verdict"] = [(verdicts or {}).get(str(method), "") for method in table["method"]]
     constant = table.loc[table["method"] == "prior", "mean"]
+    split_of_paper = ", a random one" if name in ("table1", "table2") else ""
     return _result(
-        table, HIGHER_IS_BETTER[metric],
+        table, HIGHER_IS_BETTER[metric], printed=f"the paper's number, on its own data and split{split_of_paper}",
         task=stand_in + _TASKS.get((name, target), target.replace("_", " ")) + ("" if live else _PLACES[name])
         + f", {SPLIT_LABELS.get(split, split)}",
         measure=METRIC_LABELS[metric].removesuffix(", %"), digits=3 if metric == "mse" else 1, bars=bars,
@@ -153,11 +154,6 @@ def _result(table: pd.DataFrame, higher: bool, **facts: Any) -> Result:
     table = table.assign(kind=table["method"].map(kind_of)).sort_values("mean", ascending=not higher, kind="stable")
     columns = ["method", "title", "kind", "mean", "low", "high", "sd", "n", "paper", "verdict"]
     return Result(table[columns].reset_index(drop=True), higher=higher, profile=str(table["profile"].iloc[0]), **facts)
-
-
-def row_title(method: str, metric: str) -> str:
-    """What a row is called in a table of this metric."""
-    return "most frequent class" if method == "prior" and metric != "mse" else title_of(method)
 
 
 def _printed(name: str, metric: str) -> dict[str, float]:
@@ -209,13 +205,13 @@ def published_verdicts(name: str, profile: str) -> dict[str, str]:
     return out
 
 
-def answer(result: Result | None) -> Html:
-    """The answer in two sentences."""
+def answer(result: Result | None, beside: Sequence[str] = ()) -> Html:
+    """The answer in two sentences: against DINO, the rows `beside`, and the best that needs no pretraining."""
     if result is None:
         return prose("No reference run of this question has been published yet.", "selm-answer")
     own, dino = result.row("gps_selm"), result.row("dino")
     if own is None:
-        return prose("The reference run has no row of GPS-SELM yet.", "selm-answer")
+        return prose("The reference run has no row of GPS-SELM by this probe yet.", "selm-answer")
     scale = PROFILE_WORDS.get(result.profile, result.profile)
     article = "an" if result.measure[0] in "AEIOaeio" else "a"
     first = f"GPS-SELM reaches {article} {result.measure} of **{result.number(own.mean)}** ({result.task}; {scale})"
@@ -225,6 +221,7 @@ def answer(result: Result | None) -> Html:
         first += f", and the paper prints {result.number(own.paper)} on its own data and split"
     plain = result.rows[result.rows["kind"] == "baseline"]
     against = [("DINO", dino, "")] if dino is not None else []
+    against += [(row_title(name, "mse"), row, "") for name in beside if (row := result.row(name)) is not None]
     against += [("the best row without pretraining", row, f"{row.title}: ") for row in records(plain.head(1))]
     parts = []
     for name, row, which in against:
@@ -323,7 +320,8 @@ def short_table(result: Result) -> Html:
         *(["paper"] if printed else []),
         "n",
     ]
-    return simple_table(head, {"": body}, f"{result.task[:1].upper()}{result.task[1:]}")
+    bars = "half of a 95 % interval" if result.bars.startswith("95 %") else "a standard deviation"
+    return simple_table(head, {"": body}, f"{result.task[:1].upper()}{result.task[1:]} (±: {bars})")
 
 
 def download(result: Result, name: str) -> Html:
@@ -342,11 +340,11 @@ def csv_link(rows: pd.DataFrame, name: str, profile: str) -> Html:
     )
 
 
-def whole(result: Result | None, name: str, note: str = "") -> list[Html]:
+def whole(result: Result | None, name: str, note: str = "", beside: Sequence[str] = ()) -> list[Html]:
     """Answer, figure, table and download of a page, in order."""
     if result is None:
         return [answer(None)]
-    return [answer(result), dot_plot(result, note), short_table(result), download(result, name)]
+    return [answer(result, beside), dot_plot(result, note), short_table(result), download(result, name)]
 
 
 def learning_curves(results: pd.DataFrame, target: str, *, split: str = "blocks", metric: str = "mse") -> Html:

@@ -81,7 +81,7 @@ class _Column:
         return td(text, *kinds, best, span=span)
 
 
-def comparison_table(comparison: pd.DataFrame, *, caption: str = "") -> Html:
+def comparison_table(comparison: pd.DataFrame, *, caption: str = "", paper_split: str = "on a random split") -> Html:
     """`reproduction.report.compare`'s table for a page: a column of the paper, then one of each run, epochs side by
     side.
 
@@ -103,7 +103,7 @@ def comparison_table(comparison: pd.DataFrame, *, caption: str = "") -> Html:
         printed[row.setting, row.method, int(row.epochs), row.metric] = row.paper
         titles[row.setting, row.method] = row.title
     measured = " / ".join(METRIC_NAMES[m] for m in metrics) + (", %" if metrics[0] in PERCENT else "")
-    facts = ["on a random split"] if "blocks" in set(comparison["split"]) else []
+    facts = [paper_split] if "blocks" in set(comparison["split"]) else []
     if "top1" in metrics:
         facts.append("frozen or fine-tuned: not stated")
     steps = "".join(
@@ -155,8 +155,9 @@ def provenance_footer(results: pd.DataFrame | Iterable[pd.DataFrame | None], *, 
             facts = [f"<strong>{html.escape(str(profile))}</strong>"]
             for name, column in (("commit", "commit"), ("data", "data"), ("on", "device"), ("date", "date")):
                 facts.append(f"{name} {_listed(rows[column])}")
-            facts.append(f"run ids: {rows['run_id'].nunique()}")
-            if rows["stand_in"].astype(bool).any():
+            if runs := len(set(rows["run_id"].dropna()) - {""}):
+                facts.append(f"run ids: {runs}")
+            if rows["stand_in"].fillna(False).astype(bool).any():
                 photographs = profile not in PLUMBING_CHECKS and set(rows["experiment"]) <= _WITH_PHOTOGRAPHS
                 what = "photographs are stand-ins" if photographs else "labels are stand-ins computed from the map"
                 facts.append(what)
@@ -184,6 +185,7 @@ def practice_table(rows: pd.DataFrame, region: str) -> Html:
     body = ""
     for row in records(rows):
         error = f"{metric_number(row.mean, 'mse')}<small> ± {metric_number(row.sd, 'mse')}</small>"
-        best = "" if row.kind == "no embedding" else "best"
-        body += f"<tr><td>{html.escape(row.title)}</td>" + td(row.kind, best) + td(error) + "</tr>"
+        plain = row.kind == "no embedding"
+        kind = f"{row.kind}, with coordinates" if plain and row.coordinates else row.kind
+        body += f"<tr><td>{html.escape(row.title)}</td>" + td(kind, "" if plain else "best") + td(error) + "</tr>"
     return Html(html_table(caption, head, body))

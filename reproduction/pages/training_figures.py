@@ -77,13 +77,14 @@ def ablation_answer(table: pd.DataFrame, tuned: pd.DataFrame | None) -> Html:
 
     table: `reproduction.experiments.ablations.summary`'s.  tuned: the best tries, `method variant value`.
     """
-    said = []
+    said, gained = [], False
     for method in sorted(table["method"].unique(), key=lambda name: kind_of(str(name)) != "own"):
         part = table[table["method"] == method]
         tries = part[part["variant"] != AS_IT_IS.name].sort_values("gain", ascending=False)
         better = tries[tries["gain"] > float(part["chance"].iloc[0])]
         words = f"{row_label(str(method))}: {len(better)} of {len(tries)} tries gain more than another seed does"
         if len(better):
+            gained = True
             best = str(better["variant"].iloc[0])
             words += f", most of all **{best}** (error down by {better['gain'].iloc[0]:.3f} in the validation regions)"
             own = tuned[tuned["method"] == method] if tuned is not None else table.iloc[:0].assign(value=0.0)
@@ -92,7 +93,7 @@ def ablation_answer(table: pd.DataFrame, tuned: pd.DataFrame | None) -> Html:
                 words += f"; in the test region it reaches **{score[best]:.3f}**, "
                 words += f"the method as it is {score[AS_IT_IS.name]:.3f}"
         said.append(words + ".")
-    return prose(" ".join(said), "selm-answer")
+    return prose(f"{'Yes, in part' if gained else 'No'}. {' '.join(said)}", "selm-answer")
 
 
 def ablation_gains(table: pd.DataFrame) -> Figure:

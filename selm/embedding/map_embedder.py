@@ -220,8 +220,8 @@ def embed(
     """``embed(lat, lon)`` → float32 (N, dim); ``embed(table)`` → the table with embeddings as columns.
 
     `where` holds latitudes (N,) in degrees, or is a DataFrame or GeoDataFrame. `model` is by default the best of the
-    encoders that come along, `map` OpenFreeMap's; `options` are those of `MapEmbedder`, which says what comes out and
-    is raised. For many calls make one: this opens model and map anew.
+    encoders that come along, `map` OpenFreeMap's; `options` are those of `MapEmbedder`, which says what comes out
+    and what is raised. For many calls make one: this opens model and map anew.
     """
     embedder = MapEmbedder(model, map, **options)
     if isinstance(where, pd.DataFrame):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 
 from reproduction.pages.claim_tables import correction_note
 from reproduction.pages.html import PLUMBING_CHECKS, Html, fixed, profile_heading, prose, simple_table, spread, tag
-from reproduction.pages.result_page import Result, row_title
+from reproduction.pages.result_page import Result
 from reproduction.pages.style import kind_of
 from reproduction.report import records
-from reproduction.titles import PEERS, title_of
+from reproduction.titles import PEERS, row_title, title_of
 
 OBJECTIVES = {"contrast": "by contrast with the map image", "distillation": "by distilling GPS-SELM"}
 
@@ -47,7 +48,8 @@ def location_probe_table(
             if not len(mine):
                 continue
             more = " (map image)" if name in ("random_init", "gps_selm") else ""
-            sections["Without an embedding, or with a map"].append([html.escape(title_of(name) + more), *pair(mine)])
+            title = html.escape(row_title(name, metric) + more)
+            sections["Without an embedding, or with a map"].append([title, *pair(mine)])
     untrained = [(UNTRAINED, "", "Location encoder with random weights")]
     untrained += [(c, "", f"Without a network: {said}") for c, said in COVERAGES.items() if c != UNTRAINED]
     for coverage, objective, section in untrained + [
@@ -80,12 +82,8 @@ def result(probes: pd.DataFrame, beside: pd.DataFrame, table: str) -> Result:
 
     metric = "mse" if table == "table1" else "top1"
     scale = 1.0 if metric == "mse" else 100.0
-    keep = (probes["table"] == table) & (probes["split"] == "blocks") & (probes["metric"] == metric)
-    own = probes[keep & (probes["setting"] == "frozen-closed") & (probes["epochs"] == 0)].fillna({"objective": ""})
     rows = []
-    for (coverage, position), group in own.groupby(["coverage", "position"], sort=False):
-        means = group.groupby("objective")["value"].mean()
-        best = group[group["objective"] == (means.idxmin() if metric == "mse" else means.idxmax())]
+    for (coverage, position), best in _best_objectives(probes, table):
         title = "mean of the nearest maps" if position == NEIGHBOURS else POSITIONS[str(position)]
         rows.append((f"{coverage} {position}", f"{title}: {COVERAGES[str(coverage)]}", "method", best["value"]))
     keep = (beside["experiment"] == table) & (beside["split"] == "blocks") & (beside["metric"] == metric)
@@ -112,6 +110,17 @@ def result(probes: pd.DataFrame, beside: pd.DataFrame, table: str) -> Result:
     )  # fmt: skip
 
 
+def _best_objectives(probes: pd.DataFrame, table: str) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """(coverage, position) and the ridge probe's rows of its better objective, under spatial blocks."""
+    metric = "mse" if table == "table1" else "top1"
+    keep = (probes["table"] == table) & (probes["split"] == "blocks") & (probes["metric"] == metric)
+    own = probes[keep & (probes["setting"] == "frozen-closed") & (probes["epochs"] == 0)].fillna({"objective": ""})
+    for (coverage, position), group in own.groupby(["coverage", "position"], sort=False):
+        means = group.groupby("objective")["value"].mean()
+        best = means.idxmin() if metric == "mse" else means.idxmax()
+        yield (str(coverage), str(position)), group[group["objective"] == best]
+
+
 def answer(probes: pd.DataFrame, beside: pd.DataFrame, claims: pd.DataFrame | None) -> Html:
     """In words: the best location encoder that has seen the maps of all regions, and that has not, beside the map's
     embedding and trees on coordinates; with the verdict where there is one."""
@@ -129,7 +138,9 @@ def answer(probes: pd.DataFrame, beside: pd.DataFrame, claims: pd.DataFrame | No
         words = f"{found.task.split(',')[0].capitalize()}, {found.measure} under spatial blocks: "
         words += f"**{found.number(seen.mean)}** by the best location encoder that has seen the maps of all regions"
         words += f" ({seen.title.partition(':')[0]}); {found.number(own.mean)} by the map's embedding"
-        verdict = _verdict(claims, str(table), seen.method.split()[1])
+        coverage, position = seen.method.split()
+        trained = dict(_best_objectives(probes, str(table)))[coverage, position]["objective"].iloc[0]
+        verdict = _verdict(claims, str(table), position) if trained == "distillation" else ""  # what was tested
         words += f", which against it is **{verdict}**" if verdict else ""
         words += f"; {found.number(trees.mean)} by trees on coordinates" if trees is not None else ""
         words += f"; {found.number(unseen.mean)} by the best that has not seen them" if unseen is not None else ""

@@ -111,6 +111,7 @@ def test_claims_on_a_page() -> None:
     verdicts = paper_claims.claim_verdicts_on(files(), "japan-cpu", n_boot=4000)
     table1 = verdicts[verdicts["where"] == "table1"]
     text = claim_tables.paper_claims_table(table1, caption="Table 1").text
+    assert "no finished row of" in text and "MUGS" in text.split("no finished row of")[1] and "mugs" not in text
     assert "claims of a column, run or not" in text and ">better</span>" in text and "not run" in text
     assert "paper +0.16" in text  # 0.29 − 0.13: DINO less GPS-SELM, frozen, 50 epochs
     with pytest.raises(InputError, match="one table or figure at a time"):

@@ -64,7 +64,7 @@ def test_sentences_are_computed() -> None:
     basis = findings.basis(claims)
     assert "1,371 places in 75 blocks" in basis and "at most 3" in basis
     lines = "\n".join(findings.open_questions(claims))
-    assert "8 claims need NAIP/CDL" in lines and "(of MUGS)" in lines
+    assert "8 claims need NAIP/CDL" in lines and "(of MUGS; 94 of them fine-tuned)" in lines
     assert "1 claim is undecided" in lines and "± 0.15 in MSE" in lines
     lost = claims.assign(low=np.nan, high=np.nan, n_blocks=np.nan)
     line = findings.open_questions(lost)[-1]

@@ -90,7 +90,7 @@ def test_counts_and_gains_are_those_of_the_verdicts(rows: pd.DataFrame, results_
     assert f"zone {100 * row.gain:+.1f}".replace("-", "−") in explained and "points, **equivalent**" in explained
     assert explained.startswith("What self-supervision adds to the geographic losses alone: land price ")
     lines = findings.far_away("japan-cpu")
-    assert said in lines and explained in lines and "](what-it-knows)" in lines
+    assert said in lines and explained in lines and "](what-it-knows.html)" in lines
     (results_folder / "japan-cpu" / "verdicts.csv").unlink()
     assert findings.far_away("japan-cpu") == "" and knowledge.what_explains("japan-cpu") == ""
     assert "No verdict" in words(knowledge.answer("japan-cpu")) and knowledge.question_picture("japan-cpu").text == ""

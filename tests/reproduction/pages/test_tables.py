@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_up_results import results
@@ -91,4 +92,7 @@ def test_footer_prints_the_one_command() -> None:
     assert "python -m reproduction table 1 --profile japan-cpu" in text
     assert "python -m reproduction table 1 --profile demo" in text
     assert "1234567" in text and "feed" in text and "2026-01-01" in text
-    assert "stand-ins" in text
+    assert "stand-ins" in text and "run ids: 1" in text
+    # claims have no run ids, and those that are not run say nothing of their labels
+    text = tables.provenance_footer([results().assign(run_id="", stand_in=[np.nan, *results()["stand_in"][1:]])]).text
+    assert "stand-ins" not in text and "run ids" not in text

@@ -51,8 +51,8 @@ def test_the_answer_has_number_verdict_and_the_best_row_without_pretraining() ->
     untested = result_page.answer(result_page.of_table("table1", rows(), "l01")).text
     assert "<strong>ahead</strong> (not tested)" in untested
     assert "No reference run" in result_page.answer(None).text
-    more = result_page.answer(result, beside=["random_init", "tile2vec"]).text  # those of them that are there
-    assert "against Tile2Vec (0.750) it is" in more and "Random Init" not in more
+    more = result_page.answer(result, beside=["geoclip", "tile2vec"]).text  # those of them that are there
+    assert "against Tile2Vec (0.750) it is" in more and "GeoCLIP" not in more
 
 
 def test_the_plot_is_sorted_and_shows_paper_baselines_and_mean_predictor() -> None:

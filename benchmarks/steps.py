@@ -28,7 +28,7 @@ class EmptyMap:
     palette = np.zeros((256, 3), np.uint8)
     keys = np.array([(7200 + i, 3200 + j) for i in range(8) for j in range(8)], np.int32)
 
-    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int) -> NDArray[np.uint8]:
         side = self.tile_px << (zoom - BLOCK_ZOOM)
         return np.zeros((len(keys), side, side), np.uint8)
 

@@ -6,13 +6,16 @@ Beside them lies ``encoders.json``, which ``python -m reproduction encoders`` wr
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from selm.errors import InputError, unknown
+from selm.errors import InputError, first_line, unknown
 from selm.files import read_json
+from selm.settings import EncoderConfig
 
 LIST = "encoders.json"
 HERE = Path(__file__).resolve().parent
@@ -113,3 +116,45 @@ def _one(entry: dict[str, Any]) -> Bundled:
     for name, value in values.items():
         values[name] = tuple(value) if isinstance(value, list) else value
     return Bundled(**values)
+
+
+def bundled(model: object) -> Bundled | None:
+    """The encoder that comes along which a name means: the default for None; None where it means another kind."""
+    if model is None:
+        return shelf().named(shelf().default)
+    if not isinstance(model, str) or Path(model).exists():
+        return None
+    return next((one for one in shelf().encoders if one.name == model), None)
+
+
+def published(model: str | Path | None, **options: Any) -> tuple[EncoderConfig, Path]:
+    """The configuration and the file of weights of a run folder, of a Hub id (owner/name; `options` are those of
+    `hf_hub_download`) or of an encoder that comes along, as it is used (None: the default).
+
+    Raises InputError where there is none.
+    """
+    if known := bundled(model):
+        folder = shelf().folder / known.folder
+        first, *others = known.zooms
+        config = dataclasses.replace(
+            EncoderConfig.read(folder / "config.json"), zoom=first, context_zooms=tuple(others),
+            orientations=known.orientations, stages=known.stages,
+        )  # fmt: skip
+        return config, folder / "model.safetensors"
+    name, folder = str(model), Path(str(model))
+    if folder.is_dir():
+        if not (folder / "config.json").exists():
+            reason = "the run is not finished" if (folder / "run.json").exists() else "holds no model (no config.json)"
+            raise InputError(f"{folder}: {reason}")
+        return EncoderConfig.read(folder / "config.json"), folder / "model.safetensors"
+    if folder.exists() or name.startswith(".") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        wrong = unknown("encoder", name, [one.name for one in shelf().encoders])
+        raise InputError(f"{wrong}; not a run folder, a Hub id (owner/name) or the name of one that comes along")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        config_path, weights = (Path(hf_hub_download(name, n, **options)) for n in ("config.json", "model.safetensors"))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise InputError(f"{model}: no such run folder, and the Hub does not give it ({first_line(error)})") from None
+    return EncoderConfig.read(config_path), weights

@@ -46,7 +46,7 @@ Stages = Annotated[
 Zooms = Annotated[str | None, typer.Option(metavar="Z,…", help="web map zooms to look at, as 17,16,15")]
 With = Annotated[
     str | None,
-    typer.Option("--with", metavar="PART,…", help="colours, coordinates, both or none, beside the features"),
+    typer.Option("--with", metavar="PART,…", help="colours,coordinates or one of them, or none, beside the features"),
 ]
 Pair = Annotated[
     tuple[str, str] | None, typer.Option(metavar="LAT LON", help="columns of the coordinates, where it is not plain")
@@ -218,7 +218,7 @@ def embed(
 
     looked_at = None if zooms is None else _zooms(zooms)
     embedder = MapEmbedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
-    reduced = int(pca) if pca is not None and pca.isdigit() else pca
+    reduced = int(pca) if pca is not None and pca.isdecimal() else pca
     served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pair=pair, pca=reduced)
     if not out.name.lower().endswith(TELLING):
         typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
@@ -292,7 +292,7 @@ def index(
 
 def _shard(text: str) -> tuple[int, int]:
     number, _, of = text.partition("/")
-    if not (number.isdigit() and of.isdigit() and 1 <= int(number) <= int(of)):
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
         raise InputError(f"--shard {text}: I/N, as 1/8 for the first of eight")
     return int(number), int(of)
 

@@ -30,13 +30,14 @@ _PATIENCE = datetime.timedelta(hours=12)
 def device(asked: str | torch.device | None = None) -> torch.device:
     """The device that is asked for, by default that of `SELM_DEVICE`, else the GPU where there is one.
 
-    Raises InputError, in one line, where `asked` is not here.
+    Raises InputError, in one line, where `asked` is not here, and for a name that is none.
     """
+    named = asked or os.environ.get("SELM_DEVICE", "").replace("onnx", "cpu")  # ONNX Runtime: for embeddings alone
     try:
         torch.empty(0, device=asked)
+        return torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device '{asked}' cannot be used here ({first_line(error)})") from None
-    return torch.device(asked or os.environ.get("SELM_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+        raise InputError(f"device '{named}' cannot be used here ({first_line(error)})") from None
 
 
 def launched() -> bool:

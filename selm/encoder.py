@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -12,11 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-from huggingface_hub import ModelHubMixin, hf_hub_download
+from huggingface_hub import ModelHubMixin
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from selm import checkpoints
+from selm.bundled import published
 from selm.errors import InputError, unknown
 from selm.files import write_json
 from selm.settings import RESNETS, STAGES, EncoderConfig
@@ -122,29 +122,16 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> MapEncoder:
-        """The encoder in a folder, or of a Hub id (owner/name), in evaluation mode; `options` as the Hub's.
+        """The encoder in a folder, of a Hub id (owner/name) or that comes along, in evaluation mode; `options` as the
+        Hub's.
 
-        Raises InputError where there is neither, or what is there is cut short, altered or of another version.
+        Raises InputError where there is none, or what is there is cut short, altered or of another version.
         """
-        name = str(pretrained_model_name_or_path)
-        if not Path(name).is_dir() and (name.startswith(".") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name)):
-            raise InputError(f"{name}: no such folder, nor a Hub id (owner/name)")
-        return super().from_pretrained(name, **options)
+        return cls.load(*published(pretrained_model_name_or_path, **options))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         checkpoints.save_tensors(save_directory / "model.safetensors", self.state_dict())
         write_json(save_directory / "config.json", dataclasses.asdict(self.config))
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, revision: str | None, cache_dir: Any, force_download: bool,
-                         local_files_only: bool, token: Any, **_: Any) -> MapEncoder:  # fmt: skip
-        config, weights = (
-            Path(model_id) / name if Path(model_id).is_dir() else
-            Path(hf_hub_download(model_id, name, revision=revision, cache_dir=cache_dir, token=token,
-                                 force_download=force_download, local_files_only=local_files_only))
-            for name in ("config.json", "model.safetensors")
-        )  # fmt: skip
-        return cls.load(EncoderConfig.read(config), weights)
 
     @classmethod
     def load(cls, config: EncoderConfig, weights_path: Path) -> MapEncoder:

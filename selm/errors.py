@@ -4,7 +4,10 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-EXTRAS = {"torch": "train", "torchvision": "train", "onnx": "embed", "onnxruntime": "embed", "mapnik": "embed"}
+EXTRAS = {
+    "torch": "train", "torchvision": "train", "onnx": "embed", "onnxruntime": "embed", "mapnik": "embed",
+    "pmtiles": "embed", "geopandas": "maps", "pyogrio": "maps", "pyrosm": "maps", "shapely": "maps",
+}  # fmt: skip
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # OSError.errno where a file has no more room
 NO_WAY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # where a path leads to none
 

@@ -36,21 +36,29 @@ def check_target(path: str | Path, endings: tuple[str, ...]) -> Path:
 
 
 def clear_leftovers(parts: Iterable[Path]) -> None:
-    """Remove those of some temporary files and folders whose processes were killed."""
+    """Remove those of some temporary files and folders whose processes, of this machine, were killed."""
     for part in parts:
+        if f".{_here()}." not in part.name:
+            continue
         try:
             os.kill(int(part.name.split(".")[-2]), 0)  # raises unless that process lives
         except (ProcessLookupError, ValueError):
-            shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
+            with suppress(OSError):
+                shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
         except PermissionError:
             pass  # it lives and is another user's
 
 
-def _temporary(path: Path) -> Path:
-    """A name of this process beside `path`; what a process of this machine that was killed had begun there goes."""
-    here = f"{zlib.crc32(platform.node().encode()):08x}"
-    clear_leftovers(path.parent.glob(f".{glob.escape(path.name)}.{here}.*.part"))
-    return path.with_name(f".{path.name}.{here}.{os.getpid()}.part")
+def _here() -> str:
+    """This machine in a temporary name: a folder may be shared with others."""
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _temporary(path: Path, clear: bool = True) -> Path:
+    """A name of this process beside `path`; unless not to `clear`, what a killed process had begun there goes."""
+    if clear:
+        clear_leftovers(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
+    return path.with_name(f".{path.name}.{_here()}.{os.getpid()}.part")
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
     `durable` has it on disk before it has its name; without, a power cut may leave an empty file. Raises InputError
     where the disk is full or the folder cannot be written to.
     """
-    temporary = _temporary(path) if durable else path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = _temporary(path, clear=durable)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -76,16 +84,17 @@ def written(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def written_folder(path: Path) -> Iterator[Path]:
+def written_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """A new folder beside `path` that becomes `path` when the block ends well, in place of an older one.
 
-    Where another process was faster, its folder stays. Raises InputError as `written` does.
+    Unless it is to `replace` one, the folder of a process that was faster stays. Raises InputError as `written` does.
     """
     temporary = _temporary(path)
     try:
         temporary.mkdir(parents=True)
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
         try:
             os.replace(temporary, path)
         except OSError:

@@ -32,7 +32,7 @@ from tqdm import tqdm
 
 from selm import checkpoints, distributed, files, methods
 from selm.encoder import EncoderConfig, MapEncoder, channels_last, new_encoder
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 from selm.files import cache_folder
 from selm.maps.atlas import Atlas
 from selm.maps.entropy import entropy_at, priorities
@@ -352,7 +352,7 @@ def fit(
         "places": hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest(),
         **({} if recolouring is None else {"recolouring": dataclasses.asdict(recolouring)}),
     }  # fmt: skip
-    loaded = DeviceAtlas([atlas], zooms, on, near=(lat, lon))
+    loaded = DeviceAtlas([atlas], zooms, on, near=(lat, lon), image_px=encoder.image_px)
     sampler = view_sampler(loaded, table, encoder, views, settings, recolouring=recolouring)
     trainer = make_trainer(method, encoder, sampler, settings, seed, on, compiled=compiled)
     return pretrain(trainer, folder, config, progress=progress, title=f"{method} (seed {seed})")
@@ -365,7 +365,10 @@ def _checked_places(places: pd.DataFrame, method: str, needed: tuple[str, ...], 
             raise InputError(f"{method} learns from the column '{name}', which the table of places has not")
     if not len(places):
         raise InputError("the table of places is empty")
-    lat, lon = (places[name].to_numpy(np.float64) for name in ("lat", "lon"))
+    try:
+        lat, lon = (places[name].to_numpy(np.float64) for name in ("lat", "lon"))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"columns lat and lon must be degrees as numbers ({first_line(error)})") from None
     check_coordinates(lat, lon)
     out = pd.DataFrame({"lat": lat, "lon": lon, "price": np.float32(np.nan), "density_class": -1})
     if "price" in needed:
@@ -415,12 +418,12 @@ def _atlas_around(
     from selm.maps.style import Style
 
     source = open_source(map)
-    blocks = blocks_near(source.tiles.has, places["lat"], places["lon"], zooms)
+    blocks = blocks_near(source.tiles.has, places["lat"], places["lon"], zooms, encoder.image_px / encoder.tile_px)
     if not len(blocks):
         raise InputError(f"{source.name}: none of the places lies on the map")
-    identity = f"{source.fingerprint} {Style.named(encoder.style).hash} {blocks.tolist()}"
-    drawn = "-".join(str(zoom) for zoom in zooms)
-    name = f"{encoder.style}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}-{encoder.tile_px}px-z{drawn}"
+    style, drawn = Style.named(encoder.style), "-".join(str(zoom) for zoom in zooms)
+    identity = f"{source.fingerprint} {style.hash} {blocks.tolist()}"
+    name = f"{style.name}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}-{encoder.tile_px}px-z{drawn}"
     return draw_atlas(
         source, cache_folder() / "atlases" / name, zooms=zooms, tile_px=encoder.tile_px, style=encoder.style,
         blocks=blocks, progress=progress,

@@ -172,9 +172,10 @@ def _target(places: Places, target: str, task: str | None) -> tuple[NDArray[np.f
     decided = task or ("classification" if odd or few else "regression")
     said = "as you said" if task else f"more than {FEW_VALUES} different numbers"
     if odd and not is_class and (decided == "regression" or 2 * len(odd) < len(full)):
+        most = ", as most others are" if 2 * len(odd) < len(full) else ""
         raise InputError(
-            f"{places.name}: row {odd[0] + places.first}, column {target}: '{texts[odd[0]][:40]}' is not a number, as "
-            "most others are; leave it empty, or say that these are classes (task classification)"
+            f"{places.name}: row {odd[0] + places.first}, column {target}: '{texts[odd[0]][:40]}' is not a number{most}"
+            "; leave it empty, or say that these are classes (task classification)"
         )
     if decided == "regression":
         return numbers, [], decided, [f"{target} is predicted as a number ({said})."]

@@ -31,7 +31,7 @@ class BlockStore(Protocol):
     palette: NDArray[np.uint8]
     keys: NDArray[np.int32]
 
-    def read_blocks(self, keys: NDArray[np.int32], zoom: int, progress: bool = False) -> NDArray[np.uint8]: ...
+    def read_blocks(self, keys: NDArray[np.int32], zoom: int) -> NDArray[np.uint8]: ...
 
 
 BLOCK_ZOOM = 13
@@ -52,9 +52,10 @@ class DeviceAtlas:
         device: torch.device | str = "cpu",
         *,
         near: tuple[ArrayLike, ArrayLike] | None = None,
-        progress: bool = False,
+        image_px: int | None = None,
     ):
-        """`near` = (lat, lon) keeps only the blocks that views of these coordinates may reach into."""
+        """`near` = (lat, lon) keeps only the blocks that views of these coordinates may reach into; `image_px` is the
+        size of an image, by default a tile's."""
         if not atlases:
             raise InputError("no atlas to load")
         first = atlases[0]
@@ -69,7 +70,8 @@ class DeviceAtlas:
         self.tile_px = first.tile_px
         self.zooms = tuple(zooms)
         self.palette = torch.tensor(first.palette, dtype=torch.float32, device=self.device) / 255
-        chosen = [atlas.keys if near is None else blocks_near(atlas.keys, *near, zooms) for atlas in atlases]
+        tiles = (image_px or self.tile_px) / self.tile_px
+        chosen = [atlas.keys if near is None else blocks_near(atlas.keys, *near, zooms, tiles) for atlas in atlases]
         keys = np.concatenate(chosen)
         if len(keys) == 0:
             raise InputError("none of the coordinates lies on the map")
@@ -85,7 +87,7 @@ class DeviceAtlas:
             start = 0
             for atlas, part in zip(atlases, chosen, strict=True):
                 for at in range(0, len(part), 64):  # in pieces: no second copy of the whole map in memory
-                    piece = atlas.read_blocks(part[at : at + 64], zoom, progress=progress)
+                    piece = atlas.read_blocks(part[at : at + 64], zoom)
                     blocks[start : start + len(piece)] = torch.from_numpy(piece).to(self.device)
                     start += len(piece)
             self.blocks[zoom] = blocks
@@ -126,14 +128,14 @@ class DeviceAtlas:
 
 def blocks_near(
     keys: NDArray[np.int32] | Callable[[NDArray[np.int32]], NDArray[np.bool_]],
-    lat: ArrayLike, lon: ArrayLike, zooms: Sequence[int],
+    lat: ArrayLike, lon: ArrayLike, zooms: Sequence[int], tiles: float = 1.0,
 ) -> NDArray[np.int32]:  # fmt: skip
     """Those of a map's blocks (n, 2) that views of some coordinates at these zooms may reach into.
 
-    `keys` is all blocks of the map, or says of some which of them there are.
+    `keys` is all blocks of the map, or a function that tells which of some blocks exist; an image is `tiles` wide.
     """
-    # a turned view of zoom 0.8 reaches 0.9 tiles far, and a tile of zoom 11 is four blocks wide
-    margin = max(1, math.ceil(0.9 * 2.0 ** (BLOCK_ZOOM - min(zooms))))
+    # a turned view that is 1.25 images wide reaches 0.9 of them far, and a tile of zoom 11 is four blocks wide
+    margin = max(1, math.ceil(0.9 * tiles * 2.0 ** (BLOCK_ZOOM - min(zooms))))
     x, y = (np.floor(v).astype(np.int64) for v in to_tile(np.asarray(lat), np.asarray(lon), BLOCK_ZOOM))
     wanted = {
         ((i + a) % 2**BLOCK_ZOOM, j + b)

@@ -55,7 +55,7 @@ class SyntheticAtlas:
         """Global pixel coordinates (x, y) of the mosaic's first pixel."""
         return np.array(self.corner) * self.side(zoom)
 
-    def read_blocks(self, keys, zoom, progress=False):
+    def read_blocks(self, keys, zoom):
         s = self.side(zoom)
         at = (np.asarray(keys) - self.corner) * s
         return np.stack([self.mosaic[zoom][y : y + s, x : x + s] for x, y in at])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from selm.errors import InputError
+from selm.errors import EXTRAS, InputError
 from selm.files import cache_folder
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, cut_squares, read_block
 from selm.maps.mercator import to_tile
@@ -85,13 +85,17 @@ class Blocks:
                 Listed(atlas.keys, atlas.bounds), draw=None,
             )  # fmt: skip
             return dict.fromkeys(config.zooms, one)
+        from selm.maps.draw import draw_atlas
+        from selm.maps.sources import open_source
+        from selm.maps.style import Style
+
         try:
-            from selm.maps.draw import draw_atlas
-            from selm.maps.sources import open_source
-            from selm.maps.style import Style
+            import mapnik  # noqa: F401
+
+            source: MapSource = open_source(map)
         except ImportError as error:
-            raise InputError(f"{map}: drawing needs {error.name}: install selm[embed] or give an atlas") from None
-        source: MapSource = open_source(map)
+            extra = EXTRAS.get(error.name or "", "embed")
+            raise InputError(f"{map}: drawing needs {error.name}: install selm[{extra}] or give an atlas") from None
         style = Style.named(config.style)
         identity = f"{source.fingerprint} {style.hash}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:12]

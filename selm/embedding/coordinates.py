@@ -121,9 +121,9 @@ def read_coordinates(path: str | Path) -> pd.DataFrame:
     lat, lon = places.centres()
     kept = [i for i in range(places.table.shape[1]) if i not in places.columns]
     others = pd.DataFrame(places.table.iloc[:, kept]).reset_index(drop=True)
-    taken = [name for name in others.columns if name in ("lat", "lon")]
-    if taken:
-        raise InputError(f"{path}: column {taken[0]} repeats a coordinate column")
+    names = pd.Index(["lat", "lon", *map(str, others.columns)])
+    if names.has_duplicates:
+        raise InputError(f"{path}: there are two columns {names[names.duplicated()][0]}")
     return pd.concat([pd.DataFrame({"lat": lat, "lon": lon}), others], axis=1)
 
 
@@ -648,9 +648,7 @@ def _read_text(path: Path, data: bytes) -> pd.DataFrame:
         raise InputError(f"{path}: the file is empty") from None
     except pd.errors.ParserError as error:
         if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", str(error)):
-            raise InputError(
-                f"{path}: line {int(found[2]) + skipped} has {found[3]} fields, the header names {found[1]}"
-            ) from None
+            raise InputError(f"{path}: line {found[2]} has {found[3]} fields, the header names {found[1]}") from None
         raise
     table = _headed(cells)
     table.attrs[AS_TEXT] = True

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import queue
-import re
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -27,15 +26,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from selm.bundled import Bundled, shelf
+from selm.bundled import bundled, published
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
-from selm.errors import InputError, MapWarning, first_line, unknown
+from selm.errors import InputError, MapWarning, unknown
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.colours import COLOURS, colour_histogram
-from selm.maps.mercator import to_tile
+from selm.maps.mercator import to_tile, unit_vectors
 from selm.maps.tiles import Listed
 from selm.onnx_encoder import OnnxEncoder
-from selm.settings import EncoderConfig
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +67,7 @@ class Opened:
         beside: tuple[str, ...] | None,
     ) -> Opened:  # fmt: skip
         """The arguments are those of `selm.embedding.map_embedder.MapEmbedder`; so are the errors."""
-        config, weights = _published(model) if model is None or isinstance(model, (str, Path)) else (model.config, None)
+        config, weights = published(model) if model is None or isinstance(model, (str, Path)) else (model.config, None)
         if orientations is not None:
             config = dataclasses.replace(config, orientations=orientations)
         if stages is not None:
@@ -78,7 +76,7 @@ class Opened:
             if not zooms or len(set(zooms)) < len(zooms):
                 raise InputError(f"zooms must be some web map zooms, each once, not {zooms}")
             config = dataclasses.replace(config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
-        known = _bundled(model)
+        known = bundled(model)
         if beside is None:
             beside = known.beside if known else ()
         for part in beside:
@@ -146,21 +144,21 @@ class Opened:
             [np.arange(len(lat))]
         )  # fmt: skip
         for some in helpings:
-            where = on_sphere(lat[some], lon[some])
-            there = np.zeros(len(some), np.bool_)
+            where = unit_vectors(lat[some], lon[some]).astype(np.float32)
+            came = np.zeros(len(some), np.int64)  # a server may lack a place's block at one zoom alone
             features = np.empty((len(some), len(zooms), dim), np.float32) if several else np.zeros((0, 0, 0), "f4")
             colours = np.empty((len(some), len(zooms), COLOURS), np.float32) if several else features
             for number, zoom in enumerate(zooms):
                 for rows, found, histograms in self._at(lat[some], lon[some], zoom, batch):
                     tick(len(rows) / len(zooms))
-                    there[rows] = True
+                    came[rows] += 1
                     if several:
                         features[rows, number] = found
                         if "colours" in self.beside:
                             colours[rows, number] = histograms
                     else:
                         yield some[rows], self._joined(found, histograms, where[rows])
-            if several and there.any():
+            if several and (there := came == len(zooms)).any():
                 flat, shares = features.reshape(len(some), -1), colours.reshape(len(some), -1)
                 yield some[there], self._joined(flat[there], shares[there], where[there])
 
@@ -243,25 +241,10 @@ def counted(n: int, shown: bool, there: int = 0) -> Iterator[Tick]:
         yield tick
 
 
-def on_sphere(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Places as points of the unit sphere, float32 (N, 3): near places are near, also across the 180th meridian."""
-    phi, lam = np.radians(lat), np.radians(lon)
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=1).astype(np.float32)
-
-
 def in_map_order(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.int64]:
     """The order of places, int64 (N,), in which neighbours stand together."""
     x, y = (np.floor(v).astype(np.int64) for v in to_tile(lat, lon, BLOCK_ZOOM))
     return np.argsort(interleave(x, y), kind="stable")
-
-
-def _bundled(model: str | Path | MapEncoder | None) -> Bundled | None:
-    """The encoder that comes along which a name means: the default for None; None where it means another kind."""
-    if model is None:
-        return shelf().named(shelf().default)
-    if not isinstance(model, str) or Path(model).exists():
-        return None
-    return next((one for one in shelf().encoders if one.name == model), None)
 
 
 def _computes_on(device: str | torch.device | None, published: bool) -> str:
@@ -295,36 +278,7 @@ def load_encoder(model: str | Path | MapEncoder | None) -> MapEncoder:
 
     if isinstance(model, MapEncoder):
         return copy.deepcopy(model).eval()
-    return MapEncoder.load(*_published(model))
-
-
-def _published(model: str | Path | None) -> tuple[EncoderConfig, Path]:
-    """The configuration and the file of weights of what `load_encoder` takes."""
-    if known := _bundled(model):
-        folder = shelf().folder / known.folder
-        first, *others = known.zooms
-        config = dataclasses.replace(
-            EncoderConfig.read(folder / "config.json"), zoom=first, context_zooms=tuple(others),
-            orientations=known.orientations, stages=known.stages,
-        )  # fmt: skip
-        return config, folder / "model.safetensors"
-    folder = Path(str(model))
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            reason = "the run is not finished" if (folder / "run.json").exists() else "holds no model (no config.json)"
-            raise InputError(f"{folder}: {reason}")
-        return EncoderConfig.read(folder / "config.json"), folder / "model.safetensors"
-    if folder.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
-        wrong = unknown("encoder", str(model), [one.name for one in shelf().encoders])
-        raise InputError(f"{wrong}; not a run folder, a Hub id (owner/name) or the name of one that comes along")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        config_path, weights = (Path(hf_hub_download(str(model), n)) for n in ("config.json", "model.safetensors"))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise InputError(f"{model}: no such run folder, and the Hub does not give it ({first_line(error)})") from None
-    return EncoderConfig.read(config_path), weights
+    return MapEncoder.load(*published(model))
 
 
 def _rebatch(

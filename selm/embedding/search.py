@@ -181,8 +181,9 @@ def _sample(path: Path, rows: int, wanted: int, seed: int) -> NDArray[np.float32
     for _, _, embeddings in embedding_pieces(path):
         chosen = rng.random(len(embeddings)) < wanted / max(rows, 1)
         part = embeddings[chosen]
-        parts.append(_unit(part[np.isfinite(part).all(axis=1)]))
-    return np.concatenate(parts)
+        if part.shape[1]:
+            parts.append(_unit(part[np.isfinite(part).all(axis=1)]))
+    return np.concatenate([np.zeros((0, parts[0].shape[1] if parts else 0), np.float32), *parts])
 
 
 def build_index(
@@ -200,7 +201,7 @@ def build_index(
         raise InputError(f"{out}: exists; choose another folder for the index")
     rows, dim = 0, 0
     for _, _, piece in embedding_pieces(path):
-        rows, dim = rows + len(piece), piece.shape[1]
+        rows, dim = rows + len(piece), max(dim, piece.shape[1])  # a piece without any embedding has length 0
     dims = min(dims, dim)
     lists = 2 ** max(0, round(math.log2(math.sqrt(max(rows, 1))))) if rows >= 10_000 else 1
     learnt = _sample(path, rows, max(_POINTS_A_LIST * lists, 50_000), seed)
@@ -215,12 +216,12 @@ def build_index(
     index = faiss.index_factory(dims, kind, faiss.METRIC_INNER_PRODUCT)
     faiss.extract_index_ivf(index).cp.seed = seed
     index.train(_unit(learnt @ projection))
-    places = np.empty((rows, 2))
+    places = np.full((rows, 2), np.nan)  # of rows that are not indexed
     with files.written_folder(out) as temporary:
         with tqdm(total=rows, desc="index", unit="place", disable=not progress) as bar:
             for start, table, piece in embedding_pieces(path):
-                places[start : start + len(piece)] = table[["lat", "lon"]].to_numpy()
-                found = np.flatnonzero(np.isfinite(piece).all(axis=1))
+                found = np.flatnonzero(np.isfinite(piece).all(axis=1) & (piece.shape[1] > 0))
+                places[start + found] = table[["lat", "lon"]].to_numpy()[found]
                 if len(found):
                     index.add_with_ids(_unit(_unit(piece[found]) @ projection), start + found)
                 bar.update(len(piece))
@@ -304,7 +305,7 @@ def find_nearest(
     if is_index(path):
         search = Index(path)
         lat, lon = search.places[:, 0], search.places[:, 1]
-        served = np.ones(len(lat), bool)
+        served = np.isfinite(lat)
     else:
         table, embeddings = read_embeddings(path)
         lat, lon = embedded_places(table)

@@ -119,7 +119,7 @@ def check_atlas(folder: str | Path, shard: tuple[int, int] = (1, 1), *, progress
         colours = b"".join(bytes.fromhex(colour[1:]) for colour in description["palette"])
         tile_px, zooms = int(description["tile_px"]), tuple(description["zooms"])
         keys = shard_of([(int(x), int(y)) for x, y in description["keys"]], shard)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{folder}: no atlas here, begun or finished") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{file}: not a readable atlas description ({type(error).__name__}: {error})") from None
@@ -174,7 +174,7 @@ class Atlas:
             self.palette: NDArray[np.uint8] = np.frombuffer(colours, np.uint8).reshape(256, 3)
             self.keys: NDArray[np.int32] = np.array(self.description["keys"], np.int32).reshape(-1, 2)
             self.fingerprint = fingerprint(self.description)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             begun = (self.path / "drawing.json").exists()
             raise InputError(
                 f"{self.path}: the atlas is not finished; draw it again to go on" if begun else f"{file}: no atlas here"
@@ -226,7 +226,7 @@ class Atlas:
             self._cached_bytes -= self._cache.popitem(last=False)[1].nbytes
         return image
 
-    def read_blocks(self, keys: ArrayLike, zoom: int, progress: bool = False) -> NDArray[np.uint8]:
+    def read_blocks(self, keys: ArrayLike, zoom: int) -> NDArray[np.uint8]:
         """uint8 (N, S, S): the blocks with these (N, 2) keys, in their order; for loading an atlas on a device."""
         keys = np.asarray(keys, np.int32).reshape(-1, 2)
         side = block_px(zoom, self.tile_px)
@@ -238,9 +238,7 @@ class Atlas:
 
         # decompression and copies run outside the interpreter's lock: as many at once as there are processors
         with ThreadPoolExecutor(os.cpu_count()) as readers:
-            done = readers.map(read, range(len(keys)))
-            for _ in tqdm(done, total=len(keys), desc=f"read zoom {zoom}", unit="block", disable=not progress):
-                pass
+            list(readers.map(read, range(len(keys))))
         return out
 
     def indices(self, lat: ArrayLike, lon: ArrayLike, zoom: int = 17, size: int = 128) -> NDArray[np.uint8]:

@@ -74,3 +74,9 @@ def check_coordinates(lat: ArrayLike, lon: ArrayLike, where: str = "") -> None:
         raise InputError(f"{at}lat {a:g}, lon {o:g} is out of range; are lat and lon swapped?")
     field = f"lat {a:g} is outside -90..90" if abs(a) > 90 else f"lon {o:g} is outside -180..180"
     raise InputError(f"{at}{field}")
+
+
+def unit_vectors(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
+    """Places as points of the unit sphere, (N, 3): near places are near, also across the 180th meridian."""
+    phi, lam = np.radians(np.asarray(lat, np.float64)), np.radians(np.asarray(lon, np.float64))
+    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)

@@ -93,7 +93,7 @@ def read_layers(file: Path, folder: Path) -> dict[str, Any]:
     keys = _tiles_with_content(layers, bounds)
     if not len(keys):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
-    with written_folder(folder) as temporary:
+    with written_folder(folder, replace=False) as temporary:
         for name, layer in layers.items():
             try:
                 layer.to_file(temporary / f"{name}.fgb", driver="FlatGeobuf", engine="pyogrio")
@@ -198,7 +198,7 @@ def _read_pbf(file: Path) -> gpd.GeoDataFrame:
             # Among others, pyrosm leaves out ways that are a coastline and nothing else.
             coast = features({"natural": ["coastline"]})
     except Exception as error:  # pyrosm has no exceptions of its own
-        raise InputError(f"{file}: cannot be read as OpenStreetMap data ({_one_line(error)})") from None
+        raise InputError(f"{file}: cannot be read as OpenStreetMap data ({first_line(error)[:160]})") from None
     if coast is not None and len(coast):
         coast = coast[["natural", "geometry"]]
         if frame is None:
@@ -223,10 +223,9 @@ def _read_xml(file: Path) -> gpd.GeoDataFrame:
             plain = _plain_xml(file, Path(folder))
             frames = [_xml_layer(plain, name) for name in _XML_LAYERS]
         frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs="EPSG:4326")
-    except (OSError, EOFError, zlib.error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
-    except (ValueError, KeyError, RuntimeError, ElementTree.ParseError) as error:
-        raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({_one_line(error)})") from None
+    except (OSError, EOFError, zlib.error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError,
+            KeyError, RuntimeError, ElementTree.ParseError) as error:  # fmt: skip
+        raise InputError(f"{file}: cannot be read as OpenStreetMap XML ({first_line(error)[:160]})") from None
     if not len(frame):
         raise InputError(f"{file}: nothing to draw in this extract (no roads, buildings, water or land use)")
     return with_tag_columns(frame)
@@ -318,10 +317,6 @@ def _write_in_order(file: Path, out: Path) -> None:
                         part.set("ref", str(there))
                 stream.write(ElementTree.tostring(element))
         stream.write(b"</osm>\n")
-
-
-def _one_line(error: Exception) -> str:
-    return (re.sub(r"\s+", " ", str(error)) or type(error).__name__)[:160]
 
 
 def with_tag_columns(frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

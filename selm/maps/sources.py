@@ -39,8 +39,8 @@ class MapSource:
     `name` and `kind` (mbtiles, pmtiles, osm or remote) say what it is; `fingerprint` identifies its content; `layers`
     maps each layer of the OpenMapTiles schema that it has to the parameters of its Mapnik datasource; `tiles` knows
     where it has content. Vector tiles begin at `min_zoom`: further out Mapnik finds none. With `alone` each block is
-    drawn alone, for the sake of those who want few of many. Tiles that Mapnik cannot read where they are come into
-    `copies`, or from a server, as they are wanted: such a source is `gradual`.
+    drawn alone, without its neighbours. Tiles that Mapnik cannot read where they are come into `copies`, or from a
+    server, as they are wanted: such a source is `gradual`.
     """
 
     name: str

@@ -9,12 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 from scipy.spatial import cKDTree
 
-from selm.maps.mercator import EARTH_RADIUS_M
-
-
-def _unit_vectors(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
-    phi, lam = np.radians(np.asarray(lat, np.float64)), np.radians(np.asarray(lon, np.float64))
-    return np.stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)], axis=-1)
+from selm.maps.mercator import EARTH_RADIUS_M, unit_vectors
 
 
 def nearest_places(
@@ -31,7 +26,7 @@ def nearest_places(
     Great-circle distances on the mean sphere. Beyond `radius_m`, or where there are fewer than k others, the distance
     is infinite and the index 0. M must not be 0.
     """
-    places, others = _unit_vectors(lat, lon), _unit_vectors(to_lat, to_lon)
+    places, others = unit_vectors(lat, lon), unit_vectors(to_lat, to_lon)
     # A k-d tree on the unit sphere measures chords, which order places as arcs do.
     reach = 2 * np.sin(min(radius_m / EARTH_RADIUS_M, np.pi) / 2)
     chord, index = cKDTree(others).query(places, k=list(range(1, k + 1)), distance_upper_bound=reach * (1 + 1e-12))
@@ -49,7 +44,7 @@ def within(lat: ArrayLike, lon: ArrayLike, of_lat: ArrayLike, of_lon: ArrayLike,
 
 def pairs_within(lat: ArrayLike, lon: ArrayLike, metres: float) -> sparse.csr_array:
     """Which of N places lie within `metres` of each other: sparse bool (N, N), symmetric; none where that is 0."""
-    places = _unit_vectors(lat, lon)
+    places = unit_vectors(lat, lon)
     n = len(places)
     if metres <= 0 or n == 0:
         return sparse.csr_array((n, n), dtype=bool)
@@ -83,6 +78,6 @@ class Neighbourhood:
 
 def chords(lat: ArrayLike, lon: ArrayLike) -> NDArray[np.float64]:
     """Metres between each two of N places, straight through the ground: float64 (N, N)."""
-    places = _unit_vectors(lat, lon)
+    places = unit_vectors(lat, lon)
     squared = 2 - 2 * np.clip(places @ places.T, -1, 1)  # of unit vectors' differences
     return np.asarray(EARTH_RADIUS_M * np.sqrt(squared))

@@ -243,9 +243,7 @@ class GPSSELM(Method):
                 return "one output takes all"
             if logged["teacher_entropy"] > 0.98 * limit:
                 return "teacher outputs are uniform"
-        if logged.get("feature_spread", 1.0) < 0.05:
-            return "features are all alike"
-        return ""
+        return super().collapse(logged)
 
 
 def _central_quarter(px: int) -> Tensor:

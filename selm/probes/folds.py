@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import sparse
 
-from selm.errors import InputError
+from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
 
 TASKS = ("regression", "classification")
@@ -78,11 +78,6 @@ def hits(scores: NDArray[Any], labels: NDArray[Any], k: int) -> NDArray[np.float
 def classification_scores(scores: NDArray[Any], labels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
     """(n, C) class scores and (n,) true codes → the points' top-1 and top-5 hits."""
     return {"top1": hits(scores, labels, 1), "top5": hits(scores, labels, 5)}
-
-
-def check_task(task: str) -> None:
-    if task not in TASKS:
-        raise InputError(f"unknown task '{task}' (there are: {', '.join(TASKS)})")
 
 
 def missing(targets: NDArray[Any], task: str) -> NDArray[np.bool_]:
@@ -180,7 +175,8 @@ def problems(
         folds together and trained on the others.
     Raises InputError where a model would have nothing to train on or a draw nothing to test on.
     """
-    check_task(task)
+    if task not in TASKS:
+        raise unknown("task", task, TASKS)
     fold_array = np.asarray(folds.fold if isinstance(folds, BufferedFolds) else folds)
     if fold_array.ndim != 2:
         raise InputError(f"folds: expected an array (draws, points), got shape {fold_array.shape}")

@@ -217,3 +217,12 @@ def test_alone_everything_stays_as_it_is() -> None:
     network = norm_example()[0]
     assert [type(m) for m in distributed.synchronise_norms(network, torch.device("cpu"))] == [type(m) for m in network]
     assert not distributed.launched()
+
+
+def test_the_device_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SELM_DEVICE", "gpu")
+    with pytest.raises(InputError, match="device 'gpu' cannot be used here"):
+        distributed.device()
+    assert distributed.device("cpu").type == "cpu"
+    monkeypatch.setenv("SELM_DEVICE", "onnx")  # ONNX Runtime is for embeddings; all else is computed on the processor
+    assert distributed.device().type == "cpu"

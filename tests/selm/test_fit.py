@@ -98,6 +98,7 @@ def test_prices_are_standardised_by_their_logarithm(
         (lambda t: t.iloc[:0], "the table of places is empty"),
         (lambda t: t.assign(lat=t["lat"] + 10), "40 of 40 places lie outside the map; the first is row 1"),
         (lambda t: t.assign(lat=np.nan), "lat"),
+        (lambda t: t.assign(lat="60°N"), "columns lat and lon must be degrees as numbers"),
     ],
 )
 def test_bad_tables_are_one_line_and_leave_nothing(

@@ -16,7 +16,17 @@ from synthetic import VIEWS, SyntheticAtlas, sampler
 
 from selm import settings
 from selm.errors import InputError
-from selm.views import DeviceAtlas, Windows, colour, cut, pixel_statistics, random_windows, reach, recoloured
+from selm.views import (
+    DeviceAtlas,
+    Windows,
+    blocks_near,
+    colour,
+    cut,
+    pixel_statistics,
+    random_windows,
+    reach,
+    recoloured,
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +94,14 @@ def test_near_keeps_the_blocks_of_the_places_and_their_neighbours(atlas):
     whole = DeviceAtlas([atlas], (17,))
     for size in (16, 100):
         torch.testing.assert_close(part.images([lat], [lon], 17, size), whole.images([lat], [lon], 17, size))
+
+
+def test_images_wider_than_a_tile_reach_further():
+    keys = np.array([(x, y) for x in range(4000, 4021) for y in range(3000, 3021)], np.int32)
+    lon, lat = (4010.5 / 2**13 * 360 - 180), np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * 3010.5 / 2**13))))
+    for tiles, zoom, margin in ((1.0, 14, 1), (1.0, 11, 4), (4.0, 11, 10), (4.0, 12, 8)):  # 14.4 is cut off by the map
+        near = blocks_near(keys, [lat], [lon], (zoom,), tiles)
+        assert len(near) == (2 * margin + 1) ** 2, (tiles, zoom)
 
 
 def test_atlases_that_do_not_go_together_are_refused(atlas):

@@ -144,6 +144,23 @@ def test_several_zooms_lie_side_by_side(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(rows.tolist()) == list(range(len(lat)))
 
 
+def test_a_place_that_is_there_at_one_zoom_alone_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server may lack the block of an image at one zoom: nothing is made up in its place."""
+    atlas = made_up.atlas(tmp_path, 7, 6, zooms=(17, 16))
+    encoder = made_up.encoder(dataclasses.replace(made_up.CONFIG, context_zooms=(16,)))
+    lat, lon = some_places(5, atlas)
+    at = inference.Opened._at
+
+    def lacking(self: inference.Opened, lat: np.ndarray, lon: np.ndarray, zoom: int, batch: int):  # type: ignore[no-untyped-def]
+        for rows, *rest in at(self, lat, lon, zoom, batch):
+            keep = (rows != 2) | (zoom != 16)
+            yield rows[keep], *(part[keep] for part in rest)
+
+    monkeypatch.setattr(inference.Opened, "_at", lacking)
+    came = list(Embedder(encoder, atlas, "cpu").stream(lat, lon))
+    assert sorted(np.concatenate([rows for rows, _ in came]).tolist()) == [row for row in range(len(lat)) if row != 2]
+
+
 def test_equal_images_are_encoded_once(encoder: MapEncoder, atlas: Atlas) -> None:
     lat, lon = some_places(40, atlas)
     embedder = Embedder(encoder, atlas, "cpu", 16)

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("faiss")
 
 from selm import cli
+from selm.embedding import search
 from selm.embedding.search import Index, Nearest, build_index, find_nearest
 from selm.embedding.tables import embedding_pieces, one_embedding
 from selm.errors import InputError
@@ -78,13 +79,24 @@ def test_places_without_an_embedding_are_never_found(table: pd.DataFrame, index:
     assert len(found) == N - len(MISSING) and not set(found) & set(MISSING)
 
 
-def test_the_answer_is_that_of_exact_search_in_the_same_form(file: Path, index: Index) -> None:
+def test_the_answer_is_that_of_exact_search_in_the_same_form(table: pd.DataFrame, file: Path, index: Index) -> None:
     exact, close = find_nearest(file, 4, row=123), find_nearest(index.folder, 4, row=123)
     assert list(close) == list(exact) and 123 not in set(close["row"])
     assert close["row"].tolist() == exact["row"].tolist()
     np.testing.assert_array_equal(close["metres"], exact["metres"])
     place = (35.5, 139.5)
     assert find_nearest(index.folder, 3, like=place)["row"][0] == find_nearest(file, 3, like=place)["row"][0]
+    for row in MISSING:  # no embedding: its place is no answer, and rows without coordinates stop nobody
+        there = tuple(table.loc[row, ["lat", "lon"]].astype(float))
+        assert find_nearest(index.folder, 3, like=there)["row"][0] == find_nearest(file, 3, like=there)["row"][0]
+
+
+def test_a_piece_without_any_embedding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = pd.DataFrame({"lat": [35.0, 36.0], "lon": [139.0, 139.5]})
+    full = np.eye(2, 3, dtype=np.float32)
+    pieces = [(0, places, np.zeros((2, 0), np.float32)), (2, places, full)]
+    monkeypatch.setattr(search, "embedding_pieces", lambda _: iter(pieces))
+    assert build_index(tmp_path / "e.csv", tmp_path / "index", progress=False).query(full)[0][:, 0].tolist() == [2, 3]
 
 
 def test_a_file_is_read_in_pieces_with_the_same_content(table: pd.DataFrame, file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from selm.errors import InputError
 from selm.maps import mercator
-from selm.maps.atlas import Atlas, block_path, block_px, decode_png, encode_png
+from selm.maps.atlas import Atlas, block_path, block_px, check_atlas, decode_png, encode_png
 
 X, Y, TILE_PX = 7276, 3225, 8
 KEYS = [[X, Y], [X, Y + 1], [X + 1, Y], [X + 1, Y + 1]]
@@ -164,3 +164,11 @@ def test_reading_needs_no_drawing_library() -> None:
         "selm.maps.draw"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_file_in_place_of_an_atlas(tmp_path: Path) -> None:
+    file = tmp_path / "atlas.png"
+    file.touch()
+    for opened in (Atlas, check_atlas):
+        with pytest.raises(InputError, match="no atlas here"):
+            opened(file)

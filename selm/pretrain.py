@@ -288,7 +288,8 @@ def make_trainer(
     `own` takes the place of the method's own settings; `compiled` as in `Trainer`.
     """
     zooms = methods.get_method(method).zooms
-    made = new_encoder(dataclasses.replace(encoder, context_zooms=zooms[1:]), seed)
+    zoom = zooms[0] if zooms else encoder.zoom
+    made = new_encoder(dataclasses.replace(encoder, zoom=zoom, context_zooms=zooms[1:]), seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # for the heads
         built = methods.build(method, made, settings, encoder.image_px, own)

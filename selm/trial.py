@@ -145,7 +145,7 @@ def try_embedding(
     else:
         shown["truth"] = [names[code] for code in y]
         shown["predicted"] = [names[int(code)] for code in every[0]]
-        shown["error"] = 1 - points[WITH, "blocks"]
+        shown["error"] = (shown["predicted"] != shown["truth"]).astype(float)
     return Trial(places.name, target, task, scores, comparison, verdict, side, tuple(facts), shown)
 
 

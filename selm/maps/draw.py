@@ -555,9 +555,7 @@ def _worker() -> None:
     """The other end of `_draw_in_processes`: reads the set-up and jobs as JSON lines, answers one line a job."""
     setup = json.loads(sys.stdin.readline())
     nowhere = Listed(np.zeros((0, 2)))
-    source = MapSource(
-        setup["name"], "", Path(), "", "", setup["layers"], nowhere, setup["min_zoom"], setup["alone"]
-    )  # fmt: skip
+    source = MapSource(setup["name"], "", "", "", setup["layers"], nowhere, setup["min_zoom"], setup["alone"])
     pen = Pen(source, Style(setup["style"], setup["xml"]), setup["tile_px"])
     for line in sys.stdin:
         for job in json.loads(line):

@@ -45,7 +45,6 @@ class MapSource:
 
     name: str
     kind: str
-    path: Path
     fingerprint: str
     attribution: str
     layers: dict[str, dict[str, str]] = field(repr=False)
@@ -221,7 +220,7 @@ def _tile_source(
         drawn = copied.resolve()
     parameters = _parameters(drawn, named, whole and copies is None)
     alone = copies is not None or kind == "pmtiles" or file.stat().st_size >= LARGE
-    return MapSource(file.name, kind, file, fingerprint, credit, parameters, tiles, tiles.first, alone, copies)
+    return MapSource(file.name, kind, fingerprint, credit, parameters, tiles, tiles.first, alone, copies)
 
 
 def _describes_plainly(described: Any, tiles: Tiles) -> bool:
@@ -339,7 +338,7 @@ def _open_remote(address: str, named: bool) -> MapSource:
         raise InputError(f"{error}" + ("" if named else " (without one, name a map file)")) from None
     file = server.tiles.cache.file.resolve()
     fingerprint = hashlib.sha256(server.identity.encode()).hexdigest()
-    return MapSource(server.name, "remote", file, fingerprint, server.attribution, _parameters(file, server.layers),
+    return MapSource(server.name, "remote", fingerprint, server.attribution, _parameters(file, server.layers),
                      server.tiles, server.tiles.first, alone=True)  # fmt: skip
 
 
@@ -365,4 +364,4 @@ def _open_osm(file: Path, name: str) -> MapSource:
     west, south, east, north = description["bounds"]
     fingerprint = hashlib.sha256(f"{digest} layers {osm.VERSION}".encode()).hexdigest()
     tiles = Listed(np.array(description["keys"], np.int32), (west, south, east, north))
-    return MapSource(name, "osm", file, fingerprint, OSM_ATTRIBUTION, layers, tiles)
+    return MapSource(name, "osm", fingerprint, OSM_ATTRIBUTION, layers, tiles)

@@ -8,6 +8,7 @@ stands for all blends of pairs as well as it can (measured on Tokyo at zoom 17: 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -134,7 +135,7 @@ def _read(file: Path, changed_ns: int) -> Style:
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:
-    if len(colour) != 7 or colour[0] != "#":
+    if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
         raise InputError(f"map style: colours are written #rrggbb, not '{colour}'")
     return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
@@ -146,7 +147,7 @@ def make_palette(colours: Sequence[tuple[int, int, int]], blends: bool = True) -
     """
     base = list(dict.fromkeys(tuple(map(int, colour)) for colour in colours))
     if len(base) > 256:
-        raise ValueError(f"a palette holds 256 colours, the style uses {len(base)}")
+        raise InputError(f"a palette holds 256 colours, the style uses {len(base)}")
     out = np.tile(np.array(base[0], np.int64), (256, 1))
     out[: len(base)] = base
     if not blends or len(base) == 1:

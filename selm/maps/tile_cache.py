@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.errors import InputError
 from selm.files import cannot_write
 from selm.maps import mercator
 from selm.maps.tiles import MBTiles, Tiles, tiles_of
@@ -30,6 +29,8 @@ class TileCache(MBTiles):
     tile that a source has not is remembered, too.
     """
 
+    trouble = "this cache of tiles cannot be used; delete it, unless the disk is full"
+
     def __init__(self, file: Path, layers: Fields, first: int, last: int, attribution: str) -> None:
         super().__init__(file)
         self.first, self.last = first, last
@@ -37,7 +38,7 @@ class TileCache(MBTiles):
             self._create(layers, attribution)
         # Held open: whoever is the last to close such a file locks it for a moment, and Mapnik does not wait.
         self._held = self.connect()
-        with self._errors():
+        with self.errors():
             self._held.execute("SELECT count(*) FROM metadata").fetchone()
 
     def _create(self, layers: Fields, attribution: str) -> None:
@@ -51,7 +52,7 @@ class TileCache(MBTiles):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary.unlink(missing_ok=True)
-            with self._errors(), closing(sqlite3.connect(temporary)) as database:
+            with self.errors(), closing(sqlite3.connect(temporary)) as database:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.executescript(
                     "CREATE TABLE metadata (name TEXT, value TEXT);"
@@ -71,20 +72,13 @@ class TileCache(MBTiles):
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"{self.file}: this cache of tiles cannot be used ({error}); delete it") from None
-
     def unknown(self, tiles: Iterable[Tile]) -> list[Tile]:
         """Those tiles that have not been asked for yet."""
         question = " UNION ALL ".join(
             f"SELECT 1 FROM {table} WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3"
             for table in ("tiles", "absent")
         )
-        with self._errors(), closing(self.connect()) as database:
+        with self.connected() as database:
             return [
                 (zoom, x, y)
                 for zoom, x, y in dict.fromkeys(tiles)
@@ -106,7 +100,7 @@ class TileCache(MBTiles):
     def _write(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        with self._errors(), closing(sqlite3.connect(self.file, timeout=60, isolation_level=None)) as database:
+        with self.errors(), closing(sqlite3.connect(self.file, timeout=60, isolation_level=None)) as database:
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute("BEGIN IMMEDIATE")  # one writes, others wait
             database.executemany(statement, rows)
@@ -114,8 +108,7 @@ class TileCache(MBTiles):
 
     def part(self, place: int, read: Callable[[], bytes]) -> bytes:
         """Some bytes of an archive from `place` on, kept once they have been read."""
-        with self._errors():
-            found = self.one("SELECT data FROM parts WHERE place = ?", place)
+        found = self.one("SELECT data FROM parts WHERE place = ?", place)
         if found is None:
             found = (read(),)
             self._write("INSERT OR IGNORE INTO parts VALUES (?, ?)", [(place, found[0])])

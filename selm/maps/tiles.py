@@ -9,7 +9,7 @@ import struct
 import urllib.parse
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selm.errors import InputError
+from selm.errors import InputError, first_line
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.vector_tiles import Tile, unpacked
@@ -119,6 +119,8 @@ class Listed(Tiles):
 class MBTiles(Tiles):
     """The tiles of an .mbtiles file; `xyz` where its rows count from the north, against the standard."""
 
+    trouble = "damaged .mbtiles file"
+
     def __init__(self, file: Path, xyz: bool = False) -> None:
         self.file, self.xyz = file, xyz
 
@@ -126,9 +128,22 @@ class MBTiles(Tiles):
         quoted = urllib.parse.quote(str(self.file.resolve()))
         return sqlite3.connect(f"file:{quoted}?mode=ro", uri=True, timeout=60)
 
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """What SQLite finds wrong, as an InputError."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{self.file}: {self.trouble} ({first_line(error)})") from None
+
+    @contextmanager
+    def connected(self) -> Iterator[sqlite3.Connection]:
+        with self.errors(), closing(self.connect()) as database:
+            yield database
+
     def one(self, question: str, *values: Any) -> Any:
         """The first row of an answer, or None."""
-        with closing(self.connect()) as database:
+        with self.connected() as database:
             return database.execute(question, values).fetchone()
 
     def _end(self, column: str, order: str, zoom: int = -1) -> int:
@@ -148,7 +163,7 @@ class MBTiles(Tiles):
     @cached_property
     def _indexed(self) -> bool:
         question = "EXPLAIN QUERY PLAN SELECT 1 FROM tiles WHERE zoom_level = 1 AND tile_column = 1 AND tile_row = 1"
-        with closing(self.connect()) as database:
+        with self.connected() as database:
             return not any(str(row[-1]).startswith("SCAN") for row in database.execute(question))
 
     def row(self, zoom: int, y: int) -> int:
@@ -165,7 +180,7 @@ class MBTiles(Tiles):
             "SELECT 1 FROM tiles WHERE zoom_level = ? AND tile_column BETWEEN ? AND ? AND tile_row BETWEEN ? AND ? "
             "LIMIT 1"
         )
-        with closing(self.connect()) as database:
+        with self.connected() as database:
             for at in np.flatnonzero(on_earth(keys)).tolist():
                 x, y = (int(v) * n for v in keys[at])
                 rows = sorted((self.row(self.last, y), self.row(self.last, y + n - 1)))
@@ -176,7 +191,7 @@ class MBTiles(Tiles):
     def keys(self) -> Keys:
         shift = self.last - BLOCK_ZOOM
         found: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-        with closing(self.connect()) as database:
+        with self.connected() as database:
             rows = database.execute("SELECT tile_column, tile_row FROM tiles WHERE zoom_level = ?", (self.last,))
             while some := rows.fetchmany(2**17):
                 x, y = np.array(some, np.int64).T
@@ -207,7 +222,7 @@ class MBTiles(Tiles):
         question = (
             "SELECT tile_column, tile_row, tile_data FROM tiles WHERE zoom_level = ? AND tile_column >= ? LIMIT 4"
         )
-        with closing(self.connect()) as database:
+        with self.connected() as database:
             for part in range(4):
                 for x, row, data in database.execute(question, (self.last, low + (high - low) * part // 4)):
                     yield (self.last, x, self.row(self.last, row)), bytes(data or b"")

@@ -8,7 +8,7 @@ from typing import Any
 from selm.encoder import MapEncoder
 from selm.errors import unknown
 from selm.methods.base import Method
-from selm.methods.gps_selm import GPSSELM, Terms
+from selm.methods.gps_selm import GEO, GPSSELM, Terms
 from selm.methods.moco import MoCo, MoCoGeoTP, MoCoGeoTPSettings, MoCoSettings
 from selm.methods.mugs import Mugs, MugsSettings
 from selm.methods.multi_zoom import WIDE, MultiZoom, MultiZoomSettings
@@ -33,15 +33,13 @@ class Recipe:
         return getattr(self.settings, "zooms", ())
 
 
-_GEO = Terms(price=True, density=True, coordinates=True)
-
 METHODS: dict[str, Recipe] = {
     "mugs": Recipe(Mugs, MugsSettings()),
     "moco_v2": Recipe(MoCo, MoCoSettings()),
     "dino": Recipe(GPSSELM, Terms()),
     "moco_geo_tp": Recipe(MoCoGeoTP, MoCoGeoTPSettings()),
     "tile2vec": Recipe(Tile2Vec, Tile2VecSettings()),
-    "gps_selm_geo": Recipe(GPSSELM, _GEO),
+    "gps_selm_geo": Recipe(GPSSELM, GEO),
     "gps_selm_geo_rec": Recipe(GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True)),
     "gps_selm": Recipe(
         GPSSELM, Terms(price=True, density=True, coordinates=True, reconstruction=True, clustering=True)

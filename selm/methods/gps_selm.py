@@ -36,6 +36,9 @@ class Terms:
         return self.price or self.density or self.coordinates
 
 
+GEO = Terms(price=True, density=True, coordinates=True)
+
+
 class GPSSELM(Method):
     """Student and teacher over map views, with the auxiliary tasks that `terms` names.
 

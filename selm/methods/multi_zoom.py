@@ -15,12 +15,9 @@ from torch import Tensor
 
 from selm.encoder import MapEncoder
 from selm.errors import InputError
-from selm.methods.gps_selm import GPSSELM, Terms
+from selm.methods.gps_selm import GEO, GPSSELM, Terms
 from selm.settings import Pretraining
 from selm.views import Batch, ViewSampler, cut_in_colours, random_windows, reach
-
-_GEO = Terms(price=True, density=True, coordinates=True)
-
 
 WIDE = (17, 16, 15, 14, 13, 12, 11, 10)  # up to 32 km: a city and what lies around it
 
@@ -29,7 +26,7 @@ WIDE = (17, 16, 15, 14, 13, 12, 11, 10)  # up to 32 km: a city and what lies aro
 class MultiZoomSettings:
     """Ours, all of it."""
 
-    terms: Terms = _GEO
+    terms: Terms = GEO
     zooms: tuple[int, ...] = (17, 16, 15, 14)  # in Japan an image is 250 m to 2 km wide
     across: bool = True  # False: all views of a place at one zoom
 

@@ -15,6 +15,7 @@ from tile_files import to_pmtiles
 
 from selm.errors import InputError
 from selm.maps.sources import MapSource, open_source
+from selm.maps.tiles import MBTiles
 
 
 def refused(path: str | Path, message: str) -> None:
@@ -180,3 +181,14 @@ def test_real_sources(real: Callable[[str], Path]) -> None:
     nagoya = open_source(real("osm-japan/nagoya.mbtiles"))
     assert len(nagoya.keys) == 194 and "OpenStreetMap" in nagoya.attribution
     refused(real("plateau-central-tokyo-buildings.mbtiles"), r"another schema than OpenMapTiles \(.*has: bldg\)")
+
+
+def test_a_file_that_is_damaged_further_on_is_one_line(make_mbtiles: Callable[..., Path]) -> None:
+    """A large file is not read through when it is opened: what is found later names it, too."""
+    file = make_mbtiles()
+    tiles = MBTiles(file)
+    assert tiles.last == 13
+    file.write_bytes(b"no database" * 1000)
+    for ask in (lambda: tiles.tile(13, 7276, 3225), lambda: tiles.has(np.array([[7276, 3225]]))):
+        with pytest.raises(InputError, match=r"damaged \.mbtiles file \(file is not a database\)"):
+            ask()

@@ -32,7 +32,7 @@ def source(folder: Path, shapes: dict[str, list[tuple[str, shapely.Geometry]]]) 
         frame.to_crs("EPSG:3857").to_file(folder / f"{layer}.fgb", driver="FlatGeobuf")
         layers[layer] = {"type": "ogr", "file": str(folder / f"{layer}.fgb"), "layer_by_index": "0"}
     tiles = Listed(np.empty((0, 2), np.int32), (141.0, 43.0, 142.0, 44.0))
-    return MapSource("made up", "osm", folder, "0", "", layers, tiles)
+    return MapSource("made up", "osm", "0", "", layers, tiles)
 
 
 def test_by_hand(tmp_path: Path) -> None:

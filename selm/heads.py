@@ -122,7 +122,7 @@ class ReconstructionHead(nn.Module):
     """f_r of eq. 9: three transposed convolutions with GELU, from a feature and the border of the parent image.
 
     z is spread over a 4 × 4 grid; the border pixels join it there, folded into the grid's cells. `px` must be a
-    multiple of 32 (or 32 itself): the three strides multiply to px / 4.
+    power of 2 from 32 to 256: the three strides multiply to px / 4.
     """
 
     def __init__(self, in_dim: int, px: int, channels: int = 128):

@@ -40,11 +40,11 @@ class Views:
 @dataclass(frozen=True)
 class Recolouring:
     """Views whose map is drawn in other colours at random, so that an encoder does not lean on how completely a place
-    is mapped, or on how it is drawn; ours. In each view, each flat colour but the background becomes, with its blends:
+    is mapped, or on how it is drawn; ours. In each view each flat colour except the background, and its blends, becomes
     """
 
-    dropped: float = 0.0  # with this chance the background's
-    swapped: float = 0.0  # with this chance another's
+    dropped: float = 0.0  # with this chance the background
+    swapped: float = 0.0  # with this chance another flat colour
 
     def __post_init__(self) -> None:
         if not (self.dropped >= 0 <= self.swapped and self.dropped + self.swapped <= 1):

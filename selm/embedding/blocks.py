@@ -212,7 +212,7 @@ class Plan:
         cls, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, size: int, tile_px: int,
         map: NDArray[np.int32] | Callable[[NDArray[Any]], NDArray[np.bool_]],
     ) -> Plan:  # fmt: skip
-        """`map` is the blocks (n, 2) that there are, or says of some which of them there are: no others are asked."""
+        """`map` is the blocks (n, 2) that exist, or a function that tells which of some exist: no others are asked."""
         x, y = (v * tile_px for v in to_tile(lat, lon, zoom))
         left, top = (np.floor(v - size / 2 + 0.5).astype(np.int64) for v in (x, y))  # as DeviceAtlas.patches cuts
         _, first, image_of = np.unique(left << 32 | top + 2**31, return_index=True, return_inverse=True)

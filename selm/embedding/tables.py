@@ -241,9 +241,9 @@ def fill(
 ) -> NDArray[np.bool_]:
     """Keep in `out` the mean of the embeddings of each row's points that are `inside` the map, of rows not done yet.
 
-    Some neighbouring rows after the other, each helping of them all at once: what is done is whole. Gives the rows that
-    have an embedding, bool (N,); those for whose points a server turned out to have nothing become NaN and are warned
-    of. Raises InputError where it has nothing for any.
+    Rows are embedded in groups of neighbours; a group is kept only when it is complete. Gives the rows that have an
+    embedding, bool (N,); those for whose points a server turned out to have nothing become NaN and are warned of.
+    Raises InputError where it has nothing for any.
     """
     from selm.embedding.inference import counted, in_map_order
 

@@ -1,7 +1,7 @@
 """Where a map's data comes from: vector tiles in the OpenMapTiles schema, or raw OpenStreetMap extracts.
 
 Every kind ends as Mapnik layers with the layer and field names of the OpenMapTiles schema, so that one style draws all.
-What a file says of itself is compared with its tiles; where it is not so, the tiles are drawn, not what it says.
+What a file says of itself is compared with its tiles; where they disagree, the tiles are believed.
 """
 
 from __future__ import annotations

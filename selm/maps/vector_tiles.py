@@ -36,7 +36,7 @@ Tile = tuple[int, int, int]  # zoom, x, y; rows count from the north
 
 
 def credit(given: Any) -> str:
-    """What metadata says of whose map it is, as plain text: tags go, and no other can come of what is left."""
+    """What metadata says of whose map it is, as plain text: tags are removed, and no new ones can form."""
     text = html.unescape(re.sub(r"<[^>]*>", " ", given)) if isinstance(given, str) else ""
     return " ".join(re.sub("[<>]", " ", text).split()) or OSM_ATTRIBUTION
 

@@ -130,8 +130,8 @@ MEASURED: dict[str, Measured] = {
         "python -m benchmarks.fuzz",
     ),
     "scale": Measured(
-        "What very many coordinates would take: core hours of drawing and encoding, hours of one machine and of a cluster "
-        "(computed from rates measured for it)",
+        "What very many coordinates would take: core hours of drawing and encoding, hours of one machine and of a "
+        "cluster (computed from rates measured for it)",
         (("what", "", "s"), ("way", "", "s"), ("drawing_core_hours", "drawing", "n"),
          ("encoding_core_hours", "encoding", "n"), ("machine_hours", "machine", "n"), ("cluster_hours", "cluster", "n"),
          ("usd", "USD", "n")),

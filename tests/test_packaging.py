@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 from reproduction import notebooks, paths
 from reproduction.settings import Profile
+from selm.errors import EXTRAS
 from selm.methods import METHODS
 
 ROOT = paths.repository()
@@ -223,3 +224,12 @@ def test_every_import_is_declared(folder: str, extras: tuple[str, ...]) -> None:
                 names = [node.module]
             for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - own:
                 assert canonicalize_name(distributions.get(top, top)) in declared, f"{path.relative_to(ROOT)}: {top}"
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
+    """`EXTRAS` has what the library imports of the extras for embedding, training and maps, each where it is listed."""
+    listed = PROJECT["optional-dependencies"]
+    for extra in ("embed", "train", "maps"):
+        for name in (Requirement(text).name for text in listed[extra] if not text.startswith("pyproj")):
+            assert EXTRAS[name] == next(one for one in ("embed", "train", "maps") if any(
+                Requirement(text).name == name for text in listed[one])), name  # fmt: skip

@@ -360,6 +360,8 @@ def test_read_coordinates_parquet(tmp_path):
         ("lat,lon\n43,141\n43,141,5,6\n", r"line 3 has 4 fields, the header names 2"),
         ("lat,lon\n7,43,141\n8,44,142\n", r"line 2 has 3 fields, the header names 2"),
         ("lat,lat,lon\n43,43,141\n", r"column lat appears 2 times"),
+        ("lat,lon,price,price\n43,141,1,2\n", r"there are two columns price"),
+        ("sep=,\nlat,lon\n43,141\n43,141,5,6\n", r"line 4 has 4 fields, the header names 2"),
     ],
 )
 def test_bad_coordinates(tmp_path, text, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from selm.errors import InputError
 from selm.maps import style
 
 COLOURS = [(242, 239, 233), (170, 211, 223), (255, 255, 255), (217, 208, 201), (220, 42, 103), (170, 211, 223)]
@@ -67,3 +68,8 @@ def test_every_colour_of_a_palette_is_a_mix_of_two_flat_ones(name: str) -> None:
 def test_land_cover_has_13_classes() -> None:
     assert len(style.LAND_COVER_CLASSES) == len(set(style.LAND_COVER_CLASSES)) == 13
     assert style.LAND_COVER_CLASSES[0] == "none"
+
+
+def test_colours_that_no_palette_holds_are_one_line() -> None:
+    with pytest.raises(InputError, match="a palette holds 256 colours, the style uses 300"):
+        style.make_palette([(i // 256, i % 256, 0) for i in range(300)])

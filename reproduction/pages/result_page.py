@@ -221,7 +221,7 @@ def answer(result: Result | None, beside: Sequence[str] = ()) -> Html:
         first += f", and the paper prints {result.number(own.paper)} on its own data and split"
     plain = result.rows[result.rows["kind"] == "baseline"]
     against = [("DINO", dino, "")] if dino is not None else []
-    against += [(row_title(name, "mse"), row, "") for name in beside if (row := result.row(name)) is not None]
+    against += [(row.title, row, "") for name in beside if (row := result.row(name)) is not None]
     against += [("the best row without pretraining", row, f"{row.title}: ") for row in records(plain.head(1))]
     parts = []
     for name, row, which in against:

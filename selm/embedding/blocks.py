@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from selm.embedding.coordinates import needed
 from selm.errors import EXTRAS, InputError
 from selm.files import cache_folder
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px, cut_squares, read_block
@@ -89,13 +90,12 @@ class Blocks:
         from selm.maps.sources import open_source
         from selm.maps.style import Style
 
+        needed("mapnik", f"{map}: drawing", f"selm[{EXTRAS['mapnik']}]")
         try:
-            import mapnik  # noqa: F401
-
             source: MapSource = open_source(map)
-        except ImportError as error:
-            extra = EXTRAS.get(error.name or "", "embed")
-            raise InputError(f"{map}: drawing needs {error.name}: install selm[{extra}] or give an atlas") from None
+        except ModuleNotFoundError as error:
+            needed(name := (error.name or "").partition(".")[0], str(map), f"selm[{EXTRAS.get(name, 'maps')}]")
+            raise
         style = Style.named(config.style)
         identity = f"{source.fingerprint} {style.hash}"
         key = hashlib.sha256(identity.encode()).hexdigest()[:12]

@@ -168,6 +168,12 @@ def test_saving_again_replaces_what_was_there(small, tmp_path):
     assert MapEncoder.from_pretrained(str(tmp_path)).config.arch == "resnet34"
 
 
+def test_an_encoder_that_comes_along_is_read_by_name():
+    one, wide = (MapEncoder.from_pretrained(name) for name in ("japan-mugs", "japan-wide"))
+    assert one.config.zooms == (17,) and not one.training
+    assert wide.config.zooms == tuple(range(17, 9, -1)) and wide.config.orientations == 8  # as it is used
+
+
 @pytest.mark.parametrize("name", ["/no/such/folder", "./no/folder", "nothing", "a/b/c"])
 def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(name, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("asked the Hub"))

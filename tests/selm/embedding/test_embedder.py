@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -159,6 +160,23 @@ def test_a_place_that_is_there_at_one_zoom_alone_does_not_come(tmp_path: Path, m
     monkeypatch.setattr(inference.Opened, "_at", lacking)
     came = list(Embedder(encoder, atlas, "cpu").stream(lat, lon))
     assert sorted(np.concatenate([rows for rows, _ in came]).tolist()) == [row for row in range(len(lat)) if row != 2]
+
+
+@pytest.mark.parametrize(
+    ("missing", "map_", "said"),
+    [("mapnik", "x.mbtiles", r"drawing needs mapnik: pip install selm\[embed\]"),
+     ("pmtiles", "x.pmtiles", r"x\.pmtiles needs pmtiles: pip install selm\[embed\]")],
+)  # fmt: skip
+def test_a_library_that_drawing_lacks_is_one_line(
+    encoder: MapEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, map_: str, said: str
+) -> None:
+    pytest.importorskip("mapnik")
+    (tmp_path / map_).write_bytes(b"PMTiles\x03" + bytes(200))
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(InputError, match=said):
+        Embedder(encoder, str(tmp_path / map_), "cpu")([60.17], [24.94])
 
 
 def test_equal_images_are_encoded_once(encoder: MapEncoder, atlas: Atlas) -> None:

@@ -349,7 +349,7 @@ class Knowledge:
     """What an embedding knows: the targets, the buffers under which it is asked, and how often; ours. Part of no other
     result's address."""
 
-    targets: tuple[str, ...] = ("price", "density", "area_type", "zone")
+    targets: tuple[str, ...] = ("price", "density", "area_type", "zone", "land_cover")
     buffers_km: tuple[float, ...] = (1.0, 5.0, 15.0)  # a zoom-10 image in Hokkaido is 28.6 km wide, half of it 14.3
     n_trials: int = 10  # of ridge, k-NN and the prior
     n_logistic: int = 3  # of logistic regression, k-NN and the prior on classes

@@ -1,8 +1,9 @@
 """What an embedding knows: several targets read off the same frozen features, far from what the probe has learned from.
 
 Targets at the official points of the test region: ``price`` (log of yen/m²), ``density`` (ln(1 + people/km²)),
-``area_type`` (70 classes) and ``zone`` (the merged use districts). Land cover needs images without fills and stays in
-Table 3. Squared errors are of targets standardised within the region that is tested, so that 1 is what its mean scores.
+``area_type`` (70 classes) and ``zone`` (the merged use districts). At places of its own, those of Table 3:
+``land_cover`` (13 classes), from images at zoom 17 without the fills that show it. Squared errors are of targets
+standardised within the region that is tested, so that 1 is what its mean scores.
 
 The test region is Hokkaido and, in the profile's rotations (`reproduction.rotations`), each other large region
 in turn. In each the probe learns from whole cells (blocks) and leaves out what lies within a buffer of the tested ones:
@@ -10,7 +11,8 @@ in turn. In each the probe learns from whole cells (blocks) and leaves out what 
 - 1 km: next door, where a wide image shows the tested place itself;
 - 5 km: another part of the same town;
 - 15 km: another town, where no two images of zoom 10 are centred within each other;
-- ``other-regions``: another part of the country: the probe learns from the official points of all other regions.
+- ``other-regions``: another part of the country: the probe learns from the official points of all other regions (not
+  for land cover, whose places are drawn in the tested region alone).
 """
 
 from __future__ import annotations
@@ -29,13 +31,14 @@ from numpy.typing import NDArray
 from reproduction import paths
 from reproduction.computed import encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
+from reproduction.experiments import map_land_cover, table3_land_cover
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
-from reproduction.experiments.table1_table2 import Task, trees, without_embedding
+from reproduction.experiments.table1_table2 import HISTOGRAM_ZOOMS, Task, trees, without_embedding
 from reproduction.experiments.verdicts import BESIDE, NO_EMBEDDING
 from reproduction.places import splits
 from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
-from reproduction.rows import IN_TABLES, PRETRAINED
+from reproduction.rows import IN_TABLES, PRETRAINED, zooms_of
 from reproduction.settings import Profile
 from selm import distributed
 from selm.errors import InputError, unknown
@@ -46,7 +49,11 @@ from selm.probes.frozen import logistic, ridge
 
 EXPERIMENT = "knowledge"
 VERSION = 1  # raise it when the numbers change for the same settings and data
-TARGETS = {"price": "regression", "density": "regression", "area_type": "classification", "zone": "classification"}
+COVER = "land_cover"
+TARGETS = {
+    "price": "regression", "density": "regression", "area_type": "classification", "zone": "classification",
+    COVER: "classification",
+}  # fmt: skip
 METRICS = {"regression": ("mse",), "classification": ("top1", "top5")}
 CLOSED, PRACTITIONERS, OTHER_REGIONS = "closed", NO_EMBEDDING, "other-regions"
 WITHOUT_EMBEDDING = (
@@ -115,7 +122,7 @@ def entries(
     out = []
     asked = [*((CLOSED, km) for km in profile.knowledge.buffers_km), (OTHER_REGIONS, 0.0)]
     for region, target, (setting, km) in itertools.product(where, profile.knowledge.targets, asked):
-        for method in (name for name in METHODS if name in chosen):
+        for method in (name for name in METHODS if name in chosen and _is_asked(target, setting, name)):
             plain = method in WITHOUT_EMBEDDING and setting == CLOSED
             n = profile.seeds_of(method) if seeds is None else min(seeds, profile.seeds_of(method))
             named = PRACTITIONERS if plain else setting
@@ -123,6 +130,12 @@ def entries(
             if setting == CLOSED and method in WITH_COORDINATES:
                 out.append(Entry(region, target, BESIDE, km, method))
     return out
+
+
+def _is_asked(target: str, setting: str, method: str) -> bool:
+    """Whether a row is asked for a target: images without fills are drawn at one zoom and in the tested region."""
+    several = zooms_of(method) or len(HISTOGRAM_ZOOMS.get(method.partition("+")[0], ())) > 1
+    return target != COVER or not (several or setting == OTHER_REGIONS)
 
 
 def targets(places: pd.DataFrame, target: str, tested: NDArray[np.bool_]) -> NDArray[Any]:
@@ -140,12 +153,11 @@ def targets(places: pd.DataFrame, target: str, tested: NDArray[np.bool_]) -> NDA
 def task(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = False) -> Task:
     """Places, targets and folds of the profile's own test region: the committed folds of whole cells, with a buffer.
 
-    `elsewhere`: one fold instead, that is tested by a model of the labelled places of all other regions, which follow
-    the tested ones in the table (and lie beyond the widest buffer, too).
+    Land cover has places of its own (`map_land_cover.places`). `elsewhere`: one fold instead, that is tested by a model
+    of the labelled places of all other regions, which follow the tested ones in the table (and lie beyond the widest
+    buffer, too).
     """
-    (region,) = profile.regions_for("test")
-    points = place_tables.points(profile)
-    places = points[points["target_set"] == region.name].reset_index(drop=True)
+    places = map_land_cover.places(profile) if target == COVER else _points(profile)
     n = len(places)
     if elsewhere:
         places = pd.concat([places, place_tables.elsewhere(profile)], ignore_index=True)
@@ -157,6 +169,13 @@ def task(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = F
     near = Neighbourhood(places["lat"].to_numpy(float), places["lon"].to_numpy(float), 1000.0 * buffer_km)
     values = targets(places, target, np.arange(len(places)) < n)
     return Task(TARGETS[target], places, values, BufferedFolds(fold, near), (0,) if elsewhere else None)
+
+
+def _points(profile: Profile) -> pd.DataFrame:
+    """The official points of the profile's own test region."""
+    (region,) = profile.regions_for("test")
+    points = place_tables.points(profile)
+    return points[points["target_set"] == region.name].reset_index(drop=True)
 
 
 @remembered(maxsize=64)
@@ -195,9 +214,14 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
 def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     elsewhere = entry.setting == OTHER_REGIONS
     todo = task(profile, entry.target, entry.buffer_km, elsewhere=elsewhere).first(trials(profile, entry))
+    cover = entry.target == COVER
+    own = map_land_cover.places(profile) if cover else _points(profile)
     if entry.method in WITHOUT_EMBEDDING:
-        return without_embedding(profile, entry.method, todo)
-    own = task(profile, entry.target, profile.knowledge.buffers_km[0]).places
+        colours, _, also = entry.method.partition("+")
+        if not (cover and colours in HISTOGRAM_ZOOMS):
+            return without_embedding(profile, entry.method, todo)
+        x = table3_land_cover.histograms(profile, table3_land_cover.CLAIMED)
+        return trees(profile, np.column_stack([x, own[["lat", "lon"]]]) if also else x, todo)
     x = _features(profile, entry, own, _PLACES)
     if elsewhere:
         x = np.vstack([x, _features(profile, entry, place_tables.elsewhere(profile), "elsewhere")])
@@ -213,18 +237,25 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
 def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) -> NDArray[np.float32]:
     if entry.method == peers.GEOCLIP:
         return peers.geoclip_features(places["lat"], places["lon"])
+    if entry.target == COVER:
+        return table3_land_cover.features(profile, table3_land_cover.CLAIMED, entry.method, entry.seed)
     return frozen_features.features(profile, entry.method, entry.seed, places, label)
 
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     parts = {
-        "points": place_tables.points_key(profile), "trials": trials(profile, entry),
+        "points": _data(profile, entry), "trials": trials(profile, entry),
         "trees": [profile.probing.rounds, profile.probing.trees], "version": VERSION,
     }  # fmt: skip
     return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 
-GRID = Grid[Entry](_parts, compute, data=lambda profile, entry: place_tables.points_key(profile))
+def _data(profile: Profile, entry: Entry) -> str:
+    """Hash (hex) of the places and labels of an entry."""
+    return map_land_cover.key(profile) if entry.target == COVER else place_tables.points_key(profile)
+
+
+GRID = Grid[Entry](_parts, compute, data=_data)
 
 
 def blocks(profile: Profile, entry: Entry) -> pd.DataFrame:
@@ -240,7 +271,7 @@ def blocks(profile: Profile, entry: Entry) -> pd.DataFrame:
         parts.append(by_block[by_block["points"] > 0].assign(metric=metric))
     table = pd.concat(parts, ignore_index=True).assign(
         region=entry.region, target=entry.target, buffer_km=float(entry.buffer_km), setting=entry.setting,
-        method=entry.method, seed=entry.seed, data=place_tables.points_key(profile)[:12],
+        method=entry.method, seed=entry.seed, data=_data(profile, entry)[:12],
     )  # fmt: skip
     columns = ["region", "target", "metric", "buffer_km", "setting", "method", "seed", "block", "points", "score"]
     return table[[*columns, "data"]]

@@ -122,7 +122,8 @@ def features(profile: Profile, target: str, method: str, seed: int) -> NDArray[n
     )  # fmt: skip
 
 
-def _histograms(profile: Profile, target: str) -> NDArray[np.float32]:
+def histograms(profile: Profile, target: str) -> NDArray[np.float32]:
+    """Colour histograms (N, colours) of a target's images."""
     if target not in OSM:
         return image_sets.image_histograms(profile, target)
     indices, _ = map_land_cover.images(profile, OSM[target])
@@ -149,7 +150,7 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     if entry.method.startswith("histogram"):
         fewer = BufferedFolds(split.fold[: settings.n_trees], split.near)
         return practitioner.forest(
-            _histograms(profile, entry.target), codes, fewer, task="classification", trees=probing.trees
+            histograms(profile, entry.target), codes, fewer, task="classification", trees=probing.trees
         )
     places = map_land_cover.places(profile)
     lat, lon = places["lat"].to_numpy(), places["lon"].to_numpy()

@@ -78,6 +78,8 @@ PRACTICE = (
     ),
 )  # fmt: skip
 KINDS = {"paper": PAPER, "explains": EXPLAINS, "practice": PRACTICE}
+# Questions that are not asked for a target: images without fills, for land cover, are drawn at zoom 17 alone.
+NOT_ASKED = {"land_cover": ("more-colours", "with-more-colours")}
 
 
 def verdicts(
@@ -135,7 +137,8 @@ def _family(blocks: pd.DataFrame, kind: str, setting: str, *, level: float, n_bo
     metric = str(blocks["metric"].iloc[0])
     found: list[dict[str, Any]] = []
     draws: list[Draws | None] = []
-    for question in KINDS[kind]:
+    skipped = NOT_ASKED.get(str(blocks["target"].iloc[0]), ())
+    for question in (one for one in KINDS[kind] if one.id not in skipped):
         a, b = (scores_of(blocks, method, setting) for method in (question.a, question.b))
         reason, one = "", None
         lacking = [name for name, rows in ((question.a, a), (question.b, b)) if not len(rows)]

@@ -25,7 +25,10 @@ from reproduction.report import HIGHER_IS_BETTER, PERCENT, records
 from reproduction.titles import row_title, title_of
 
 HEADLINE = max(BUFFERS)  # km: the buffer of the answer and of the figure
-WORDS = {"price": "land price", "density": "population density", "area_type": "area type", "zone": "zone"}
+WORDS = {
+    "price": "land price", "density": "population density", "area_type": "area type", "zone": "zone",
+    "land_cover": "land cover",
+}  # fmt: skip
 METRIC = {target: METRICS[kind][0] for target, kind in TARGETS.items()}
 _SECTIONS = {"paper": "The paper", "explains": "What explains the gain", "practice": "In practice"}
 # What the answer compares GPS-SELM with: its two sentences.

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from reproduction import contents
-from reproduction.experiments import knowledge
+from reproduction.experiments import knowledge, map_land_cover, table3_land_cover
 from reproduction.experiments.knowledge import CLOSED, OTHER_REGIONS, PRACTITIONERS, Entry
+from reproduction.experiments.table1_table2 import trees
 from reproduction.experiments.verdicts import BESIDE
 from reproduction.merging import merged
 from reproduction.profiles import get_profile
@@ -25,7 +26,7 @@ from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.probes import peers
 from selm.probes.folds import problems
-from selm.probes.frozen import ridge
+from selm.probes.frozen import logistic, ridge
 
 SMOKE, JAPAN = get_profile("smoke"), get_profile("japan-cpu")
 SOME = ("random_init", "geoclip", "prior", "knn_coordinates", "histogram_17+coordinates")
@@ -55,6 +56,41 @@ def test_every_row_is_asked_every_question_in_every_region() -> None:
         knowledge.entries(JAPAN, regions=["hiroshima"])
     with pytest.raises(InputError, match="unknown row 'dyno'; did you mean 'dino'"):
         knowledge.entries(JAPAN, ["dyno"])
+
+
+def test_land_cover_is_asked_where_images_without_fills_are_drawn() -> None:
+    cover = [entry for entry in knowledge.entries(JAPAN) if entry.target == "land_cover"]
+    assert {entry.region for entry in cover} == {"hokkaido", "kansai", "nagoya", "kanto"}
+    assert {entry.buffer_km for entry in cover} == {1.0, 5.0, 15.0}  # not from other regions
+    several = {"multi_zoom", "histogram_17_14", "histogram_17_14+coordinates"}
+    assert {entry.method for entry in cover} == set(knowledge.METHODS) - several
+
+
+def test_land_cover_is_read_off_images_without_fills(runs: Path) -> None:
+    targets = dataclasses.replace(SMOKE.knowledge, targets=("land_cover",))
+    profile = dataclasses.replace(SMOKE, knowledge=targets)
+    names = ("random_init", "prior", "knn_coordinates", "histogram_17", "histogram_17+coordinates")
+    rows = knowledge.chapter(profile, names, progress=False)
+    assert set(rows["target"]) == {"land_cover"} and set(rows["split"]) == {"blocks, 0.06 km", "blocks, 0.15 km",
+                                                                            "blocks, 0.3 km"}  # fmt: skip
+    assert set(rows["method"]) == set(names) and np.isfinite(rows["value"]).all()
+    # the places, folds and features are those of Table 3, without fills; the buffer is this chapter's
+    places = map_land_cover.places(profile)
+    todo = knowledge.task(profile, "land_cover", 0.15).first(targets.n_logistic)
+    assert (todo.targets == places["land_cover"]).all() and len(todo.places) == len(places)
+    x = table3_land_cover.features(profile, "osm_no_fills", "random_init", 0)
+    assert not np.allclose(x, table3_land_cover.features(profile, "osm", "random_init", 0))
+    done = logistic(x, todo.targets, todo.folds, tolerance=knowledge.TOLERANCE)
+    own = rows[(rows["method"] == "random_init") & (rows["buffer_km"] == 0.15) & (rows["metric"] == "top1")]
+    np.testing.assert_allclose(own["value"], done.values("top1")[0], atol=1e-12)
+    # colours, too, are of the images without fills
+    entry = Entry("helsinki", "land_cover", PRACTITIONERS, 0.06, "histogram_17")
+    colours = table3_land_cover.histograms(profile, "osm_no_fills")
+    grown = trees(profile, colours, knowledge.task(profile, "land_cover", 0.06))
+    mine = rows[(rows["method"] == "histogram_17") & (rows["buffer_km"] == 0.06) & (rows["metric"] == "top1")]
+    np.testing.assert_allclose(mine["value"], grown.values("top1")[0], atol=1e-12)
+    assert knowledge.blocks(profile, entry)["data"].unique() == [map_land_cover.key(profile)[:12]]
+    assert set(knowledge.finished(profile)["knowledge.csv"]["target"]) == {"land_cover"}
 
 
 def test_options_are_for_this_chapter_alone() -> None:

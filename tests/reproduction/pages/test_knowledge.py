@@ -131,14 +131,14 @@ def test_errors_far_away_are_a_sentence_where_all_rows_have_them(rows: pd.DataFr
 def test_every_question_and_target_has_a_cell(rows: pd.DataFrame) -> None:
     questions = knowledge.asked("japan-cpu")
     figure = verdict_grid(knowledge.grid(questions), knowledge.WORDS)
-    price, density, area, zone = figure.axes
+    price, density, area, zone, cover = figure.axes
     n = len(questions) // 2
     assert len(price.get_yticks()) == n == sum(map(len, verdicts.KINDS.values()))
     texts = [text.get_text() for text in zone.texts]
     assert texts.count("not run") == n - 4 and sum(text.endswith("better") for text in texts) == 2
     gain = questions.loc[(questions["question"] == "dino") & (questions["target"] == "zone"), "gain"].iloc[0]
     assert f"{100 * gain:+.1f} better" in texts
-    for empty in (density, area):
+    for empty in (density, area, cover):
         assert [text.get_text() for text in empty.texts] == ["not asked at this distance"]
     page = knowledge.question_picture("japan-cpu").text
     assert "± 0.02 of MSE and ± 1 point." in page and "land price: Does GPS-SELM beat DINO? better" in page

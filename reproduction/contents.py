@@ -9,6 +9,7 @@ import pandas as pd
 from reproduction.beyond.geolocation import experiment as geolocation
 from reproduction.beyond.geolocation import hierarchies
 from reproduction.beyond.image2gps import experiment as image2gps
+from reproduction.beyond.location_encoders import distilled
 from reproduction.beyond.location_encoders import experiment as location_encoders
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.multi_view import experiment as multi_view
@@ -52,6 +53,7 @@ CHAPTERS: dict[str, Callable[..., pd.DataFrame]] = {
     "knowledge": knowledge.chapter,
     "surroundings": more_context.surroundings,
     "location-encoders": location_encoders.chapter,
+    "distilled": distilled.chapter,
     "multi-view": multi_view.chapter,
     "image-to-location": geolocation.recall_against_area,
     "hierarchies": hierarchies.accuracy_by_level,
@@ -78,6 +80,7 @@ FINISHED_CHAPTERS: dict[str, Callable[[Profile], dict[str, pd.DataFrame]]] = {
     "knowledge": knowledge.finished,
     "surroundings": more_context.finished,
     "location-encoders": location_encoders.finished,
+    "distilled": distilled.finished,
     "multi-view": multi_view.finished,
     "image-to-location": geolocation.finished,
     "hierarchies": hierarchies.finished,

@@ -41,6 +41,7 @@ ENTRIES: dict[str, tuple[str, ...]] = {
     "recolouring-tries.csv": ("method", "change", "seed"),
     "recolouring.csv": ("area", "query", "method", "change", "seed"),
     "tuned.csv": ("method", "variant", "seed"),
+    "distilled.csv": ("split", "position", "jitter_m", "seed"),
     "multi-view.csv": ("features", "model", "split"),
     "location-encoders.csv": (
         "table", "target", "split", "position", "network", "objective", "coverage", "setting", "seed",

@@ -14,6 +14,7 @@ from reproduction.rotations import rotated
 from reproduction.settings import (
     Area,
     Detection,
+    Distilled,
     Encoder,
     Figures,
     ImageToGPS,
@@ -69,6 +70,11 @@ _FEW_VIEWS = MultiView(radii_m=(50.0, 150.0), dim=8, n_trials=1)
 _FEW_SURROUNDINGS = Surroundings(
     widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=60
 )
+
+_FEW_DISTILLED = Distilled(
+    encoders=(("fourier", "relu"), ("grid", "relu")), jitters_m=(0.0, 20.0), n_places=60, images=512, batch=32, dim=16,
+    hidden=16, features=8, grid_levels=4, grid_entries=256, cell_m=50.0, neighbours=3,
+)  # fmt: skip
 
 PROFILES: dict[str, Profile] = {
     profile.name: profile
@@ -140,6 +146,7 @@ PROFILES: dict[str, Profile] = {
                 variogram_bins=8,
                 seeds=2,
             ),
+            distilled=_FEW_DISTILLED,
             multi_view=_FEW_VIEWS,
             image_to_gps=ImageToGPS(
                 area=_EMBEDDED_CAMPUS,
@@ -209,6 +216,7 @@ PROFILES: dict[str, Profile] = {
                 variogram_bins=15,
                 seeds=2,
             ),
+            distilled=_FEW_DISTILLED,
             multi_view=_FEW_VIEWS,
             image_to_gps=ImageToGPS(
                 area=_EMBEDDED_CAMPUS,

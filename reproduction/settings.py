@@ -221,6 +221,31 @@ class LocationEncoders:
 
 
 @dataclass(frozen=True)
+class Distilled:
+    """Location encoders that learn the wide encoder's embedding and the colours beside it; ours where no source is
+    named. The encoding and the jitter are chosen in the validation regions."""
+
+    encoders: tuple[tuple[str, str], ...] = (("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu"))
+    jitters_m: tuple[float, ...] = (0.0, 300.0)
+    n_places: int = 20_000  # of the pretraining, the validation and the test regions each
+    images: int = 1_000_000  # places seen
+    batch: int = 512
+    lr: float = 1e-3
+    lr_warmup: float = 0.05
+    weight_decay: float = 0.01
+    dim: int = 256
+    hidden: int = 256
+    layers: int = 2
+    degrees: int = 20  # of the harmonics
+    features: int = 128  # Fourier: directions a scale
+    grid_levels: int = 12
+    grid_features: int = 4
+    grid_entries: int = 2**16
+    cell_m: float = 500.0
+    neighbours: int = 10  # whose embeddings are averaged, as a control
+
+
+@dataclass(frozen=True)
 class MultiView:
     """Coordinates aligned with two views of a place (Holvoet et al. 2025), and what risk models make of them.
 
@@ -373,6 +398,7 @@ class Profile:
     land_cover: LandCover = field(default_factory=LandCover)
     sample_size: SampleSize = field(default_factory=SampleSize)
     detection: Detection = field(default_factory=Detection)
+    distilled: Distilled = field(default_factory=Distilled)
     location_encoders: LocationEncoders = field(default_factory=LocationEncoders)
     multi_view: MultiView = field(default_factory=MultiView)
     image_to_gps: ImageToGPS = field(default_factory=ImageToGPS)

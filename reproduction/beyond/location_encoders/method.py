@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reproduction.beyond.location_encoders.encoder import LocationEncoder
 from reproduction.beyond.location_encoders.losses import embedding_error, symmetric_info_nce
 from selm.errors import InputError, unknown
+from selm.maps.mercator import EARTH_RADIUS_M
 from selm.methods.base import Trainable, feature_spread
 from selm.optimisation import Optimisation
 from selm.settings import Views
@@ -53,7 +54,7 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
     ``distillation``: the encoder predicts the image's embedding, each dimension standardised over the places.
 
     `places` standardise the images' embeddings. `weigh` gives the weight of each pair of a batch as negatives (contrast
-    only).
+    only). Each time a place is seen, its coordinates are moved by normal numbers of `jitter_m` metres, north and east.
     """
 
     encoder: LocationEncoder
@@ -62,7 +63,7 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
 
     def __init__(
         self, encoder: LocationEncoder, places: PairedPlaces, objective: str, *,
-        lr: float, lr_warmup: float, weight_decay: float, weigh: PairWeights | None = None,
+        lr: float, lr_warmup: float, weight_decay: float, weigh: PairWeights | None = None, jitter_m: float = 0.0,
     ):  # fmt: skip
         super().__init__()
         if objective not in OBJECTIVES:
@@ -70,7 +71,7 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
         image_dim = places.features.shape[1]
         if objective == "distillation" and encoder.dim != image_dim:
             raise InputError(f"distillation: the encoder has {encoder.dim} dimensions, the teacher {image_dim}")
-        self.encoder, self.objective, self.weigh = encoder, objective, weigh
+        self.encoder, self.objective, self.weigh, self.jitter_m = encoder, objective, weigh, jitter_m
         self.lr, self.lr_warmup, self.weight_decay = lr, lr_warmup, weight_decay
         self.register_buffer("mean", places.features.float().mean(dim=0))
         self.register_buffer("std", places.features.float().std(dim=0).clamp(min=1e-6))
@@ -94,12 +95,18 @@ class LocationMethod(Trainable[PairedPlaces, PairBatch]):
     def draw(self, sampler: PairedPlaces, n: int, generator: torch.Generator, part: slice = slice(None)) -> PairBatch:
         """See `Trainable.draw`: uniformly, with replacement."""
         rows = torch.randint(len(sampler.features), (n,), generator=generator, device=generator.device)[part].cpu()
-        return self.batch_of(sampler, rows)
+        if not self.jitter_m:
+            return self.batch_of(sampler, rows)
+        metres = self.jitter_m * torch.randn(n, 2, generator=generator, device=generator.device)[part].cpu()
+        return self.batch_of(sampler, rows, metres)
 
-    def batch_of(self, sampler: PairedPlaces, rows: Tensor) -> PairBatch:
-        """The batch of some places, int64 (B,), on the method's device."""
+    def batch_of(self, sampler: PairedPlaces, rows: Tensor, moved_m: Tensor | None = None) -> PairBatch:
+        """The batch of some places, int64 (B,), on the method's device; `moved_m` (B, 2): so far north and east."""
         on = self.mean.device
         coordinates = sampler.coordinates[rows].to(on)
+        if moved_m is not None:
+            north, east = torch.rad2deg(moved_m.to(coordinates) / EARTH_RADIUS_M).T
+            coordinates = coordinates + torch.stack([north, east / coordinates[:, 0].deg2rad().cos()], dim=1)
         return PairBatch(self.encoder.positions(coordinates), coordinates, sampler.features[rows].to(on))
 
     def standardised(self, features: Tensor) -> Tensor:

@@ -73,6 +73,10 @@ class Entry:
         return self.position
 
     @property
+    def setting(self) -> str:
+        return f"jitter of {self.jitter_m:g} m" if self.jitter_m else "no jitter"
+
+    @property
     def label(self) -> str:
         return f"{EXPERIMENT}-{self.position}-{self.jitter_m:g}m-{self.buffer_km:g}km-s{self.seed}"
 
@@ -260,7 +264,7 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
     best = probes[int(np.argmin(errors))]
     (done,) = scored(asked, [best])
     return rows_and_scores(
-        done, experiment=EXPERIMENT, target="l01", split=f"blocks, {entry.buffer_km:g} km", setting="kernel ridge",
+        done, experiment=EXPERIMENT, target="l01", split=f"blocks, {entry.buffer_km:g} km", setting=entry.setting,
         buffer_km=float(entry.buffer_km), position=entry.position, network=entry.network, jitter_m=entry.jitter_m,
         validation=min(errors), tries=len(errors), **dataclasses.asdict(best), **_measured(profile, entry),
     )  # fmt: skip
@@ -298,7 +302,10 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-GRID = Grid[Entry](_parts, compute, data=lambda profile, entry: place_tables.points_key(profile))
+GRID = Grid[Entry](
+    _parts, compute, data=lambda profile, entry: place_tables.points_key(profile),
+    named=lambda entry: {"setting": entry.setting},
+)  # fmt: skip
 
 
 def chapter(profile: Profile, *, progress: bool = True) -> pd.DataFrame:

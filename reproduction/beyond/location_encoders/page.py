@@ -285,3 +285,60 @@ def speed_table(speed: pd.DataFrame) -> Html:
         {"": rows},
         f"Speed: a second of processor time on {speed['device'].iloc[0]}",
     )
+
+
+def chosen_jitters(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of rows of `reproduction.beyond.location_encoders.distilled`, for each position encoding those of the jitter with
+    the least error in the validation regions, a mean over buffers; best first by the error under the widest buffer."""
+    tried = rows.groupby(["position", "jitter_m"])["validation"].mean()
+    best = dict(tried.groupby("position").idxmin().tolist())
+    own = rows[rows["jitter_m"] == rows["position"].map(best)]
+    far = own[own["buffer_km"] == own["buffer_km"].max()].groupby("position")["value"].mean()
+    return own.iloc[np.argsort(own["position"].map(far).to_numpy(), kind="stable")]
+
+
+def distilled_table(rows: pd.DataFrame) -> Html:
+    """Errors of the map's embedding and of what is distilled from it, a column a buffer, with sizes and speeds."""
+    from reproduction.beyond.location_encoders.distilled import MAP
+    from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, POSITIONS
+
+    own = chosen_jitters(rows)
+    buffers = sorted(own["buffer_km"].unique())
+    body = []
+    for position, of in own.groupby("position", sort=False):
+        errors = [spread(of.loc[of["buffer_km"] == km, "value"], 3, 1.0) for km in buffers]
+        first = of.iloc[0]
+        title = "the map's embedding" if position == MAP else POSITIONS[str(position)]
+        if position not in (MAP, NEIGHBOURS):
+            title += f", {first['setting']}"
+        kept = ["–", "–"]
+        if position != MAP:
+            rate = float(f"{of['coordinates_per_s'].max():.2g}")
+            kept = [f"{first['megabytes']:.0f}", f"{rate:,.0f}"]
+        body.append([html.escape(title), *errors, *kept])
+    head = ["MSE", *(f"{km:g} km" for km in buffers), "MB", "coordinates/s"]
+    heading = f"Land price, kernel ridge ({profile_heading(str(rows['profile'].iloc[0]))}); less is better"
+    return simple_table(head, {"": body}, heading)
+
+
+def distilled_answer(rows: pd.DataFrame) -> Html:
+    """What is lost without a map, and what it costs; the encoder is the one that the validation regions choose."""
+    from reproduction.beyond.location_encoders.distilled import MAP
+    from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, POSITIONS
+
+    own = chosen_jitters(rows)
+    errors = own.groupby(["position", "buffer_km"])["value"].mean().unstack()
+    networks = own[~own["position"].isin([MAP, NEIGHBOURS])]
+    best = str(networks.groupby("position")["validation"].mean().idxmin())
+    said = [
+        f"{km:g} km from known prices it leaves {errors.loc[best, km]:.3f} where the map leaves "
+        f"{errors.loc[MAP, km]:.3f} and the mean of the nearest maps {errors.loc[NEIGHBOURS, km]:.3f}"
+        for km in errors.columns
+    ]
+    facts = networks[networks["position"] == best]
+    rate = float(f"{facts['coordinates_per_s'].max():.2g}")
+    return prose(
+        f"**Where it has seen the map, a network on coordinates comes near to the map itself.** The one that the "
+        f"validation regions choose ({POSITIONS[best]}), {'; '.join(said)}. It takes {facts['megabytes'].iloc[0]:.0f} "
+        f"MB, no map, and a second of processor time for {rate:,.0f} coordinates."
+    )

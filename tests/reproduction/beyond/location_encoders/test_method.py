@@ -17,6 +17,7 @@ from reproduction.beyond.location_encoders.losses import embedding_error, symmet
 from reproduction.beyond.location_encoders.method import LocationMethod, PairBatch, PairedPlaces
 from selm import settings
 from selm.errors import InputError
+from selm.maps.mercator import EARTH_RADIUS_M
 from selm.pretrain import Trainer, pretrain
 
 SETTINGS = dataclasses.replace(settings.Pretraining(), images=32 * 40, batch=32, checkpoint_every=10, log_every=5)
@@ -129,3 +130,25 @@ def test_what_does_not_fit_is_named() -> None:
         LocationMethod(encoder, places(), "distillation", lr=1e-3, lr_warmup=0.1, weight_decay=0.0)
     with pytest.raises(InputError, match="2 latitudes"):
         PairedPlaces.of(np.zeros(2), np.zeros(2), np.zeros((3, 4), np.float32))
+
+
+def test_jitter_moves_places_by_metres_and_draws_the_same_places() -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = rng.uniform(43, 44, 50), rng.uniform(141, 143, 50)
+    pairs = PairedPlaces.of(lat, lon, rng.normal(size=(50, 6)).astype(np.float32))
+    encoder = LocationEncoder(LocationConfig("raw", "relu", Frame.around(lat, lon), 6, hidden=8))
+    still, moved = (
+        LocationMethod(encoder, pairs, "distillation", lr=1e-3, lr_warmup=0.0, weight_decay=0.0, jitter_m=metres)
+        for metres in (0.0, 300.0)
+    )  # fmt: skip
+    first, second = (one.draw(pairs, 4000, torch.Generator().manual_seed(3)) for one in (still, moved))
+    assert torch.equal(first.features, second.features)
+    assert torch.equal(first.coordinates, pairs.coordinates[[int((pairs.features == row).all(1).nonzero()[0])
+                                                            for row in first.features]])  # fmt: skip
+    by = second.coordinates - first.coordinates
+    metres = by.deg2rad() * EARTH_RADIUS_M * torch.stack([torch.ones(4000), first.coordinates[:, 0].deg2rad().cos()], 1)
+    np.testing.assert_allclose(metres.std(dim=0), [300, 300], rtol=0.05)
+    np.testing.assert_allclose(metres.mean(dim=0), [0, 0], atol=20)
+    assert not torch.allclose(first.positions, second.positions)
+    again = moved.draw(pairs, 4000, torch.Generator().manual_seed(3))
+    assert torch.equal(again.positions, second.positions)

@@ -327,18 +327,21 @@ def distilled_answer(rows: pd.DataFrame) -> Html:
     from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, POSITIONS
 
     own = chosen_jitters(rows)
-    errors = own.groupby(["position", "buffer_km"])["value"].mean().unstack()
     networks = own[~own["position"].isin([MAP, NEIGHBOURS])]
     best = str(networks.groupby("position")["validation"].mean().idxmin())
+
+    def error(position: str, km: float) -> str:
+        return fixed(float(own.loc[(own["position"] == position) & (own["buffer_km"] == km), "value"].mean()), 3)
+
     said = [
-        f"{km:g} km from known prices it leaves {errors.loc[best, km]:.3f} where the map leaves "
-        f"{errors.loc[MAP, km]:.3f} and the mean of the nearest maps {errors.loc[NEIGHBOURS, km]:.3f}"
-        for km in errors.columns
+        f"at {km:g} km {error(best, km)} (the map {error(MAP, km)}, the mean of the nearest maps "
+        f"{error(NEIGHBOURS, km)})"
+        for km in sorted(own["buffer_km"].unique())
     ]
     facts = networks[networks["position"] == best]
     rate = float(f"{facts['coordinates_per_s'].max():.2g}")
     return prose(
-        f"**Where it has seen the map, a network on coordinates comes near to the map itself.** The one that the "
-        f"validation regions choose ({POSITIONS[best]}), {'; '.join(said)}. It takes {facts['megabytes'].iloc[0]:.0f} "
-        f"MB, no map, and a second of processor time for {rate:,.0f} coordinates."
+        f"**{POSITIONS[best][:1].upper() + POSITIONS[best][1:]}** are the encoding that the validation regions choose, with "
+        f"{facts['setting'].iloc[0]}. Its error in Hokkaido, by the distance from known prices: {'; '.join(said)}. It "
+        f"takes {facts['megabytes'].iloc[0]:.0f} MB and a second of processor time for {rate:,.0f} coordinates."
     )

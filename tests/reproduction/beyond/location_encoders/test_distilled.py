@@ -129,4 +129,4 @@ def test_the_page_shows_what_the_validation_regions_choose() -> None:
     assert "jitter of 300 m" in table and "120,000" in table and "13</td>" in table
     assert table.index("the map&#x27;s embedding") < table.index("feature tables") < table.index("Fourier")
     said = page.distilled_answer(made_up()).text
-    assert "feature tables" in said and "15 km" in said and "0.450" in said and "0.350" in said
+    assert "Feature tables" in said and "15 km" in said and "0.450" in said and "0.350" in said

@@ -346,6 +346,7 @@ def test_bad_questions_to_nearest(here: Path, refused: Callable[..., str], run: 
     run(*embedding(here))
     out = here / "out.parquet"
     assert "no row 9" in refused(here, "nearest", out, "--row", 9)
+    assert "with --map or --model" in refused(here, "nearest", out, "--row", 1, "--orientations", 8)
     assert "row 4 has no embedding" in refused(here, "nearest", out, "--row", 4)
     assert "name one place" in refused(here, "nearest", out)
     assert "name one place" in refused(here, "nearest", out, "--row", 1, "--like", 35.7, 139.7)

@@ -73,7 +73,7 @@ _FEW_SURROUNDINGS = Surroundings(
 
 _FEW_DISTILLED = Distilled(
     encoders=(("fourier", "relu"), ("grid", "relu")), jitters_m=(0.0, 20.0), n_places=60, images=512, batch=32, dim=16,
-    hidden=16, features=8, grid_levels=4, grid_entries=256, cell_m=50.0, neighbours=3,
+    hidden=16, features=8, grid_levels=4, grid_entries=256, cell_m=50.0, neighbours=3, n_timed=64,
 )  # fmt: skip
 
 PROFILES: dict[str, Profile] = {

@@ -227,8 +227,8 @@ class Distilled:
 
     encoders: tuple[tuple[str, str], ...] = (("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu"))
     jitters_m: tuple[float, ...] = (0.0, 300.0)
-    n_places: int = 20_000  # of the pretraining, the validation and the test regions each
-    images: int = 1_000_000  # places seen
+    n_places: int = 40_000  # of the pretraining (as many as it has), the validation and the test regions each
+    images: int = 2_000_000  # places seen
     batch: int = 512
     lr: float = 1e-3
     lr_warmup: float = 0.05
@@ -243,6 +243,7 @@ class Distilled:
     grid_entries: int = 2**16
     cell_m: float = 500.0
     neighbours: int = 10  # whose embeddings are averaged, as a control
+    n_timed: int = 50_000  # coordinates of the speed test
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -236,18 +238,25 @@ def trained(profile: Profile, entry: Entry, *, progress: bool = True) -> Path:
 
 def embeddings(profile: Profile, entry: Entry, table: pd.DataFrame, *, progress: bool = True) -> NDArray[np.float32]:
     """(N, dim) embeddings of the coordinates of a table (`MAP`: of its map images)."""
-    pairs, basis, _ = paired(profile)
-    lat, lon = table["lat"].to_numpy(np.float64), table["lon"].to_numpy(np.float64)
+    _, basis, _ = paired(profile)
     if entry.position == MAP:
         return basis(map_embeddings(profile, table, f"{EXPERIMENT}-tested"))
+    coordinates = table[["lat", "lon"]].to_numpy(np.float64)
     if entry.position == NEIGHBOURS:
-        known = pairs.coordinates.numpy()
-        distance, near = nearest_places(lat, lon, *known.T, k=min(profile.distilled.neighbours, len(known)))
-        weight = 1 / np.maximum(distance, NEAREST_M)
-        weight /= weight.sum(axis=1, keepdims=True)
-        return np.einsum("nk,nkd->nd", weight, pairs.features.numpy()[near]).astype(np.float32)
+        return _mean_of_nearest(profile, coordinates)
     network = LocationEncoder.from_pretrained(trained(profile, entry, progress=progress))
-    return network.embed(torch.tensor(np.stack([lat, lon], axis=1))).numpy()
+    return network.embed(torch.tensor(coordinates)).numpy()
+
+
+def _mean_of_nearest(profile: Profile, coordinates: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(N, 2) degrees → (N, dim): the mean of the nearest places' embeddings, by inverse distance."""
+    pairs, _, _ = paired(profile)
+    known = pairs.coordinates.numpy()
+    k = min(profile.distilled.neighbours, len(known))
+    distance, near = nearest_places(*coordinates.T, *known.T, k=k)
+    weight = (1 / np.maximum(distance, NEAREST_M)).astype(np.float32)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return np.einsum("nk,nkd->nd", weight, pairs.features.numpy()[near])
 
 
 def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, Tensor]]:
@@ -277,16 +286,18 @@ def _measured(profile: Profile, entry: Entry) -> dict[str, float]:
     dim = pairs.features.shape[1]
     if entry.position == MAP:
         return {"dim": dim, "megabytes": np.nan, "coordinates_per_s": np.nan}
+    rows = np.random.default_rng(0).integers(len(pairs.coordinates), size=profile.distilled.n_timed)
+    more = pairs.coordinates[rows]
     numbers = pairs.features.numel() + pairs.coordinates.numel()
+    work: Callable[[], object] = partial(_mean_of_nearest, profile, more.numpy())
     if entry.position != NEIGHBOURS:
         network = LocationEncoder.from_pretrained(trained(profile, entry))
         numbers = sum(parameter.numel() for parameter in network.parameters())
-    rows = np.random.default_rng(0).integers(len(pairs.coordinates), size=profile.location_encoders.n_timed)
-    more = pd.DataFrame(pairs.coordinates.numpy()[rows], columns=["lat", "lon"])
+        work = partial(network.embed, more)
     seconds = []
     for _ in range(3):
         started = time.process_time()
-        embeddings(profile, entry, more)
+        work()
         seconds.append(time.process_time() - started)
     return {"dim": dim, "megabytes": 4 * numbers / 1e6, "coordinates_per_s": len(more) / min(seconds)}
 

@@ -336,3 +336,46 @@ def card(one: Described) -> str:
         f"Weights: MIT, as the code. Maps: {maps} (ODbL). Labels: {labels}.",
         "",
     ])  # fmt: skip
+
+
+def location_name(profile: Profile) -> str:
+    """What the location encoder of a profile is called: that of japan-cpu is japan-coordinates."""
+    return f"{profile.name.removesuffix('-cpu')}-coordinates"
+
+
+def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
+    """The card of a location encoder: what it is, how it scored beside the map, and where it has nothing to say."""
+    name, kms = location_name(profile), sorted(about["errors"], key=float)
+    front = {"license": "mit", "library_name": "selm", "tags": ["geospatial", "openstreetmap", "location-encoder"]}
+    lines = ["| | " + " | ".join(f"{km} km" for km in kms) + " |", "|---|" + "---|" * len(kms)]
+    for title, errors in ((f"**{name}**", about["errors"]), ("the map's embedding", about["map_errors"])):
+        lines.append(f"| {title} | " + " | ".join(f"{errors[km]:.3f}" for km in kms) + " |")
+    test = ", ".join(region.name.capitalize() for region in profile.regions_for("test"))
+    stand_in = "stand-ins for land prices, computed from the map," if profile.stand_ins else "land prices"
+    maps = "© OpenStreetMap contributors" if profile.stand_ins else "© OpenMapTiles © OpenStreetMap contributors"
+    return "\n".join([
+        "---", yaml.safe_dump(front, sort_keys=False).strip(), "---",
+        f"# {name}: an embedding from coordinates alone",
+        "",
+        "Latitude and longitude → what the map shows there and around, without a map:",
+        "",
+        "    import selm",
+        "",
+        f"    selm.LocationEncoder.from_pretrained({name!r})(lat, lon)",
+        "",
+        f"- feature tables of {len(about['cells'])} resolutions and a perceptron, {size / 1e6:.1f} MB",
+        f"- learned, from the map alone, what `japan-wide` and the colours of its images give at {about['places']:,} "
+        f"places in {', '.join(about['regions'])} ({about['setting']}; profile {profile.name}, a reduced scale)",
+        f"- commit {about['commit']}, {about['date']}, {about['device']}, torch {about['torch']}",
+        "",
+        f"Mean squared errors on {stand_in} of {test} (standardised logarithm), by the distance from the places that "
+        "the probe has learned from; it has seen maps of this region, never a label of it:",
+        "",
+        *lines,
+        "",
+        "Where it has seen no map its answer is missing (NaN). It cannot follow single streets, and it does not know "
+        "what has changed since its map was made. Nothing here is fit to judge a person or a single property.",
+        "",
+        f"Weights: MIT, as the code. Maps: {maps} (ODbL).",
+        "",
+    ])  # fmt: skip

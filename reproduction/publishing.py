@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from reproduction import cards, paths
+from reproduction.beyond.location_encoders import distilled
 from reproduction.beyond.more_context.experiment import LONGER
 from reproduction.computed import encoders, place_tables
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
@@ -24,9 +25,13 @@ from reproduction.merging import gone, merged
 from reproduction.results import read_csv, write_csv
 from reproduction.rows import PRETRAINED
 from reproduction.settings import Profile
+from selm import checkpoints
+from selm.bundled import LOCATIONS
 from selm.errors import InputError, unknown
 from selm.files import read_json, write_json, written, written_folder
+from selm.location_encoder import ABOUT, WEIGHTS
 
+COORDINATES = "coordinates"
 _ROUNDED = ("knowledge-blocks.csv",)  # files whose numbers have so many significant digits already, not decimals
 
 
@@ -100,7 +105,8 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     provenance and a card; returns their folders.
 
     `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
-    taken. Raises InputError for one that is not finished, or that the collapse watch marked at its end.
+    taken, and ``coordinates`` the location encoder of the chapter "distilled". Raises InputError for one that is not
+    finished, or that the collapse watch marked at its end.
     """
     longer = profile.surroundings.longer
     rows = {method: (profile, method) for method in PRETRAINED}
@@ -108,13 +114,14 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         rows[f"{LONGER}_x{longer}"] = (profile.times(longer), LONGER)
     done = {name: encoders.pretraining_folder(*row) for name, row in rows.items() if complete(*row, 0)}
     which = list(dict.fromkeys(which))
+    out = [_publish_coordinates(profile)] if COORDINATES in which else []
+    which = [name for name in which if name != COORDINATES]
     for name in which:
         if name not in done:
             raise unknown("finished pretraining", name, done)
         word = read_csv(done[name] / "metrics.csv")["collapse"].iloc[-1]
         if isinstance(word, str) and word:
             raise InputError(f"{name}: {word}, says the collapse watch, so it is not a reference run")
-    out = []
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name
         with written_folder(target) as temporary:
@@ -125,6 +132,18 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         out.append(target)
     cards.write()
     return out
+
+
+def _publish_coordinates(profile: Profile) -> Path:
+    """The location encoder for use of a profile, with its card."""
+    about, tensors = distilled.exported(profile)
+    target = paths.encoders() / LOCATIONS / cards.location_name(profile)
+    with written_folder(target) as temporary:
+        checkpoints.save_tensors(temporary / WEIGHTS, tensors)
+        write_json(temporary / ABOUT, about)
+        size = (temporary / WEIGHTS).stat().st_size
+        (temporary / "README.md").write_text(cards.location_card(profile, about, size), encoding="utf-8")
+    return target
 
 
 def _published(file: Path) -> pd.DataFrame | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from selm.embedding.search import Nearest
     from selm.encoder import MapEncoder
     from selm.errors import InputError
+    from selm.location_encoder import LocationEncoder
     from selm.maps.atlas import Atlas
     from selm.maps.draw import draw_atlas, draw_image
     from selm.maps.sources import open_source
@@ -26,6 +27,7 @@ _PUBLIC = {
     "Atlas": "selm.maps.atlas",
     "Embedder": "selm.embedding.embedder",
     "InputError": "selm.errors",
+    "LocationEncoder": "selm.location_encoder",
     "MapEncoder": "selm.encoder",
     "Nearest": "selm.embedding.search",
     "draw_atlas": "selm.maps.draw",
@@ -40,6 +42,7 @@ __all__ = [
     "Atlas",
     "Embedder",
     "InputError",
+    "LocationEncoder",
     "MapEncoder",
     "Nearest",
     "draw_atlas",

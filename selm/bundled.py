@@ -18,6 +18,7 @@ from selm.files import read_json
 from selm.settings import EncoderConfig
 
 LIST = "encoders.json"
+LOCATIONS = "locations"  # the folder of encoders of coordinates alone (`selm.location_encoder`)
 HERE = Path(__file__).resolve().parent
 PLACES = (HERE / "encoders", HERE.parent / "data" / "encoders")
 
@@ -86,6 +87,8 @@ class Shelf:
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         notes = ["* used where none is named. † its features as it was trained, in another probe.", self.measure]
         what = [f"{', '.join(names)}: {trained}." for trained, names in alike.items()]
+        if alone := sorted(path.name for path in (self.folder / LOCATIONS).glob("*")):
+            what.append(f"From coordinates alone, without a map: {', '.join(alone)} (selm.LocationEncoder).")
         return "\n".join([*lines, "", *notes, "", *what, "", self.limits])
 
 

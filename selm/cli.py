@@ -275,7 +275,9 @@ def nearest(
 
         embedder = MapEmbedder(model, map, device, orientations=orientations, stages=_stages(stages))
     elif any(option is not None for option in (device, orientations, stages)):
-        raise InputError("--device, --orientations and --stages are for a place that is embedded: with --map or --model")
+        raise InputError(
+            "--device, --orientations and --stages are for a place that is embedded: with --map or --model"
+        )
     typer.echo(find_nearest(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 
 

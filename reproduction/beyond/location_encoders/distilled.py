@@ -17,7 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +27,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from reproduction import paths
 from reproduction.beyond.location_encoders.encoder import LocationConfig, LocationEncoder
 from reproduction.beyond.location_encoders.experiment import NEIGHBOURS
 from reproduction.beyond.location_encoders.experiment import places as places_of
 from reproduction.beyond.location_encoders.frame import Frame
+from reproduction.beyond.location_encoders.grid import FeatureGrid
 from reproduction.beyond.location_encoders.method import LocationMethod, PairedPlaces
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
@@ -43,7 +44,9 @@ from reproduction.experiments.table1_table2 import Task
 from reproduction.places.sampling import sample_places
 from reproduction.settings import Profile
 from selm import distributed
+from selm.errors import InputError
 from selm.files import read_json
+from selm.maps.mercator import to_tile
 from selm.maps.sphere import nearest_places
 from selm.methods.multi_zoom import WIDE
 from selm.pretrain import Trainer, pretrain
@@ -53,7 +56,10 @@ from selm.settings import Pretraining
 EXPERIMENT = "distilled"
 VERSION = 1  # raise it when the numbers change
 TEACHER = more_context.LONGER
-MAP = "map"
+MAP, GRID_TABLES = "map", "grid"
+KNOWN_ZOOM = (
+    12  # an encoder for use answers in the tiles of this zoom, some 7 km wide, that hold a place it learned from
+)
 LEAST_SPREAD = 1e-3  # of a number that is standardised: a colour that is hardly ever there is not blown up
 NEAREST_M = 50.0  # nearer places weigh no more
 
@@ -330,3 +336,55 @@ def finished(profile: Profile) -> dict[str, pd.DataFrame]:
         return {}  # and samples no place to find out
     rows = GRID.finished(profile, entries(profile))
     return {f"{EXPERIMENT}.csv": rows} if len(rows) else {}
+
+
+# -- for use -----------------------------------------------------------------------------------------------------------
+
+
+def chosen(rows: pd.DataFrame, positions: Sequence[str] = ()) -> pd.DataFrame:
+    """Of each position encoding (of some) the rows of the jitter with the least error in the validation regions, a mean
+    over buffers; best first by the error under the widest buffer."""
+    rows = rows[rows["position"].isin(list(positions) or list(rows["position"]))]
+    tried = rows.groupby(["position", "jitter_m"])["validation"].mean()
+    best = dict(tried.groupby("position").idxmin().tolist())
+    own = rows[rows["jitter_m"] == rows["position"].map(best)]
+    far = own[own["buffer_km"] == own["buffer_km"].max()].groupby("position")["value"].mean()
+    return own.iloc[np.argsort(own["position"].map(far).to_numpy(), kind="stable")]
+
+
+def exported(profile: Profile) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The feature tables that the validation regions choose, as `selm.LocationEncoder` takes them: about and tensors.
+
+    Raises InputError where the chapter has not been computed.
+    """
+    rows = finished(profile).get(f"{EXPERIMENT}.csv", pd.DataFrame(columns=["position"]))
+    rows = rows[rows["position"].isin([GRID_TABLES, MAP])]
+    if set(rows["position"]) != {GRID_TABLES, MAP}:
+        raise InputError(f"profile '{profile.name}': no feature tables here: `chapter {EXPERIMENT}` computes them")
+    own = chosen(rows, [GRID_TABLES])
+    entry = next(
+        one for one in entries(profile) if one.position == GRID_TABLES and one.setting == own["setting"].iloc[0]
+    )
+    network = LocationEncoder.from_pretrained(folder(profile, entry))
+    tables = next(module for module in network.modules() if isinstance(module, FeatureGrid))
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    table = places(profile)
+    tiles = np.unique(np.stack(to_tile(table["lat"], table["lon"], KNOWN_ZOOM), axis=1).astype(np.int32), axis=0)
+    tensors = {"known": torch.from_numpy(tiles)}
+    tensors |= {f"tables.{level}": values.detach() for level, values in enumerate(tables.tables)}
+    for number, layer in enumerate(linear):
+        tensors |= {f"weights.{number}": layer.weight.detach(), f"biases.{number}": layer.bias.detach()}
+
+    def errors(position: str) -> dict[str, float]:
+        of = rows if position == MAP else own
+        means = of[of["position"] == position].groupby("buffer_km")["value"].mean()
+        return {f"{km:g}": round(float(value), 4) for km, value in means.items()}
+
+    run = read_json(folder(profile, entry) / "run.json")
+    about = {
+        **dataclasses.asdict(network.config.frame), "cells": list(tables.cells), "zoom": KNOWN_ZOOM,
+        "places": len(table), "regions": [region.name.capitalize() for region in profile.regions],
+        "setting": entry.setting, "errors": errors(GRID_TABLES), "map_errors": errors(MAP), "profile": profile.name,
+        "teacher": teacher_run(profile), **{name: run[name] for name in ("commit", "date", "device", "torch")},
+    }  # fmt: skip
+    return about, tensors

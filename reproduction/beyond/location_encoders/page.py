@@ -287,22 +287,12 @@ def speed_table(speed: pd.DataFrame) -> Html:
     )
 
 
-def chosen_jitters(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of rows of `reproduction.beyond.location_encoders.distilled`, for each position encoding those of the jitter with
-    the least error in the validation regions, a mean over buffers; best first by the error under the widest buffer."""
-    tried = rows.groupby(["position", "jitter_m"])["validation"].mean()
-    best = dict(tried.groupby("position").idxmin().tolist())
-    own = rows[rows["jitter_m"] == rows["position"].map(best)]
-    far = own[own["buffer_km"] == own["buffer_km"].max()].groupby("position")["value"].mean()
-    return own.iloc[np.argsort(own["position"].map(far).to_numpy(), kind="stable")]
-
-
 def distilled_table(rows: pd.DataFrame) -> Html:
     """Errors of the map's embedding and of what is distilled from it, a column a buffer, with sizes and speeds."""
-    from reproduction.beyond.location_encoders.distilled import MAP
+    from reproduction.beyond.location_encoders.distilled import MAP, chosen
     from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, POSITIONS
 
-    own = chosen_jitters(rows)
+    own = chosen(rows)
     buffers = sorted(own["buffer_km"].unique())
     body = []
     for position, of in own.groupby("position", sort=False):
@@ -323,10 +313,10 @@ def distilled_table(rows: pd.DataFrame) -> Html:
 
 def distilled_answer(rows: pd.DataFrame) -> Html:
     """What is lost without a map, and what it costs; the encoder is the one that the validation regions choose."""
-    from reproduction.beyond.location_encoders.distilled import MAP
+    from reproduction.beyond.location_encoders.distilled import MAP, chosen
     from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, POSITIONS
 
-    own = chosen_jitters(rows)
+    own = chosen(rows)
     networks = own[~own["position"].isin([MAP, NEIGHBOURS])]
     best = str(networks.groupby("position")["validation"].mean().idxmin())
 
@@ -340,8 +330,9 @@ def distilled_answer(rows: pd.DataFrame) -> Html:
     ]
     facts = networks[networks["position"] == best]
     rate = float(f"{facts['coordinates_per_s'].max():.2g}")
+    title = POSITIONS[best][:1].upper() + POSITIONS[best][1:]
     return prose(
-        f"**{POSITIONS[best][:1].upper() + POSITIONS[best][1:]}** are the encoding that the validation regions choose, with "
+        f"**{title}** are the encoding that the validation regions choose, with "
         f"{facts['setting'].iloc[0]}. Its error in Hokkaido, by the distance from known prices: {'; '.join(said)}. It "
         f"takes {facts['megabytes'].iloc[0]:.0f} MB and a second of processor time for {rate:,.0f} coordinates."
     )

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
+import selm
+from reproduction import publishing
 from reproduction.beyond.location_encoders import distilled, page
 from reproduction.beyond.location_encoders.distilled import MAP, Basis, Entry
 from reproduction.beyond.location_encoders.experiment import NEIGHBOURS
@@ -18,6 +20,7 @@ from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ri
 from reproduction.merging import merged
 from reproduction.profiles import get_profile
 from reproduction.report import check_results
+from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 
 SMOKE, JAPAN = get_profile("smoke"), get_profile("japan-cpu")
@@ -108,6 +111,31 @@ def test_a_run_is_trained_once_whatever_the_buffer(rows: pd.DataFrame, monkeypat
                          for one in (entry, wider)))  # fmt: skip
 
 
+def test_the_encoder_for_use_says_what_the_trained_one_says(
+    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing.paths, "encoders", lambda: tmp_path)
+    monkeypatch.setattr(publishing.cards, "write", lambda: [])
+    (folder,) = publishing.publish_encoders(SMOKE, ["coordinates"])
+    assert folder == tmp_path / "locations" / "smoke-coordinates"
+    own = distilled.chosen(rows, ["grid"])
+    entry = next(one for one in distilled.entries(SMOKE) if (one.position, one.jitter_m) == (
+        "grid", own["jitter_m"].iloc[0]))  # fmt: skip
+    table = distilled.places(SMOKE).iloc[::7]
+    encoder = selm.LocationEncoder.from_pretrained(folder)
+    found = encoder(table["lat"], table["lon"])
+    np.testing.assert_allclose(found, distilled.embeddings(SMOKE, entry, table), atol=1e-4)
+    assert encoder.about["errors"]["0.06"] == pytest.approx(own["value"].mean(), abs=1e-4)
+    card = (folder / "README.md").read_text()
+    errors = encoder.about["errors"]["0.06"], encoder.about["map_errors"]["0.06"]
+    assert "LocationEncoder.from_pretrained('smoke-coordinates')(lat, lon)" in card
+    assert (
+        f"| **smoke-coordinates** | {errors[0]:.3f} |" in card and f"| the map's embedding | {errors[1]:.3f} |" in card
+    )
+    with pytest.raises(InputError, match="no feature tables here"):
+        distilled.exported(dataclasses.replace(SMOKE, name="nobody"))
+
+
 def made_up() -> pd.DataFrame:
     """Rows of two buffers: the grid with jitter is best in the validation regions, the map everywhere."""
     errors = {(MAP, 0.0): (0.2, 0.2), (NEIGHBOURS, 0.0): (0.3, 0.31), ("grid", 0.0): (0.5, 0.2),
@@ -122,7 +150,7 @@ def made_up() -> pd.DataFrame:
 
 
 def test_the_page_shows_what_the_validation_regions_choose() -> None:
-    own = page.chosen_jitters(made_up())
+    own = distilled.chosen(made_up())
     assert own[own["position"] == "grid"]["jitter_m"].unique() == [300.0]
     assert list(dict.fromkeys(own["position"])) == [MAP, "grid", NEIGHBOURS, "fourier"]
     table = page.distilled_table(made_up()).text

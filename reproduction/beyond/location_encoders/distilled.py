@@ -218,7 +218,7 @@ def location_config(profile: Profile, entry: Entry) -> LocationConfig:
 def folder(profile: Profile, entry: Entry) -> Path:
     """The run directory of a location encoder, whether or not it has been trained; the same for every buffer."""
     name = f"{profile.name}-{EXPERIMENT}-{entry.position}-{entry.jitter_m:g}m-s{entry.seed}"
-    return store.address("location-encoders", name, _config(profile, entry))
+    return store.address("distilled", name, _config(profile, entry))
 
 
 def trained(profile: Profile, entry: Entry, *, progress: bool = True) -> Path:

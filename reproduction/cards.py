@@ -365,11 +365,12 @@ def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
         "",
         f"- feature tables of {len(about['cells'])} resolutions and a perceptron, {size / 1e6:.1f} MB",
         f"- learned, from the map alone, what `japan-wide` and the colours of its images give at {about['places']:,} "
-        f"places in {', '.join(about['regions'])} ({about['setting']}; profile {profile.name}, a reduced scale)",
+        f"places in {', '.join(about['regions'])} ({about['setting']}; profile {profile.name}, a reduced scale); "
+        "`japan-wide` itself was taught land prices and population densities of the pretraining regions, too",
         f"- commit {about['commit']}, {about['date']}, {about['device']}, torch {about['torch']}",
         "",
-        f"Mean squared errors on {stand_in} of {test} (standardised logarithm), by the distance from the places that "
-        "the probe has learned from; it has seen maps of this region, never a label of it:",
+        f"Mean squared errors on {stand_in} of {test} (standardised logarithm; kernel ridge), by the distance from the "
+        "places that the probe has learned from; it has seen maps of this region, never a label of it:",
         "",
         *lines,
         "",

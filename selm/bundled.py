@@ -87,9 +87,9 @@ class Shelf:
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         notes = ["* used where none is named. † its features as it was trained, in another probe.", self.measure]
         what = [f"{', '.join(names)}: {trained}." for trained, names in alike.items()]
-        if alone := sorted(path.name for path in (self.folder / LOCATIONS).glob("*")):
-            what.append(f"From coordinates alone, without a map: {', '.join(alone)} (selm.LocationEncoder).")
-        return "\n".join([*lines, "", *notes, "", *what, "", self.limits])
+        alone = ", ".join(sorted(path.name for path in (self.folder / LOCATIONS).glob("*")))
+        last = ["", f"From coordinates alone, without a map: {alone} (selm.LocationEncoder)."] if alone else []
+        return "\n".join([*lines, "", *notes, "", *what, "", self.limits, *last])
 
 
 def described(one: Bundled) -> str:

@@ -13,6 +13,7 @@ import torch
 
 import selm
 from selm import checkpoints
+from selm.bundled import shelf
 from selm.errors import InputError, OutsideMapWarning
 from selm.location_encoder import ABOUT, WEIGHTS, LocationEncoder
 from selm.maps.mercator import EARTH_RADIUS_M, to_tile
@@ -90,3 +91,16 @@ def test_a_folder_and_what_is_none(tmp_path: Path) -> None:
     (tmp_path / ABOUT).write_text("[]")
     with pytest.raises(InputError, match="not a location encoder"):
         LocationEncoder.from_pretrained(tmp_path)
+
+
+def test_the_one_that_comes_along() -> None:
+    encoder = LocationEncoder.from_pretrained("japan-coordinates")
+    lat, lon = np.array([43.0687, 43.0600, 35.6812, 34.7025]), np.array([141.3508, 141.3500, 139.7671, 135.4959])
+    found = encoder(lat, lon)  # Sapporo twice, Tokyo, Osaka
+    assert found.shape == (4, encoder.dim) and np.isfinite(found).all()
+    apart = np.linalg.norm(found[0] - found[1:], axis=1)
+    assert apart.argmin() == 0
+    assert {"1", "5", "15"} == set(encoder.about["errors"]) == set(encoder.about["map_errors"])
+    assert "without a map: japan-coordinates (selm.LocationEncoder)" in shelf().table()
+    with pytest.warns(OutsideMapWarning):
+        assert np.isnan(encoder(60.1719, 24.9414)).all()

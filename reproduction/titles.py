@@ -47,6 +47,7 @@ TITLES = {
     "histogram_14": "trees on colours, zoom 14",
     "histogram_17_14": "trees on colours, zooms 17-14",
     "histogram_17+coordinates": "trees on colours, zoom 17, and coordinates",
+    "grid": "feature tables, distilled: no map",
     "histogram_17_14+coordinates": "trees on colours, zooms 17-14, and coordinates",
 }
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reproduction.beyond.location_encoders import distilled
 from reproduction.experiments.row_claims import MARGINS
 from reproduction.experiments.verdicts import BUFFERS, scores_of
 from reproduction.pages import knowledge, more_context, published, result_figures, result_page
@@ -432,6 +433,7 @@ _KINDS = {
 
 
 _PEER = "a peer's embedding of coordinates"
+_NO_MAP = "embedding of coordinates, no map"
 
 
 def practice(profile: str, split: str = "") -> pd.DataFrame | None:
@@ -441,22 +443,24 @@ def practice(profile: str, split: str = "") -> pd.DataFrame | None:
     `split` is by default the one with the widest buffer that the chapter on more context asked, "blocks" without it.
     An encoder of coordinates that others have published (a *peer*) is a kind of its own.
     By the best linear layer on an embedding, trees on an embedding with the coordinates, without any embedding, and,
-    where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose.
+    where the chapter on more context has been run, on embeddings of so many zooms as the validation regions chose; and
+    the feature tables that were distilled from such embeddings and need no map.
     """
     wider = published.results("surroundings", profile)
     split = split or ("blocks" if wider is None else more_context.headline(wider))
     rows = _of_one_zoom(profile, split)
     if rows is None:
         return None
-    parts = [rows[rows["setting"].isin(list(_KINDS))]]
+    parts = [rows[rows["setting"].isin(list(_KINDS))], _without_map(profile, split)]
     if wider is not None:
         parts.append(more_context.chosen_zooms(wider))
-    table = pd.concat(parts)
+    table = pd.concat([part for part in parts if part is not None])
     table = table[(table["target"] == "l01") & (table["split"] == split)]
     if not len(table):
         return None
     table = summarise(table)
-    zooms = ~table["setting"].isin(list(_KINDS))
+    alone = table["method"] == distilled.GRID_TABLES
+    zooms = ~table["setting"].isin(list(_KINDS)) & ~alone
     beside = table["setting"].str.endswith("coordinates") | table["method"].str.endswith("coordinates")
     table["title"] = table["method"].map(title_of)
     table.loc[zooms, "title"] += ", " + table.loc[zooms, "setting"].map(more_context.zooms_title)
@@ -465,8 +469,19 @@ def practice(profile: str, split: str = "") -> pd.DataFrame | None:
     table.loc[zooms & table["method"].isin(["colours", "histogram"]), "kind"] = _KINDS["practitioner"]
     of_peers = table["method"].isin(list(PEERS))
     table.loc[of_peers, "kind"] = _PEER
-    table["coordinates"] = beside | of_peers
+    table.loc[alone, "kind"] = _NO_MAP
+    table["coordinates"] = beside | of_peers | alone
     return table.sort_values("mean")[["title", "kind", "coordinates", "mean", "sd", "split"]].reset_index(drop=True)
+
+
+def _without_map(profile: str, split: str) -> pd.DataFrame | None:
+    """The rows of the distilled feature tables under a split, if they are published."""
+    rows = published.results("distilled", profile)
+    if rows is None:
+        return None
+    asked = split if km_of(split) else f"{split}, {get_profile(profile).maps.buffer_m / 1000:g} km"
+    own = distilled.chosen(rows, [distilled.GRID_TABLES])
+    return own[own["split"] == asked].assign(split=split)
 
 
 def _of_one_zoom(profile: str, split: str) -> pd.DataFrame | None:

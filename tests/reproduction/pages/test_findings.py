@@ -167,6 +167,22 @@ def test_what_a_practitioner_asks_is_read_off_the_published_tables(results_folde
     assert "spatial blocks, 15 km away" in tables.practice_table(shown, "Hokkaido").text
     assert findings.practice("japan-cpu", "blocks")["mean"].iloc[0] == pytest.approx(0.3)
 
+    # what was distilled from such embeddings needs no map, and knows where a place is
+    alone = [
+        {**row, "buffer_km": km, "position": "grid", "jitter_m": jitter, "validation": known}
+        for km, split in ((1.0, "blocks, 1 km"), (15.0, far))
+        for jitter, known, value in ((0.0, 0.4, 0.2), (300.0, 0.3, 0.65))
+        for row in rows("distilled", "grid", "no jitter", value, value, split=split)
+    ]
+    pd.DataFrame(alone).to_csv(folder / "distilled.csv", index=False)
+    shown = findings.practice("japan-cpu")
+    assert shown is not None
+    (own,) = shown[shown["title"] == "feature tables, distilled: no map"].itertuples()
+    assert own.mean == pytest.approx(0.65) and own.kind == "embedding of coordinates, no map" and own.coordinates
+    assert "feature tables, distilled: no map" in tables.practice_table(shown, "Hokkaido").text
+    near = findings.practice("japan-cpu", "blocks")
+    assert near is not None and (near["title"] == "feature tables, distilled: no map").sum() == 1
+
 
 def test_the_best_try_of_each_method_is_put_in_a_sentence(results_folder: Path) -> None:
     assert findings.best_tries("japan-cpu") == []

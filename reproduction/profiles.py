@@ -193,7 +193,7 @@ PROFILES: dict[str, Profile] = {
             sample_size=SampleSize("map_images", sizes=(25, 50, 100, 150), n_test=100, n_trials=3),
             detection=Detection("map_buildings", 160, chips=1, lr=1e-3, epochs=3, fpn_channels=32, n_trials=1),
             figures=dataclasses.replace(_EMBEDDED_FIGURES, places=140),
-            retrieval=Retrieval(gallery=40, areas=_EMBEDDED_AREAS),
+            retrieval=Retrieval(gallery=32, areas=_EMBEDDED_AREAS),
             location_encoders=LocationEncoders(
                 encoders=(("fourier", "relu"), ("harmonics", "siren"), ("grid", "relu")),
                 n_places=500,

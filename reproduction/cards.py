@@ -19,6 +19,7 @@ import pandas as pd
 import yaml
 
 from reproduction import paths
+from reproduction.beyond.more_context.experiment import LONGER
 from reproduction.profiles import get_profile
 from reproduction.report import FULL_SCALE
 from reproduction.results import read_csv
@@ -346,6 +347,7 @@ def location_name(profile: Profile) -> str:
 def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
     """The card of a location encoder: what it is, how it scored beside the map, and where it has nothing to say."""
     name, kms = location_name(profile), sorted(about["errors"], key=float)
+    teacher, scale = _short(profile.name, LONGER), "" if profile.name in FULL_SCALE else ", a reduced scale"
     front = {"license": "mit", "library_name": "selm", "tags": ["geospatial", "openstreetmap", "location-encoder"]}
     lines = ["| | " + " | ".join(f"{km} km" for km in kms) + " |", "|---|" + "---|" * len(kms)]
     for title, errors in ((f"**{name}**", about["errors"]), ("the map's embedding", about["map_errors"])):
@@ -364,9 +366,9 @@ def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
         f"    selm.LocationEncoder.from_pretrained({name!r})(lat, lon)",
         "",
         f"- feature tables of {len(about['cells'])} resolutions and a perceptron, {size / 1e6:.1f} MB",
-        f"- learned, from the map alone, what `japan-wide` and the colours of its images give at {about['places']:,} "
-        f"places in {', '.join(about['regions'])} ({about['setting']}; profile {profile.name}, a reduced scale); "
-        "`japan-wide` itself was taught land prices and population densities of the pretraining regions, too",
+        f"- learned, from the map alone, what `{teacher}` and the colours of its images give at {about['places']:,} "
+        f"places in {', '.join(about['regions'])} ({about['setting']}; profile {profile.name}{scale}); "
+        f"`{teacher}` itself was taught land prices and population densities of the pretraining regions, too",
         f"- commit {about['commit']}, {about['date']}, {about['device']}, torch {about['torch']}",
         "",
         f"Mean squared errors on {stand_in} of {test} (standardised logarithm; kernel ridge), by the distance from the "

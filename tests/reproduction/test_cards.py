@@ -11,8 +11,12 @@ import pytest
 import yaml
 
 from reproduction import cards, paths
+from reproduction.beyond.location_encoders import distilled
 from reproduction.cli import main
+from reproduction.profiles import get_profile
+from reproduction.results import read_csv
 from selm.errors import InputError
+from selm.files import read_json
 
 WIDE, MUGS = "multi_zoom_wide_x4", "mugs"
 LATER = "2100-01-01"  # than the encoders were trained
@@ -139,3 +143,16 @@ def test_one_command_writes_them(
     text = (results.parent / "README.md").read_text(encoding="utf-8")
     assert text.startswith(f"before{MARK}\n") and text.endswith("\n<!-- until here -->after") and "old" not in text
     assert "an error of **0.420**" in " ".join(text.split()).replace("a squared error", "an error")
+
+
+def test_the_card_of_the_location_encoder_that_comes_along_is_of_its_numbers() -> None:
+    (about,) = (paths.encoders() / "locations").glob("*/location.json")
+    raw = read_json(about)
+    profile = get_profile(raw["profile"])
+    assert about.parent.name == cards.location_name(profile) == "japan-coordinates"
+    size = (about.parent / "location.safetensors").stat().st_size
+    assert (about.parent / "README.md").read_text(encoding="utf-8") == cards.location_card(profile, raw, size)
+    rows = read_csv(paths.repository() / "data" / "results" / profile.name / "distilled.csv")
+    own = distilled.chosen(rows, [distilled.GRID_TABLES])
+    published = own.groupby("buffer_km")["value"].mean()
+    assert raw["errors"] == {f"{km:g}": pytest.approx(value, abs=1e-4) for km, value in published.items()}

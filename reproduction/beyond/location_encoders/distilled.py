@@ -378,7 +378,7 @@ def exported(profile: Profile) -> tuple[dict[str, Any], dict[str, Tensor]]:
     def errors(position: str) -> dict[str, float]:
         of = rows if position == MAP else own
         means = of[of["position"] == position].groupby("buffer_km")["value"].mean()
-        return {f"{km:g}": round(float(value), 4) for km, value in means.items()}
+        return {f"{km:g}": round(float(value), 6) for km, value in means.items()}
 
     run = read_json(folder(profile, entry) / "run.json")
     about = {

@@ -57,9 +57,7 @@ EXPERIMENT = "distilled"
 VERSION = 1  # raise it when the numbers change
 TEACHER = more_context.LONGER
 MAP, GRID_TABLES = "map", "grid"
-KNOWN_ZOOM = (
-    12  # an encoder for use answers in the tiles of this zoom, some 7 km wide, that hold a place it learned from
-)
+KNOWN_ZOOM = 12  # an encoder for use answers in those tiles, some 7 km wide, that hold a place it learned from
 LEAST_SPREAD = 1e-3  # of a number that is standardised: a colour that is hardly ever there is not blown up
 NEAREST_M = 50.0  # nearer places weigh no more
 

@@ -297,7 +297,7 @@ def card(one: Described) -> str:
     ]
     scale = "" if profile.name in FULL_SCALE else ", a reduced scale and not the paper's"
     stand_in = profile.stand_ins
-    maps = "© OpenStreetMap contributors" if stand_in else "© OpenMapTiles © OpenStreetMap contributors"
+    maps = _maps(profile)
     labels = "stand-ins computed from the map" if stand_in else "国土交通省 国土数値情報（地価公示）, e-Stat"
     prices = (
         ["- Land prices of those regions were among its training targets: its score on land prices is not one of "
@@ -339,6 +339,10 @@ def card(one: Described) -> str:
     ])  # fmt: skip
 
 
+def _maps(profile: Profile) -> str:
+    return "© OpenStreetMap contributors" if profile.stand_ins else "© OpenMapTiles © OpenStreetMap contributors"
+
+
 def location_name(profile: Profile) -> str:
     """What the location encoder of a profile is called: that of japan-cpu is japan-coordinates."""
     return f"{profile.name.removesuffix('-cpu')}-coordinates"
@@ -354,7 +358,6 @@ def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
         lines.append(f"| {title} | " + " | ".join(f"{errors[km]:.3f}" for km in kms) + " |")
     test = ", ".join(region.name.capitalize() for region in profile.regions_for("test"))
     stand_in = "stand-ins for land prices, computed from the map," if profile.stand_ins else "land prices"
-    maps = "© OpenStreetMap contributors" if profile.stand_ins else "© OpenMapTiles © OpenStreetMap contributors"
     return "\n".join([
         "---", yaml.safe_dump(front, sort_keys=False).strip(), "---",
         f"# {name}: an embedding from coordinates alone",
@@ -379,6 +382,6 @@ def location_card(profile: Profile, about: dict[str, Any], size: int) -> str:
         "Where it has seen no map its answer is missing (NaN). It cannot follow single streets, and it does not know "
         "what has changed since its map was made. Nothing here is fit to judge a person or a single property.",
         "",
-        f"Weights: MIT, as the code. Maps: {maps} (ODbL).",
+        f"Weights: MIT, as the code. Maps: {_maps(profile)} (ODbL).",
         "",
     ])  # fmt: skip

@@ -114,7 +114,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         rows[f"{LONGER}_x{longer}"] = (profile.times(longer), LONGER)
     done = {name: encoders.pretraining_folder(*row) for name, row in rows.items() if complete(*row, 0)}
     which = list(dict.fromkeys(which))
-    out = [_publish_coordinates(profile)] if COORDINATES in which else []
+    alone = COORDINATES in which
     which = [name for name in which if name != COORDINATES]
     for name in which:
         if name not in done:
@@ -122,6 +122,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         word = read_csv(done[name] / "metrics.csv")["collapse"].iloc[-1]
         if isinstance(word, str) and word:
             raise InputError(f"{name}: {word}, says the collapse watch, so it is not a reference run")
+    out = [_publish_coordinates(profile)] if alone else []
     for name in which:
         run, target = done[name], paths.encoders() / profile.name / name
         with written_folder(target) as temporary:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 
 from reproduction import paths
 from reproduction.beyond.location_encoders.encoder import LocationConfig, LocationEncoder
-from reproduction.beyond.location_encoders.experiment import NEIGHBOURS
+from reproduction.beyond.location_encoders.experiment import NEIGHBOURS, seconds_of
 from reproduction.beyond.location_encoders.experiment import places as places_of
 from reproduction.beyond.location_encoders.frame import Frame
 from reproduction.beyond.location_encoders.grid import FeatureGrid
@@ -174,15 +173,15 @@ class Basis:
 
 
 @store.remembered(maxsize=2)
-def paired(profile: Profile) -> tuple[PairedPlaces, Basis, Frame]:
-    """The training set, how the map's embedding becomes it, and the square around it; the last ones are kept."""
+def paired(profile: Profile) -> tuple[PairedPlaces, Basis]:
+    """The training set, and how the map's embedding becomes it; the last ones are kept in memory."""
     table = places(profile)
     x = map_embeddings(profile, table, EXPERIMENT)
     longer = profile.times(profile.surroundings.longer)
     features = len(WIDE) * encoders.encoder(longer, TEACHER, 0, progress=False).dim
     basis = Basis.of(x, features, profile.distilled.dim)
     lat, lon = table["lat"].to_numpy(), table["lon"].to_numpy()
-    return PairedPlaces.of(lat, lon, basis(x)), basis, Frame.around(lat, lon)
+    return PairedPlaces.of(lat, lon, basis(x)), basis
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
@@ -224,7 +223,7 @@ def trained(profile: Profile, entry: Entry, *, progress: bool = True) -> Path:
     at = folder(profile, entry)
     if (at / "run.json").exists() and read_json(at / "run.json").get("complete"):
         return at
-    s, (pairs, _, _) = profile.distilled, paired(profile)
+    s, (pairs, _) = profile.distilled, paired(profile)
     config = dataclasses.replace(location_config(profile, entry), dim=pairs.features.shape[1])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(entry.seed)
@@ -242,7 +241,7 @@ def trained(profile: Profile, entry: Entry, *, progress: bool = True) -> Path:
 
 def embeddings(profile: Profile, entry: Entry, table: pd.DataFrame, *, progress: bool = True) -> NDArray[np.float32]:
     """(N, dim) embeddings of the coordinates of a table (`MAP`: of its map images)."""
-    _, basis, _ = paired(profile)
+    _, basis = paired(profile)
     if entry.position == MAP:
         return basis(map_embeddings(profile, table, f"{EXPERIMENT}-tested"))
     coordinates = table[["lat", "lon"]].to_numpy(np.float64)
@@ -254,7 +253,7 @@ def embeddings(profile: Profile, entry: Entry, table: pd.DataFrame, *, progress:
 
 def _mean_of_nearest(profile: Profile, coordinates: NDArray[np.float64]) -> NDArray[np.float32]:
     """(N, 2) degrees → (N, dim): the mean of the nearest places' embeddings, by inverse distance."""
-    pairs, _, _ = paired(profile)
+    pairs, _ = paired(profile)
     known = pairs.coordinates.numpy()
     k = min(profile.distilled.neighbours, len(known))
     distance, near = nearest_places(*coordinates.T, *known.T, k=k)
@@ -286,7 +285,7 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
 def _measured(profile: Profile, entry: Entry) -> dict[str, float]:
     """Numbers of an embedding, what has to be kept for it in megabytes of 32-bit numbers, and coordinates a second of
     processor time (the best of three). NaN for the map, which `benchmarks` measures."""
-    pairs, _, _ = paired(profile)
+    pairs, _ = paired(profile)
     dim = pairs.features.shape[1]
     if entry.position == MAP:
         return {"dim": dim, "megabytes": np.nan, "coordinates_per_s": np.nan}
@@ -298,12 +297,8 @@ def _measured(profile: Profile, entry: Entry) -> dict[str, float]:
         network = LocationEncoder.from_pretrained(trained(profile, entry))
         numbers = sum(parameter.numel() for parameter in network.parameters())
         work = partial(network.embed, more)
-    seconds = []
-    for _ in range(3):
-        started = time.process_time()
-        work()
-        seconds.append(time.process_time() - started)
-    return {"dim": dim, "megabytes": 4 * numbers / 1e6, "coordinates_per_s": len(more) / min(seconds)}
+    seconds = min(seconds_of(work) for _ in range(3))
+    return {"dim": dim, "megabytes": 4 * numbers / 1e6, "coordinates_per_s": len(more) / seconds}
 
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:

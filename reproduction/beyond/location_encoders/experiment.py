@@ -476,16 +476,16 @@ def speed(profile: Profile) -> pd.DataFrame:
         for run in _timed(profile):
             network = encoder(profile, run, progress=False).to(distributed.device())
             network.embed(coordinates[:64])
-            seconds = min(_seconds(partial(network.embed, coordinates)) for _ in range(3))
+            seconds = min(seconds_of(partial(network.embed, coordinates)) for _ in range(3))
             rows.append({"way": run.position, "coordinates_per_s": len(coordinates) / seconds, "n": len(coordinates)})
         if peers.geoclip_version():
             peers.geoclip_features(*more[:64].T)
-            seconds = min(_seconds(partial(peers.geoclip_features, *more.T)) for _ in range(3))
+            seconds = min(seconds_of(partial(peers.geoclip_features, *more.T)) for _ in range(3))
             rows.append({"way": peers.GEOCLIP, "coordinates_per_s": len(more) / seconds, "n": len(more)})
         some = table.iloc[: s.n_timed_images]
         teacher, colours = encoders.encoder(profile, s.teacher, 0, progress=False), drawn_maps.palette(profile)
         seconds = min(
-            _seconds(lambda: frozen_features.encode(teacher, drawn_maps.point_images(profile, some), colours))
+            seconds_of(lambda: frozen_features.encode(teacher, drawn_maps.point_images(profile, some), colours))
             for _ in range(3)
         )
         rows.append({"way": "map", "coordinates_per_s": len(some) / seconds, "n": len(some)})
@@ -495,7 +495,8 @@ def speed(profile: Profile) -> pd.DataFrame:
     return computed_once(_speed_file(profile), make)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
+    """Seconds that work takes: of processor time, on a GPU of the clock."""
     on_gpu = distributed.device().type == "cuda"
     clock = time.perf_counter if on_gpu else time.process_time
     started = clock()

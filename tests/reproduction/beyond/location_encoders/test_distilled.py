@@ -74,7 +74,7 @@ def test_every_way_is_asked_alike(rows: pd.DataFrame) -> None:
 
     # the map's row: its embedding in the probe that is named
     todo = more_context.tested(SMOKE, "blocks")
-    _, basis, _ = distilled.paired(SMOKE)
+    _, basis = distilled.paired(SMOKE)
     own = rows[rows["position"] == MAP].iloc[0]
     probe = KernelRidge(own["penalty"], own["width"], own["share"], own["km"])
     x = basis(distilled.map_embeddings(SMOKE, todo.places, "again"))
@@ -89,7 +89,7 @@ def test_every_way_is_asked_alike(rows: pd.DataFrame) -> None:
 
 
 def test_neighbours_are_the_mean_by_inverse_distance(rows: pd.DataFrame) -> None:
-    pairs, _, _ = distilled.paired(SMOKE)
+    pairs, _ = distilled.paired(SMOKE)
     table = more_context.tested(SMOKE, "blocks").places.iloc[:5]
     found = distilled.embeddings(SMOKE, Entry(NEIGHBOURS, "", 0.0, 0.06), table)
     lat, lon = pairs.coordinates.numpy().T
@@ -116,6 +116,9 @@ def test_the_encoder_for_use_says_what_the_trained_one_says(
 ) -> None:
     monkeypatch.setattr(publishing.paths, "encoders", lambda: tmp_path)
     monkeypatch.setattr(publishing.cards, "write", lambda: [])
+    with pytest.raises(InputError, match="unknown finished pretraining 'nobody'"):
+        publishing.publish_encoders(SMOKE, ["coordinates", "nobody"])
+    assert not any(tmp_path.iterdir())
     (folder,) = publishing.publish_encoders(SMOKE, ["coordinates"])
     assert folder == tmp_path / "locations" / "smoke-coordinates"
     own = distilled.chosen(rows, ["grid"])

@@ -63,9 +63,11 @@ _EMBEDDED_MAPS = Maps(tile_px=64, cell_degrees=0.004, buffer_m=60.0)
 _FEW_PROBES = Probing(max_finetune=1_000, n_interpolated=2_000, n_finetune=3, frozen_lr=0.01, frozen_weight_decay=1.0)
 _FEW_LAND_COVER = LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3)
 _FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32)
+_SOME_KNOWLEDGE = Knowledge(n_cover_places=6_000, n_cover_blocks=450)
 _FEW_KNOWLEDGE = Knowledge(
-    targets=("price", "area_type"), buffers_km=(0.06, 0.15, 0.3), n_trials=2, n_logistic=2, n_trees=1
-)
+    targets=("price", "area_type"), buffers_km=(0.06, 0.15, 0.3), n_trials=2, n_logistic=2, n_trees=1,
+    n_cover_places=100, n_cover_blocks=2,
+)  # fmt: skip
 _FEW_VIEWS = MultiView(radii_m=(50.0, 150.0), dim=8, n_trials=1)
 _FEW_SURROUNDINGS = Surroundings(
     widths=(0.0, 1.0), penalties=(0.3, 3.0), fields=((0.3, 0.5),), validation_draws=1, n_points=60
@@ -247,6 +249,7 @@ PROFILES: dict[str, Profile] = {
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
+            knowledge=_SOME_KNOWLEDGE,
             surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0)),
             location_encoders=LocationEncoders(
                 n_places=3_000,
@@ -290,6 +293,7 @@ PROFILES: dict[str, Profile] = {
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
+            knowledge=_SOME_KNOWLEDGE,
             seeds=(("dino", 3), ("gps_selm", 3)),
             rotations=_ROTATIONS,
         ),

@@ -380,6 +380,8 @@ class Knowledge:
     n_trials: int = 10  # of ridge, k-NN and the prior
     n_logistic: int = 3  # of logistic regression, k-NN and the prior on classes
     n_trees: int = 2
+    n_cover_places: int = 20_000  # land cover's places, and the zoom-13 tiles of the test region that they are spread
+    n_cover_blocks: int = 1_000  # over; more than Table 3's, for differences of half a point are asked about
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """What an embedding knows: several targets read off the same frozen features, far from what the probe has learned from.
 
 Targets at the official points of the test region: ``price`` (log of yen/m²), ``density`` (ln(1 + people/km²)),
-``area_type`` (70 classes) and ``zone`` (the merged use districts). At places of its own, those of Table 3:
-``land_cover`` (13 classes), from images at zoom 17 without the fills that show it. Squared errors are of targets
+``area_type`` (70 classes) and ``zone`` (the merged use districts). At places of its own, sampled as Table 3's, but
+more: ``land_cover`` (13 classes), from images at zoom 17 without the fills that show it. Squared errors are of targets
 standardised within the region that is tested, so that 1 is what its mean scores.
 
 The test region is Hokkaido and, in the profile's rotations (`reproduction.rotations`), each other large region
@@ -17,6 +17,7 @@ in turn. In each the probe learns from whole cells (blocks) and leaves out what 
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import sys
 from collections.abc import Iterable
@@ -153,11 +154,11 @@ def targets(places: pd.DataFrame, target: str, tested: NDArray[np.bool_]) -> NDA
 def task(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = False) -> Task:
     """Places, targets and folds of the profile's own test region: the committed folds of whole cells, with a buffer.
 
-    Land cover has places of its own (`map_land_cover.places`). `elsewhere`: one fold instead, that is tested by a model
+    Land cover has places of its own (`of_cover`). `elsewhere`: one fold instead, that is tested by a model
     of the labelled places of all other regions, which follow the tested ones in the table (and lie beyond the widest
     buffer, too).
     """
-    places = map_land_cover.places(profile) if target == COVER else _points(profile)
+    places = _places(profile, target)
     n = len(places)
     if elsewhere:
         places = pd.concat([places, place_tables.elsewhere(profile)], ignore_index=True)
@@ -169,6 +170,18 @@ def task(profile: Profile, target: str, buffer_km: float, *, elsewhere: bool = F
     near = Neighbourhood(places["lat"].to_numpy(float), places["lon"].to_numpy(float), 1000.0 * buffer_km)
     values = targets(places, target, np.arange(len(places)) < n)
     return Task(TARGETS[target], places, values, BufferedFolds(fold, near), (0,) if elsewhere else None)
+
+
+def of_cover(profile: Profile) -> Profile:
+    """The profile with this chapter's number of places in place of Table 3's."""
+    s = profile.knowledge
+    more = dataclasses.replace(profile.land_cover, n_places=s.n_cover_places, n_blocks=s.n_cover_blocks)
+    return dataclasses.replace(profile, land_cover=more)
+
+
+def _places(profile: Profile, target: str) -> pd.DataFrame:
+    """The places of the profile's own test region that a target is asked about."""
+    return map_land_cover.places(of_cover(profile)) if target == COVER else _points(profile)
 
 
 def _points(profile: Profile) -> pd.DataFrame:
@@ -215,12 +228,12 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     elsewhere = entry.setting == OTHER_REGIONS
     todo = task(profile, entry.target, entry.buffer_km, elsewhere=elsewhere).first(trials(profile, entry))
     cover = entry.target == COVER
-    own = map_land_cover.places(profile) if cover else _points(profile)
+    own = _places(profile, entry.target)
     if entry.method in WITHOUT_EMBEDDING:
         colours, _, also = entry.method.partition("+")
         if not (cover and colours in HISTOGRAM_ZOOMS):
             return without_embedding(profile, entry.method, todo)
-        x = table3_land_cover.histograms(profile, table3_land_cover.CLAIMED)
+        x = table3_land_cover.histograms(of_cover(profile), table3_land_cover.CLAIMED)
         return trees(profile, np.column_stack([x, own[["lat", "lon"]]]) if also else x, todo)
     x = _features(profile, entry, own, _PLACES)
     if elsewhere:
@@ -238,7 +251,7 @@ def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) 
     if entry.method == peers.GEOCLIP:
         return peers.geoclip_features(places["lat"], places["lon"])
     if entry.target == COVER:
-        return table3_land_cover.features(profile, table3_land_cover.CLAIMED, entry.method, entry.seed)
+        return table3_land_cover.features(of_cover(profile), table3_land_cover.CLAIMED, entry.method, entry.seed)
     return frozen_features.features(profile, entry.method, entry.seed, places, label)
 
 
@@ -252,7 +265,7 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
 
 def _data(profile: Profile, entry: Entry) -> str:
     """Hash (hex) of the places and labels of an entry."""
-    return map_land_cover.key(profile) if entry.target == COVER else place_tables.points_key(profile)
+    return map_land_cover.key(of_cover(profile)) if entry.target == COVER else place_tables.points_key(profile)
 
 
 GRID = Grid[Entry](_parts, compute, data=_data)

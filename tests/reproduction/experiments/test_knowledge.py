@@ -67,29 +67,31 @@ def test_land_cover_is_asked_where_images_without_fills_are_drawn() -> None:
 
 
 def test_land_cover_is_read_off_images_without_fills(runs: Path) -> None:
-    targets = dataclasses.replace(SMOKE.knowledge, targets=("land_cover",))
+    targets = dataclasses.replace(SMOKE.knowledge, targets=("land_cover",), n_cover_places=120)
     profile = dataclasses.replace(SMOKE, knowledge=targets)
     names = ("random_init", "prior", "knn_coordinates", "histogram_17", "histogram_17+coordinates")
     rows = knowledge.chapter(profile, names, progress=False)
     assert set(rows["target"]) == {"land_cover"} and set(rows["split"]) == {"blocks, 0.06 km", "blocks, 0.15 km",
                                                                             "blocks, 0.3 km"}  # fmt: skip
     assert set(rows["method"]) == set(names) and np.isfinite(rows["value"]).all()
-    # the places, folds and features are those of Table 3, without fills; the buffer is this chapter's
-    places = map_land_cover.places(profile)
+    # sampled as Table 3's places, without fills, but so many as this chapter asks for, under its own buffer
+    more = knowledge.of_cover(profile)
+    places = map_land_cover.places(more)
+    assert len(places) == 120 and not map_land_cover.is_there(profile)
     todo = knowledge.task(profile, "land_cover", 0.15).first(targets.n_logistic)
     assert (todo.targets == places["land_cover"]).all() and len(todo.places) == len(places)
-    x = table3_land_cover.features(profile, "osm_no_fills", "random_init", 0)
-    assert not np.allclose(x, table3_land_cover.features(profile, "osm", "random_init", 0))
+    x = table3_land_cover.features(more, "osm_no_fills", "random_init", 0)
+    assert not np.allclose(x, table3_land_cover.features(more, "osm", "random_init", 0))
     done = logistic(x, todo.targets, todo.folds, tolerance=knowledge.TOLERANCE)
     own = rows[(rows["method"] == "random_init") & (rows["buffer_km"] == 0.15) & (rows["metric"] == "top1")]
     np.testing.assert_allclose(own["value"], done.values("top1")[0], atol=1e-12)
     # colours, too, are of the images without fills
     entry = Entry("helsinki", "land_cover", PRACTITIONERS, 0.06, "histogram_17")
-    colours = table3_land_cover.histograms(profile, "osm_no_fills")
+    colours = table3_land_cover.histograms(more, "osm_no_fills")
     grown = trees(profile, colours, knowledge.task(profile, "land_cover", 0.06))
     mine = rows[(rows["method"] == "histogram_17") & (rows["buffer_km"] == 0.06) & (rows["metric"] == "top1")]
     np.testing.assert_allclose(mine["value"], grown.values("top1")[0], atol=1e-12)
-    assert knowledge.blocks(profile, entry)["data"].unique() == [map_land_cover.key(profile)[:12]]
+    assert knowledge.blocks(profile, entry)["data"].unique() == [map_land_cover.key(more)[:12]]
     assert set(knowledge.finished(profile)["knowledge.csv"]["target"]) == {"land_cover"}
 
 

@@ -83,6 +83,7 @@ class Pretraining:
     density_classes: int = 30  # section 4
     rec_border_px: int = 3  # section 4
     rec_channels: int = 128  # ours: width of the reconstruction head's first layer
+    rec_share: float = 1.0  # ours: of a batch's places, those whose parents are rebuilt; eq. 9 is the mean over these
     cluster_hidden: int = 512  # section 4
     cluster_out: int = 256  # section 4
     prototypes: int = 256  # m of eq. 10, no value in the paper; ours

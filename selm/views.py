@@ -266,7 +266,7 @@ class Batch:
     size: int
     global_views: Tensor  # (2 B, 3, g, g); of a method with other views, as many as it draws
     local_views: Tensor  # (n_local B, 3, l, l)
-    parents: Tensor | None  # (2 B, 3, g, g): the zoom-16 image, rotated as the global view is
+    parents: Tensor | None  # (2 P, 3, g, g), of the first P places: the zoom-16 image, rotated as the global view is
     price: Tensor  # (B,) float, NaN where unknown
     density_class: Tensor  # (B,) int64, -1 where unknown
     coordinates: Tensor  # (B, 2) latitude and longitude scaled to the region
@@ -333,11 +333,12 @@ class ViewSampler:
         return recoloured(self.palette, self.mixtures, self.recolouring, n, views, generator)[part]
 
     def batch(
-        self, rows: Tensor, generator: torch.Generator, *, parents: bool = True, part: slice = slice(None),
+        self, rows: Tensor, generator: torch.Generator, *, parent_share: float = 1.0, part: slice = slice(None),
         views: settings.Views | None = None,
     ) -> Batch:  # fmt: skip
-        """Two global and n_local local views of each of the places `rows` (B,), with or without their parents.
+        """Two global and n_local local views of each of the places `rows` (B,).
 
+        `parent_share`: the first so many of the places, rounded up, have their parents, too; 0 for none.
         Only the places `rows[part]` are looked at, with the views that they have in the whole batch: several processes
         that share a batch cut together what one would. `views` are a method's own, where not the sampler's.
         """
@@ -352,9 +353,11 @@ class ViewSampler:
         groups = [(wide, px), (narrow, views.local_px)]
         global_views, local_views = cut_in_colours(indices, offset, groups, palette)
         parent_views = None
-        if parents and self.parent_centres is not None and self.parent_zoom is not None:
-            above, shift = self.atlas.patches(self.parent_centres[rows], self.parent_zoom, self.parent_px)
-            whole = Windows(torch.zeros_like(wide.centre), torch.full_like(wide.side, float(px)), wide.angle)
+        if parent_share and self.parent_centres is not None and self.parent_zoom is not None:
+            some = slice(math.ceil(parent_share * len(rows)))
+            above, shift = self.atlas.patches(self.parent_centres[rows[some]], self.parent_zoom, self.parent_px)
+            own = wide.of(some)
+            whole = Windows(torch.zeros_like(own.centre), torch.full_like(own.side, float(px)), own.angle)
             parent_views = cut(colour(above, self.palette), shift, whole, px)
         return self.described(rows, global_views, local_views, parent_views)
 

@@ -112,7 +112,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "seed": seed,
         "encoder": dataclasses.asdict(encoder_config(profile)),
         "views": dataclasses.asdict(own.views),
-        "pretraining": dataclasses.asdict(own.pretraining),
+        "pretraining": _set(own.pretraining),
         "data": _places_key(profile),
         "maps": map_fingerprint(profile, "pretrain"),
         **further_maps(profile, recipe.zooms, "pretrain"),
@@ -123,6 +123,11 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
             return config | {"device": kind}
     return config | _as_published(profile, config)
+
+
+def _set(settings: Pretraining) -> dict[str, Any]:
+    """The settings; those that came after runs were published only where they are not as these runs had them."""
+    return {name: value for name, value in dataclasses.asdict(settings).items() if (name, value) != ("rec_share", 1.0)}
 
 
 def _as_published(profile: Profile, config: dict[str, Any]) -> dict[str, Any]:

@@ -73,17 +73,18 @@ class Trainable(nn.Module, ABC, Generic[Places, Seen]):
 class Method(Trainable[ViewSampler, Batch]):
     """A way to pretrain an encoder on views of places.
 
-    `needs_parents` says whether batches must carry the zoom-16 parent images; `needs` names the columns that a table of
-    places must have besides coordinates. `encoder` is the network whose pooled feature is the embedding.
+    `parent_share` says of how many of a batch's places it must carry the zoom-16 parent images; `needs` names the
+    columns that a table of places must have besides coordinates. `encoder` is the network whose pooled feature is the
+    embedding.
     """
 
-    needs_parents: bool = False
+    parent_share: float = 0.0
     needs: tuple[str, ...] = ()
     encoder: MapEncoder
 
     def draw(self, sampler: ViewSampler, n: int, generator: torch.Generator, part: slice = slice(None)) -> Batch:
         """A batch of n places, seen as the method wants to see them; `part` as in `ViewSampler.batch`."""
-        return sampler.batch(sampler.draw_rows(n, generator), generator, parents=self.needs_parents, part=part)
+        return sampler.batch(sampler.draw_rows(n, generator), generator, parent_share=self.parent_share, part=part)
 
 
 @torch.no_grad()

@@ -57,7 +57,7 @@ class GPSSELM(Method):
         super().__init__()
         self.settings, self.terms = settings, terms
         self.encoder, dim = encoder, encoder.dim
-        self.needs_parents = terms.reconstruction
+        self.parent_share = settings.rec_share if terms.reconstruction else 0.0
         self.needs = tuple(name for name, on in (("price", terms.price), ("density", terms.density)) if on)
         if terms.distillation:
             self.head = ProjectionHead(dim, settings.out_dim, settings.head_hidden, settings.head_bottleneck)
@@ -142,7 +142,8 @@ class GPSSELM(Method):
         if terms.geo:
             geo = self._predict(wide, batch, out)
         if terms.reconstruction and batch.parents is not None:
-            rec = self._reconstruct(wide, batch.parents, out)
+            rebuilt = wide.view(2, batch.size, -1)[:, : len(batch.parents) // 2].flatten(0, 1)
+            rec = self._reconstruct(rebuilt, batch.parents, out)
         if terms.clustering and taught is not None:
             clust = self._cluster(features, taught, batch.size, progress, out)
         out["loss"] = losses.total(cl, geo, rec, clust, s.alpha, s.beta, s.gamma)

@@ -129,7 +129,7 @@ class MoCo(Method):
         """Two random crops of each place."""
         views = self._views(sampler.views)
         rows = sampler.draw_rows(n, generator)
-        return sampler.batch(rows, generator, parents=self.needs_parents, part=part, views=views)
+        return sampler.batch(rows, generator, parent_share=self.parent_share, part=part, views=views)
 
     def loss(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """See `Method.loss`. Entries: loss, nce, mean cosines to the key and to the queue, feature_spread."""
@@ -202,7 +202,7 @@ class MoCoGeoTP(MoCo):
 
     def __init__(self, encoder: MapEncoder, pretraining: Pretraining, settings: MoCoGeoTPSettings, image_px: int):
         super().__init__(encoder, pretraining, settings, image_px)
-        self.needs_parents = settings.positive == "zoom"
+        self.parent_share = float(settings.positive == "zoom")
         self.classes = max(2, min(settings.geo_classes, int(settings.geo_classes_share * pretraining.n_places)))
         self.geo_head = nn.Sequential(nn.ReLU(), nn.Linear(settings.dim, self.classes))
 

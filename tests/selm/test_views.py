@@ -360,6 +360,15 @@ def test_crops_and_zooms_keep_the_place_a_bigger_crop_would_show(atlas, loaded):
     torch.testing.assert_close(batch.local_views, cut(patches, offset, narrow, 16), rtol=0, atol=1e-4)
 
 
+def test_the_first_places_alone_have_parents_where_a_share_is_asked_for():
+    rows, draws = torch.arange(5), (lambda: torch.Generator().manual_seed(0))
+    whole, some = sampler().batch(rows, draws()), sampler().batch(rows, draws(), parent_share=0.3)
+    torch.testing.assert_close(some.global_views, whole.global_views, rtol=0, atol=0)
+    of_view = whole.parents.view(2, 5, *whole.parents.shape[1:])
+    torch.testing.assert_close(some.parents, of_view[:, :2].flatten(0, 1), rtol=0, atol=0)  # 1.5, rounded up
+    assert sampler().batch(rows, draws(), parent_share=0.0).parents is None
+
+
 def test_without_a_parent_zoom_there_are_no_parents():
     assert sampler(parent_zoom=None).batch(torch.arange(2), torch.Generator().manual_seed(0)).parents is None
 

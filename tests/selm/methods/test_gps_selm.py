@@ -173,6 +173,26 @@ def test_reconstruction_sees_the_border_alone_and_is_scored_inside(batch):
     torch.testing.assert_close(first, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_reconstruction_of_some_places_pairs_each_parent_with_its_own_view(batch):
+    made = method("gps_selm_geo_rec")
+    made.eval()
+    n, some = batch.size, 3
+    assert some < n
+    parents = batch.parents.view(2, n, *batch.parents.shape[1:])[:, :some].flatten(0, 1)
+    value = made.loss(dataclasses.replace(batch, parents=parents), 0.5)["rec"].item()
+    errors = []
+    with torch.no_grad():
+        z = made.encoder(batch.global_views)
+        for view in range(2):
+            for place in range(some):
+                parent = batch.parents[view * n + place]
+                border = parent.clone()
+                border[:, 3:-3, 3:-3] = 0
+                rebuilt = made.reconstruction_head(z[view * n + place][None], border[None])[0]
+                errors.append((rebuilt - parent)[:, 3:-3, 3:-3].square().mean().item())
+    assert value == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+
+
 def test_rec_outer_leaves_out_the_ground_that_the_view_shows(batch):
     made = method("gps_selm_geo_rec")
     assert made.border.sum() == 26 * 26
@@ -340,9 +360,9 @@ def test_terms_that_are_off_are_absent():
     assert "density_head" in no_price
     geo = {key.split(".")[0] for key in method("geo_only").state_dict()}
     assert geo == {"encoder", "price_head", "density_head", "coordinate_head"}
-    assert not method("dino").needs_parents
-    assert not method("gps_selm_geo").needs_parents
-    assert method("gps_selm_geo_rec").needs_parents
+    assert method("dino").parent_share == method("gps_selm_geo").parent_share == 0
+    assert method("gps_selm_geo_rec").parent_share == 1
+    assert method("gps_selm", dataclasses.replace(SETTINGS, rec_share=0.25)).parent_share == 0.25
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def scores(profile: Profile, results: Path) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=_COLUMNS)]
     if (file := results / "surroundings.csv").exists():
         rows = read_csv(file)
-        rows = rows[(rows["target"] == "l01") & (rows["split"] != "random") & (rows["seed"] == 0)]
+        rows = rows[(rows["target"] == "l01") & (rows["split"].str.startswith("blocks")) & (rows["seed"] == 0)]
         rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains("coordinates")]
         ways = rows.groupby(["split", "method", "setting"], sort=False).agg(
             error=("value", "mean"),

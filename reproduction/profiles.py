@@ -100,6 +100,7 @@ PROFILES: dict[str, Profile] = {
                 geo_hidden=16,
                 density_classes=4,
                 rec_channels=16,
+                rec_share=1.0,
                 cluster_hidden=16,
                 cluster_out=16,
                 prototypes=16,
@@ -244,13 +245,13 @@ PROFILES: dict[str, Profile] = {
             maps=Maps(tile_px=64),
             encoder=Encoder("resnet18", 0.25),
             views=Views(global_px=64, local_px=32),
-            pretraining=SMALL,
+            pretraining=dataclasses.replace(SMALL, rec_share=1.0),  # as the published rows were trained
             recipes=TUNED,
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
             knowledge=_SOME_KNOWLEDGE,
-            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0)),
+            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0), other_regions=True),
             location_encoders=LocationEncoders(
                 n_places=3_000,
                 images=128_000,

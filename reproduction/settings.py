@@ -368,6 +368,7 @@ class Surroundings:
     n_points: int = 50_000  # places at most
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images
     buffers_km: tuple[float, ...] = ()  # under blocks, beside that of `Maps`: wide images reach over it
+    other_regions: bool = False  # whether rows at all zooms are asked with a probe of the other regions' points, too
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,15 @@ MEASURED: dict[str, Measured] = {
          ("gflop_an_image", "GFLOP an image", "n"), ("share_of_limit", "share of the limit", "%")),
         "python -m benchmarks.pretraining --like japan --batch 4 --no-peers",
     ),
+    "fewer_parents": Measured(
+        "Parents of all places rebuilt, or of some: GPS-SELM's step over DINO's, and what short runs are worth in the "
+        "validation regions (reduced scale: small encoder, Japan)",
+        (("share", "places rebuilt", "%"), ("step_over_dino", "step over DINO's", "x"),
+         ("price", "error of land price", "n"), ("price_least", "least seed", "n"),
+         ("price_greatest", "greatest", "n"), ("recall", "found again", "%"),
+         ("recall_least", "least seed", "%"), ("recall_greatest", "greatest", "%")),
+        "python -m benchmarks.fewer_parents",
+    ),
     "profile_step": Measured(
         "Where the time of a step goes",
         (("name", "", "s"), ("ms", "ms a step", "n"), ("share", "share", "%"), ("calls", "calls", "n")),

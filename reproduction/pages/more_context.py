@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLITS = ("random", "blocks")  # those of Table 1; wider buffers are named in the split
+REGIONS = "regions"  # the split of a probe that learned from other regions
 
 
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
@@ -39,14 +40,17 @@ def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
     the zooms that were chosen under each buffer; best first under the widest.
 
     Columns: method, coordinates (bool), a column a buffer by its split ("blocks", "blocks, 5 km", …; mean squared
-    error, NaN where it has no row), zooms (those chosen under the widest buffer that it has).
+    error, NaN where it has no row), "regions" where some were asked so (at all zooms), zooms (those chosen under the
+    widest buffer that it has).
     """
     some = chosen_zooms(rows[rows["split"] != "random"])
     table = summarise(some)
     table["coordinates"] = table["setting"].str.endswith("coordinates")
-    splits = sorted(table["split"].unique(), key=km_of)
-    wide = table.pivot(index=["method", "coordinates"], columns="split", values="mean")[splits]
-    nearest_first = table.sort_values("split", key=lambda column: column.map(km_of))
+    blocks = table[table["split"] != REGIONS]
+    splits = sorted(blocks["split"].unique(), key=km_of)
+    far = [REGIONS] if REGIONS in set(table["split"]) else []
+    wide = table.pivot(index=["method", "coordinates"], columns="split", values="mean")[[*splits, *far]]
+    nearest_first = blocks.sort_values("split", key=lambda column: column.map(km_of))
     wide["zooms"] = nearest_first.groupby(["method", "coordinates"])["setting"].last().map(zooms_title)
     order = [*reversed(splits), "method"]
     return wide.reset_index().sort_values(order, ignore_index=True).rename_axis(columns=None)
@@ -54,7 +58,7 @@ def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
 
 def headline(rows: pd.DataFrame) -> str:
     """The split that the chapter's answer is given under: blocks with the widest buffer that was asked."""
-    return max((str(split) for split in rows["split"].unique() if split != "random"), key=km_of)
+    return max((str(split) for split in rows["split"].unique() if split.startswith("blocks")), key=km_of)
 
 
 def split_title(split: str) -> str:
@@ -182,6 +186,8 @@ def buffer_table(rows: pd.DataFrame) -> Html:
     table = by_buffer(rows[rows["validation"].notna()])
     splits = sorted((str(column) for column in table if str(column).startswith("blocks")), key=km_of, reverse=True)
     names = [split.removeprefix("blocks, ") if "," in split else "1 km" for split in splits]
+    if REGIONS in table:
+        splits, names = [REGIONS, *splits], ["other regions", *names]
     parts = {}
     for beside, words in ((False, "Without the coordinates"), (True, "With the coordinates")):
         parts[words] = [
@@ -189,6 +195,7 @@ def buffer_table(rows: pd.DataFrame) -> Html:
             for row in table[table["coordinates"] == beside].to_dict("records")
         ]
     caption = "Mean squared error by the buffer between training and test points; zooms as chosen under the widest"
+    caption += ", but all of them where the probe learned from other regions" if REGIONS in table else ""
     return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)
 
 

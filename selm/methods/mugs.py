@@ -121,7 +121,8 @@ class Mugs(Method):
         s = self.settings
         views = self._views(sampler.views)
         rows = sampler.draw_rows(n, generator)
-        taught = sampler.batch(rows, generator, parent_share=0.0, part=part, views=dataclasses.replace(views, n_local=0))
+        wide = dataclasses.replace(views, n_local=0)
+        taught = sampler.batch(rows, generator, parent_share=0.0, part=part, views=wide)
         seen = sampler.batch(rows, generator, parent_share=0.0, part=part, views=views)
         count = 2 + views.n_local
         u = torch.rand(count, n, 6, generator=generator, device=generator.device)[:, part]

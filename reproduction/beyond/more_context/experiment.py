@@ -10,7 +10,8 @@ Asides: one orientation, and the last stage alone.
 
 A wide image shows the tested places beyond a buffer of 1 km. So blocks are asked under wider ones, too: 5 km is another
 part of the town, 15 km another town, where no two images of zoom 10 are centred within each other. Stages and probe are
-then chosen under the same buffer.
+then chosen under the same buffer. Where the profile asks for it, rows of all zooms learn from the official points of
+all other regions, too, by what is chosen under the widest buffer; without the coordinates, which say nothing there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tqdm import tqdm
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
-from reproduction.experiments import table1_table2
+from reproduction.experiments import knowledge, table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
 from reproduction.settings import Profile
@@ -42,6 +43,7 @@ from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold
 
 EXPERIMENT = "surroundings"
+REGIONS = "regions"  # the split of a probe that learns from other regions
 VERSION = 4
 # the rows: random weights, encoders that have learned from one zoom, and our own of several
 ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
@@ -119,7 +121,11 @@ def entries(profile: Profile) -> list[Entry]:
         out += [Entry(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
         out.append(Entry(TREES, 0, WIDE, coordinates, split))
     wider = [entry for entry in out if entry.split == "blocks" and not aside(profile, entry)]
-    return out + [dataclasses.replace(entry, buffer_km=km) for km in s.buffers_km for entry in wider]
+    out += [dataclasses.replace(entry, buffer_km=km) for km in s.buffers_km for entry in wider]
+    if s.other_regions:
+        far = (entry for entry in wider if entry.zooms == WIDE and not entry.coordinates)
+        out += [dataclasses.replace(entry, split=REGIONS) for entry in far]
+    return out
 
 
 def aside(profile: Profile, entry: Entry) -> str:
@@ -139,6 +145,9 @@ def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
 
 
 def tested(profile: Profile, split: str, buffer_km: float = 0.0) -> table1_table2.Task:
+    """The official points of the test region under a split; with `REGIONS` those of the other regions follow them."""
+    if split == REGIONS:
+        return knowledge.task(profile, "price", 0.0, elsewhere=True)
     todo = table1_table2.task(profile, "table1", "l01", split).some(profile.surroundings.n_points)
     return _apart(todo, buffer_km) if buffer_km else todo
 
@@ -168,8 +177,9 @@ def validation(profile: Profile, buffer_km: float = 0.0) -> table1_table2.Task:
 def features(
     profile: Profile, method: str, seed: int, orientations: int, of: str
 ) -> dict[tuple[int, int], NDArray[np.float32]]:
-    """(zoom, stage) → features (N, d) of the places `of` "validation" or "test"; colours have one stage, 0."""
-    places = (validation(profile) if of == "validation" else tested(profile, "blocks")).places
+    """(zoom, stage) → features (N, d) of the places `of` "validation", "test" or `REGIONS` (those of the test and of
+    the other regions); colours have one stage, 0."""
+    places = (validation(profile) if of == "validation" else tested(profile, of if of == REGIONS else "blocks")).places
     if method == COLOURS:
         return {(zoom, 0): drawn_maps.histograms(profile, places, zoom) for zoom in WIDE}
     network, colours = encoders.encoder(profile, method, seed), drawn_maps.palette(profile)
@@ -197,7 +207,8 @@ def _scores(
     if entry.colours:
         own = features(profile, COLOURS, 0, 1, of)
         x = np.hstack([x, *(own[zoom, 0] for zoom in entry.zooms)])
-    return kernel_ridges(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probes)
+    lat, lon = todo.places["lat"], todo.places["lon"]
+    return kernel_ridges(x, lat, lon, todo.targets, todo.folds, probes, test_folds=todo.test_folds)
 
 
 @remembered(maxsize=64)
@@ -219,7 +230,9 @@ def _trees(profile: Profile, entry: Entry) -> OutOfFold:
     x = [drawn_maps.histograms(profile, todo.places, zoom) for zoom in entry.zooms]
     x += [todo.places[["lat", "lon"]].to_numpy(np.float64)] if entry.coordinates else []
     rounds = profile.probing.rounds
-    return practitioner.boosting(np.hstack(x), todo.targets, todo.folds, task="regression", max_iter=rounds)
+    return practitioner.boosting(
+        np.hstack(x), todo.targets, todo.folds, task="regression", max_iter=rounds, test_folds=todo.test_folds
+    )
 
 
 def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[Rows, dict[str, torch.Tensor]]:
@@ -228,8 +241,11 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
         done = _trees(profile, entry)
         chosen: dict[str, Any] = {"tries": 0}
     else:
-        errors, some, best = _validated(profile, dataclasses.replace(entry, split="blocks"))
-        (done,) = _scores(profile, entry, tested(profile, entry.split, entry.buffer_km), "test", some, [best])
+        far = entry.split == REGIONS
+        km = max(profile.surroundings.buffers_km, default=0.0) if far else entry.buffer_km
+        errors, some, best = _validated(profile, dataclasses.replace(entry, split="blocks", buffer_km=km))
+        todo, of = tested(profile, entry.split, entry.buffer_km), REGIONS if far else "test"
+        (done,) = _scores(profile, entry, todo, of, some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
         chosen["stages"] = "" if not entry.stages else "last" if (some,) == LAST else "-".join(map(str, some))
     called = setting(entry.zooms, entry.coordinates, aside(profile, entry))
@@ -238,7 +254,8 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.surroundings)
-    del settings["longer"], settings["buffers_km"]  # parts of the run's own address, and of the entry
+    for name in ("longer", "buffers_km", "other_regions"):  # parts of the run's own address, and of the entry
+        del settings[name]
     buffer = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
     return {
         "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),

@@ -35,26 +35,27 @@ class KernelRidge:
 
 def kernel_ridge(
     features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
-    folds: ArrayLike | BufferedFolds, settings: KernelRidge,
+    folds: ArrayLike | BufferedFolds, settings: KernelRidge, *, test_folds: tuple[int, ...] | None = None,
 ) -> OutOfFold:  # fmt: skip
     """Out-of-fold predictions of the probe.
 
-    features (N, d); lat, lon (N,) degrees; targets and folds as in `selm.probes.folds.problems` (regression).
+    features (N, d); lat, lon (N,) degrees; targets, folds and test_folds as in `selm.probes.folds.problems`
+    (regression).
     Raises InputError for settings out of range, or features of another length.
     """
-    return kernel_ridges(features, lat, lon, targets, folds, [settings])[0]
+    return kernel_ridges(features, lat, lon, targets, folds, [settings], test_folds=test_folds)[0]
 
 
 def kernel_ridges(
     features: ArrayLike | Tensor, lat: ArrayLike, lon: ArrayLike, targets: ArrayLike,
-    folds: ArrayLike | BufferedFolds, tries: Sequence[KernelRidge],
+    folds: ArrayLike | BufferedFolds, tries: Sequence[KernelRidge], *, test_folds: tuple[int, ...] | None = None,
 ) -> list[OutOfFold]:  # fmt: skip
-    """`kernel_ridge` for several settings, which share the features' kernel."""
+    """`kernel_ridge` for several settings, which share the features' kernel; `test_folds` as in `problems`."""
     for settings in tries:
         if settings.penalty <= 0 or settings.width < 0 or settings.share < 0 or settings.km <= 0:
             raise InputError(f"penalty and km must be above 0, width and share 0 or more, not {settings}")
     x = conditioned(features)
-    layout = problems(targets, folds, "regression")
+    layout = problems(targets, folds, "regression", test_folds=test_folds)
     if len(x) != layout.n_points:
         raise InputError(f"features: {len(x)} rows, but folds are of {layout.n_points} points")
     fields: dict[tuple[float, float], Tensor] = {}

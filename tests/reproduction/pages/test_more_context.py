@@ -67,6 +67,13 @@ def test_zooms_are_chosen_anew_under_a_wider_buffer() -> None:
     assert "row 15 km 5 km 1 km zooms" in shown and "colours, kernel ridge 0.700 0.650 0.400 17" in shown
     (wide,) = more_context.wider_context(rows).to_dict("records")
     assert wide["blocks"] == "0.400 ± 0.000" and wide["validation"] == 0.4
+    # where the probe learned from other regions, too
+    far = rows[(rows["split"] == "blocks") & (rows["setting"] == "zooms 17-16-15")].assign(split="regions", value=0.9)
+    both = pd.concat([far, rows])
+    assert more_context.headline(both) == "blocks, 15 km"
+    shown = words(more_context.buffer_table(both))
+    assert "row other regions 15 km 5 km 1 km zooms" in shown
+    assert "colours, kernel ridge 0.900 0.700 0.650 0.400 17" in shown and "all of them where" in shown
 
 
 def surroundings() -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pytest
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.more_context.experiment import Entry
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge
+from reproduction.computed import drawn_maps
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings
@@ -45,9 +46,8 @@ def test_every_entry_has_a_name_of_its_own() -> None:
         )
         assert max(settings.values()) == 1  # what a published row is known by
         for method in (*more_context.ROWS, more_context.COLOURS, more_context.TREES):
-            assert {entry.split for entry in entries if entry.method == method and entry.zooms == WIDE} == set(
-                table1_table2.SPLITS
-            )
+            splits = {entry.split for entry in entries if entry.method == method and entry.zooms == WIDE}
+            assert splits - {more_context.REGIONS} == set(table1_table2.SPLITS)
 
 
 def test_asides_are_named() -> None:
@@ -100,6 +100,37 @@ def test_blocks_are_asked_under_wider_buffers_too(runs: Path) -> None:
     assert {row["split"] for row in rows} == {"blocks, 0.2 km"}
     # addresses of the plain rows are what they were
     assert more_context.GRID.kept(wider, plain[0]).base == more_context.GRID.kept(SMOKE, plain[0]).base
+
+
+def test_a_probe_learns_from_other_regions_by_what_the_widest_buffer_chose(runs: Path) -> None:
+    s = dataclasses.replace(SMOKE.surroundings, buffers_km=(0.2,), other_regions=True)
+    far = dataclasses.replace(SMOKE, surroundings=s)
+    without = dataclasses.replace(far, surroundings=dataclasses.replace(s, other_regions=False))
+    asked = [entry for entry in more_context.entries(far) if entry.split == more_context.REGIONS]
+    assert [e for e in more_context.entries(far) if e not in asked] == more_context.entries(without)
+    assert {entry.zooms for entry in asked} == {WIDE} and not any(entry.coordinates for entry in asked)
+    assert {entry.method for entry in asked} == {*more_context.ROWS, more_context.COLOURS, more_context.TREES}
+
+    plain, todo = more_context.tested(far, "blocks"), more_context.tested(far, more_context.REGIONS)
+    n = len(plain.places)
+    assert (todo.places["lat"][:n] == plain.places["lat"]).all() and len(todo.places) > n
+    layout = problems(todo.targets, todo.folds, todo.kind, test_folds=todo.test_folds)
+    own = np.arange(len(todo.places)) < n
+    assert len(layout.test) == 1 and (layout.test[0] == own).all()
+    assert layout.train[0].any() and not layout.train[0][own].any()
+
+    entry = next(entry for entry in asked if entry.method == more_context.COLOURS)
+    rows, tensors = more_context.compute(far, entry)
+    assert {row["split"] for row in rows} == {"regions"}
+    under = dataclasses.replace(entry, split="blocks", buffer_km=0.2)
+    probe = more_context._validated(far, under)[-1]
+    assert rows[0]["penalty"] == probe.penalty and rows[0]["width"] == probe.width
+    x = np.hstack([drawn_maps.histograms(far, todo.places, zoom) for zoom in WIDE])
+    want = kernel_ridge(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probe,
+                        test_folds=todo.test_folds)  # fmt: skip
+    np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
+    (trees,) = {row["value"] for row in more_context.compute(far, dataclasses.replace(entry, method="histogram"))[0]}
+    assert np.isfinite(trees)
 
 
 def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, table1_table2.Task]) -> None:

@@ -150,11 +150,12 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
     if missing:
         table, queries = gallery(profile, area), profile.retrieval.queries
         found: dict[tuple[str, int], dict[str, NDArray[np.int64]]] = {run: {} for run in missing}
-        networks = {run: representations.network(profile, *run) for run in missing}
+        needed = dict.fromkeys(part for run in missing for part in representations.made_of(*run))
+        networks = {run: representations.network(profile, *run) for run in needed}
         whitenings: dict[tuple[str, int], Whitening] = {}
-        own = _all_vectors(profile, area, None, networks, whitenings)
+        own = _all_vectors(profile, area, None, networks, whitenings, missing)
         for query in tqdm(queries, desc=f"figure 5, {area.name}", unit="query", disable=not progress):
-            asked = _all_vectors(profile, area, query, networks, whitenings)
+            asked = _all_vectors(profile, area, query, networks, whitenings, missing)
             for run in missing:
                 found[run][query.name] = recall.ranks(own[run], asked[run])
         for run in missing:
@@ -165,15 +166,19 @@ def compute(profile: Profile, area: Area, which: Iterable[tuple[str, int]], *, p
 
 def _all_vectors(
     profile: Profile, area: Area, query: Query | None, networks: dict[tuple[str, int], MapEncoder | None],
-    whitenings: dict[tuple[str, int], Whitening],
+    whitenings: dict[tuple[str, int], Whitening], asked: Iterable[tuple[str, int]],
 ) -> dict[tuple[str, int], NDArray[np.float32]]:  # fmt: skip
-    """Of the gallery (no query), whose whitenings are put into `whitenings`; or of a query, whitened by those."""
+    """Of the gallery (no query), whose whitenings are put into `whitenings`; or of a query, whitened by those: of the
+    representations that are `asked`, and of what they are made of."""
     seen, out = list(pictures(profile, area, query)), {}
     for run, network in networks.items():
         if representations.is_whitened(run[0]):
             out[run], whitenings[run] = representations.whitened(profile, *run, seen, whitenings.get(run), network)
         else:
             out[run] = representations.vectors(profile, *run, seen, network)
+    for run in asked:
+        if run not in out:
+            out[run] = representations.beside_colours(*(out[part] for part in representations.made_of(*run)))
     return out
 
 

@@ -60,7 +60,7 @@ _BASELINES = ("random_init", "raw_gps", "knn_", "trees_", "colours", "histogram"
 
 def kind_of(method: str) -> str:
     """Which of `LOOKS` a row has: GPS-SELM in full, a variant of it, DINO, another method, a baseline or the mean."""
-    name = method.removesuffix(WHITENED)
+    name = method.removesuffix(WHITENED).removesuffix("+colours")
     if name in ("gps_selm", "dino", "prior"):
         return {"gps_selm": "own", "dino": "rival", "prior": "constant"}[name]
     if name.startswith(_BASELINES):

@@ -21,6 +21,7 @@ from reproduction.experiments import (
     held_out_sample,
     representations,
 )
+from reproduction.pages.style import kind_of
 from reproduction.profiles import get_profile
 from reproduction.settings import Area, Figures, Query, Retrieval
 from selm.embedding.search import whitening
@@ -181,13 +182,21 @@ def test_recall_is_kept_by_area_and_representation(runs: Path, monkeypatch: pyte
 def test_each_representation_is_there_whitened_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under another name and address, with the run it is of; raw pixels are not."""
     runs = representations.with_whitened([("pixels", 0), ("histogram", 0), ("random_init", 1)])
-    assert runs[3:] == [("histogram_whitened", 0), ("random_init_whitened", 1)]
+    assert runs[3:5] == [("histogram_whitened", 0), ("random_init_whitened", 1)]
+    (beside,) = runs[5:]  # the colours beside an encoder's features; colours and pixels have none
+    assert beside == ("random_init+colours_whitened", 1)
+    assert representations.made_of(*beside) == [("random_init_whitened", 1), ("histogram", 0)]
+    assert representations.title("gps_selm+colours_whitened") == "whitened GPS-SELM (geo+rec+int) and colours"
+    assert representations.run_id(SMOKE, *beside) == "random_init"
+    assert kind_of("gps_selm+colours_whitened") == "own"
     assert representations.title("histogram_whitened") == "whitened colour histogram"
     assert representations.title("gps_selm_whitened") == "whitened GPS-SELM (geo+rec+int)"
     assert representations.run_id(SMOKE, "random_init_whitened", 1) == "random_init"
     own = representations.source(SMOKE, "histogram", 0)
     there = representations.source(SMOKE, "histogram_whitened", 0)
     assert there.pop("whitened")["ridge"] > 0 and there == own
+    coloured = representations.source(SMOKE, *beside)
+    assert coloured.pop("colours") == 6 and coloured == representations.source(SMOKE, "random_init_whitened", 1)
     asked: list[list[tuple[str, int]]] = []
 
     def compute(profile: object, area: object, which: list[tuple[str, int]], progress: bool) -> pd.DataFrame:
@@ -198,6 +207,26 @@ def test_each_representation_is_there_whitened_too(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(representations, "complete_ones", lambda profile: runs[:3])
     figure5_recall.figure5(SMOKE, ["histogram_whitened", "random_init"])
     assert asked[0] == [("random_init", 1), ("histogram_whitened", 0)]
+
+
+def test_colours_stand_beside_whitened_features(runs: Path) -> None:
+    area = SMOKE.retrieval.areas[0]
+    figure5_recall.compute(SMOKE, area, [("random_init+colours_whitened", 0)])
+    kept = figure5_recall.kept(SMOKE, area, "random_init+colours_whitened", 0)
+    # by hand, one place after the other
+    own = list(figure5_recall.pictures(SMOKE, area, None))
+    query = SMOKE.retrieval.queries[0]
+    asked = list(figure5_recall.pictures(SMOKE, area, query))
+    x, by = representations.whitened(SMOKE, "random_init_whitened", 0, own)
+    y, _ = representations.whitened(SMOKE, "random_init_whitened", 0, asked, by)
+    colours = [representations.vectors(SMOKE, "histogram", 0, images) for images in (own, asked)]
+    for i, rank in enumerate(kept.tensors()[query.name].tolist()):
+        distances = []
+        for j in range(len(x)):
+            apart = x[j] / np.linalg.norm(x[j]) - y[i] / np.linalg.norm(y[i])
+            hues = colours[0][j] - colours[1][i]
+            distances.append((apart**2).sum() + 36 * (hues**2).sum())
+        assert abs(rank - sum(d <= distances[i] for d in distances)) <= 1  # two that are alike to rounding
 
 
 def test_a_query_is_whitened_by_its_gallery_and_seen_in_eight_orientations(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -78,3 +79,25 @@ def test_recall_curves_are_named_with_their_top_one_percent() -> None:
     np.testing.assert_allclose(panels[0].get_lines()[0].get_ydata(), [25, 50, 100])
     with pytest.raises(InputError, match="no area"):
         embedding_figures.recall_curves(rows, {"paris": "Paris"}, {})
+
+
+def test_encoders_beside_the_colours_are_bold_where_they_are_ahead_of_them() -> None:
+    rows = pd.DataFrame(
+        [
+            {"area": "tokyo", "method": method, "query": query, "share": share, "recall": recall}
+            for method, known in (
+                ("histogram", (0.9, 0.5)), ("mugs+colours_whitened", (0.95, 0.4)), ("mugs", (0.1, 0.1)),
+                ("gps_selm+colours_whitened", (0.8, 0.6)),
+            )
+            for query, recall in zip(("d0", "d25"), known, strict=True) for share in (1.0, 2.0)
+        ]
+    )  # fmt: skip
+    queries = {"d0": "turned", "d25": "by 25 m", "d50": "by 50 m", "shifted": "shifted only"}
+    text = embedding_figures.shifted_table(rows, {"tokyo": "Tokyo", "paris": "Paris"}, queries).text
+    cells = re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", text)
+    assert cells[:4] == ["", "turned", "by 25 m", "Tokyo"]
+    assert cells[4:7] == ["colour histogram", "90", "50"]
+    assert cells[7:10] == ["whitened GPS-SELM (geo+rec+int) and colours", "80", "<b>60</b>"]
+    assert cells[10:] == ["whitened MUGS and colours", "<b>95</b>", "40"]
+    none = rows[rows["method"] == "histogram"]
+    assert embedding_figures.shifted_table(none, {"tokyo": "Tokyo"}, queries).text == ""

@@ -94,7 +94,8 @@ def test_encoders_beside_the_colours_are_bold_where_they_are_ahead_of_them() -> 
     )  # fmt: skip
     queries = {"d0": "turned", "d25": "by 25 m", "d50": "by 50 m", "shifted": "shifted only"}
     text = embedding_figures.shifted_table(rows, {"tokyo": "Tokyo", "paris": "Paris"}, queries).text
-    cells = list(filter(None, re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", text)))
+    found = re.findall(r"<t[dh](?: [^>]*)?>(.*?)</t[dh]>", text, re.S)
+    cells = list(filter(None, map(str.strip, found)))
     assert cells[:3] == ["turned", "by 25 m", "Tokyo"]
     assert cells[3:6] == ["colour histogram", "90", "50"]
     assert cells[6:9] == ["whitened GPS-SELM (geo+rec+int) and colours", "80", "<b>60</b>"]

@@ -9,6 +9,7 @@ ONE_ORIENTATION = ", one orientation"
 LAST_STAGE = ", last stage"
 # at the end of a representation's name in Figure 5
 WHITENED = "_whitened"
+HEAD = "+head"  # of features beside which stands what other regions' labels teach about them
 # in a sweep: the method before anything is tried
 AS_IT_IS = "as it is"
 
@@ -60,17 +61,18 @@ def km_of(split: str) -> float:
 def title_of(method: str) -> str:
     """What the row `method` is called; InputError with the nearest name if there is none.
 
-    A method's name with "+coordinates" or "+colours" at its end stands for its features together with the coordinates
-    or with the colours; with "_x4", for its pretraining on four times the places and images; with "_whitened", for its
+    A method's name with "+coordinates", "+colours" or `HEAD` at its end stands for its features together with the
+    coordinates, with the colours, or with a head of other regions; with "_x4", for its pretraining on four times the
+    places and images; with "_whitened", for its
     features whitened on a gallery.
     """
     if method in TITLES:
         return TITLES[method]
     if method.endswith(WHITENED):
         return f"whitened {title_of(method.removesuffix(WHITENED))}"
-    for beside in ("coordinates", "colours"):
-        if method.endswith(f"+{beside}"):
-            return f"{title_of(method.removesuffix(f'+{beside}'))} and {beside}"
+    for end, beside in (("+coordinates", "coordinates"), ("+colours", "colours"), (HEAD, "a head of other regions")):
+        if method.endswith(end):
+            return f"{title_of(method.removesuffix(end))} and {beside}"
     base, longer, times = method.rpartition("_x")
     if longer and times.isdigit():
         return f"{title_of(base)}, {times} × training"

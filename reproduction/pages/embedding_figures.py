@@ -189,7 +189,7 @@ def shifted_table(rows: pd.DataFrame, areas: Mapping[str, str], queries: Mapping
     for area, title in areas.items():
         if area not in mean.index:
             continue
-        of_area = mean.loc[area]
+        of_area = pd.DataFrame(mean.loc[area])
         beside = of_area[of_area.index.str.endswith(BESIDE_COLOURS)].sort_values(asked[-1], ascending=False)
         if not len(beside) or "histogram" not in of_area.index:
             continue

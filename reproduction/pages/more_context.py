@@ -13,7 +13,7 @@ import pandas as pd
 from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
 from reproduction.pages.style import SPLIT_LABELS
 from reproduction.report import records, summarise
-from reproduction.titles import LAST_STAGE, ONE_ORIENTATION, km_of, title_of
+from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, km_of, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,13 +26,19 @@ def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:
     """Of the rows of the chapter on more context, those of each row's best number of zooms in the validation regions.
 
     With the coordinates and without are two choices, and so is each wider buffer. Rows that chose nothing (trees as
-    they come) are kept; asides (one orientation, the last stage) are left out.
+    they come) are kept; asides (one orientation, the last stage) and rows with a head (`head_table`) are left out.
     """
+    rows = without_heads(rows)
     rows = rows[~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
     beside = rows["setting"].str.endswith("coordinates")
     wider = rows["split"].where(~rows["split"].isin(SPLITS), "")
     best = rows.groupby([rows["method"], beside, wider])["validation"].transform("min")
     return rows[rows["validation"].isna() | (rows["validation"] == best)]
+
+
+def without_heads(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows without a head that other regions teach."""
+    return rows[~rows["method"].str.endswith(HEAD)]
 
 
 def by_buffer(rows: pd.DataFrame) -> pd.DataFrame:
@@ -199,6 +205,28 @@ def buffer_table(rows: pd.DataFrame) -> Html:
     return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)
 
 
+def head_table(rows: pd.DataFrame) -> Html:
+    """Rows of all zooms without and with a head of other regions, by buffer; nothing where no head was asked."""
+    with_head = rows[rows["method"].str.endswith(HEAD)]
+    if not len(with_head):
+        return Html("")
+    whole = set(with_head["setting"])
+    pairs = rows[rows["setting"].isin(whole)].assign(base=lambda some: some["method"].str.removesuffix(HEAD))
+    pairs = pairs[pairs["base"].isin(with_head["method"].str.removesuffix(HEAD)) & (pairs["split"] != REGIONS)]
+    means = pairs.groupby(["setting", "method", "split"])["value"].mean().unstack()
+    splits = sorted((s for s in map(str, means) if s.startswith("blocks")), key=km_of, reverse=True)
+    names = [f"{km_of(split) or 1:g} km" for split in splits]
+    splits, names = [*splits, "random"], [*names, "random folds"]
+    sections = {}
+    for setting in sorted(whole, key=len):
+        words = "With the coordinates" if setting.endswith("coordinates") else "Without the coordinates"
+        of = means.loc[setting].sort_values(splits[0])
+        sections[words] = [
+            [title_of(str(method)), *(fixed(float(row[split]), 3) for split in splits)] for method, row in of.iterrows()
+        ]
+    return simple_table(["row, zooms 17-10", *names], sections, "Mean squared error by the buffer")
+
+
 def validation_table(rows: pd.DataFrame) -> Html:
     """The same with random folds and the validation regions' own error."""
     wide = wider_context(rows)
@@ -219,6 +247,7 @@ def validation_table(rows: pd.DataFrame) -> Html:
 
 def every_zoom_table(rows: pd.DataFrame) -> Html:
     """Mean squared error under spatial blocks: a row an encoder, a column a number of zooms."""
+    rows = without_heads(rows)
     rows = rows[rows["validation"].notna() & ~rows["setting"].str.contains(f"{ONE_ORIENTATION}|{LAST_STAGE}")]
     table = _by_blocks(rows)
     table["row"] = table["method"].map(title_of) + table["coordinates"].map({True: " + coordinates", False: ""})
@@ -279,6 +308,7 @@ def error_by_zoom(results: pd.DataFrame, *, practitioner: Mapping[str, float] | 
     )
 
     use_style()
+    results = without_heads(results)
     shown = ("blocks", headline(results)) if headline(results) != "blocks" else SPLITS
     table = summarise(results[results["split"].isin(shown)])
     named = table["setting"].str.extract(r"^zooms ([\d-]+)(, coordinates)?$")  # asides are left out

@@ -11,7 +11,10 @@ Asides: one orientation, and the last stage alone.
 A wide image shows the tested places beyond a buffer of 1 km. So blocks are asked under wider ones, too: 5 km is another
 part of the town, 15 km another town, where no two images of zoom 10 are centred within each other. Stages and probe are
 then chosen under the same buffer. Where the profile asks for it, rows of all zooms learn from the official points of
-all other regions, too, by what is chosen under the widest buffer; without the coordinates, which say nothing there.
+all other regions, too, by what is chosen under the widest buffer; without the coordinates, which say nothing there. And
+some rows are asked with a *head* beside their features (`head.py`): what those points teach, put to use where prices
+nearby are known as well. The head's part of the kernel is chosen with the probe; in the validation regions the head is
+that of the pretraining regions, in the test region that of all others.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from reproduction.beyond.more_context import head
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
@@ -35,7 +39,7 @@ from reproduction.experiments import knowledge, table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
 from reproduction.settings import Profile
-from reproduction.titles import LAST_STAGE, ONE_ORIENTATION
+from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION
 from selm.encoder import STAGES
 from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.methods.multi_zoom import WIDE
@@ -52,6 +56,8 @@ STEP_BY_STEP = (LONGER,)  # seen with every number of zooms; the others with som
 SOME = (1, 4, 8)
 WITH_COLOURS = ("random_init", LONGER)  # rows that are seen beside the colours, too
 COLOURS = "colours"  # in the probe that encoders have
+WITH_HEAD = (LONGER, COLOURS)  # an encoder beside the colours, and the colours alone
+HEADS = (0.2, 0.5, 0.8)  # parts of a head in the features' kernel that are tried
 TREES = "histogram"
 LAST = (STAGES[-1:],)
 
@@ -60,7 +66,8 @@ LAST = (STAGES[-1:],)
 class Entry:
     """An encoder (`method`, `seed`, `times` as long in training as others), the zooms whose features it gives, with the
     coordinates or without, a split, in how many orientations an image is seen, the sets of stages to choose from,
-    whether the images' colour histograms stand beside the features, and the buffer (0: the profile's own).
+    whether the images' colour histograms stand beside the features, the buffer (0: the profile's own), and whether a
+    head that other regions teach stands beside all of it.
 
     `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
     """
@@ -75,6 +82,7 @@ class Entry:
     stages: tuple[tuple[int, ...], ...] = ()
     colours: bool = False
     buffer_km: float = 0.0
+    head: bool = False
 
     @property
     def asked(self) -> str:
@@ -85,7 +93,7 @@ class Entry:
     def row(self) -> str:
         """The row of the table that it belongs to."""
         name = self.method if self.times == 1 else f"{self.method}_x{self.times}"
-        return f"{name}+colours" if self.colours else name
+        return name + "+colours" * self.colours + HEAD * self.head
 
     @property
     def label(self) -> str:
@@ -125,6 +133,9 @@ def entries(profile: Profile) -> list[Entry]:
     if s.other_regions:
         far = (entry for entry in wider if entry.zooms == WIDE and not entry.coordinates)
         out += [dataclasses.replace(entry, split=REGIONS) for entry in far]
+        whole = [e for e in out if e.zooms == WIDE and e.split != REGIONS and not aside(profile, e)]
+        whole = [e for e in whole if e.method in WITH_HEAD and (e.colours or e.method == COLOURS)]
+        out += [dataclasses.replace(entry, head=True) for entry in whole]
     return out
 
 
@@ -136,12 +147,12 @@ def aside(profile: Profile, entry: Entry) -> str:
     return ONE_ORIENTATION if entry.orientations != s.orientations else LAST_STAGE if entry.stages != s.stages else ""
 
 
-def tries(profile: Profile, coordinates: bool) -> list[KernelRidge]:
+def tries(profile: Profile, coordinates: bool, head: bool = False) -> list[KernelRidge]:
     """The probes that are tried in the validation regions."""
     s = profile.surroundings
     fields = s.fields if coordinates else ((0.0, 1.0),)
-    chosen = itertools.product(s.penalties, s.widths, fields)
-    return [KernelRidge(penalty, width, share, km) for penalty, width, (share, km) in chosen]
+    chosen = itertools.product(HEADS if head else (0.0,), s.penalties, s.widths, fields)
+    return [KernelRidge(penalty, width, share, km, part) for part, penalty, width, (share, km) in chosen]
 
 
 def tested(profile: Profile, split: str, buffer_km: float = 0.0) -> table1_table2.Task:
@@ -202,20 +213,31 @@ def _scores(
 ) -> list[OutOfFold]:
     """The outcome of `probes` on the features of `some` stages."""
     longer = profile.times(entry.times)
-    known = features(longer, entry.method, entry.seed, entry.orientations, of)
-    x = np.hstack([known[zoom, stage] for zoom in entry.zooms for stage in some])
-    if entry.colours:
-        own = features(profile, COLOURS, 0, 1, of)
-        x = np.hstack([x, *(own[zoom, 0] for zoom in entry.zooms)])
+
+    def numbers(of: str) -> NDArray[np.float32]:
+        known = features(longer, entry.method, entry.seed, entry.orientations, of)
+        parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
+        if entry.colours:
+            own = features(profile, COLOURS, 0, 1, of)
+            parts += [own[zoom, 0] for zoom in entry.zooms]
+        return np.hstack(parts)
+
+    x, further = numbers(of), None
+    if entry.head:
+        teachers = tested(profile, REGIONS).places
+        rows = np.arange(len(teachers)) >= len(tested(profile, "blocks").places)
+        if of == "validation" and profile.regions_for("validation"):
+            rows &= ~teachers["region"].isin([region.name for region in profile.regions_for("validation")]).to_numpy()
+        further = head.outputs(x, numbers(REGIONS)[rows], head.known(teachers[rows]))
     lat, lon = todo.places["lat"], todo.places["lon"]
-    return kernel_ridges(x, lat, lon, todo.targets, todo.folds, probes, test_folds=todo.test_folds)
+    return kernel_ridges(x, lat, lon, todo.targets, todo.folds, probes, test_folds=todo.test_folds, head=further)
 
 
 @remembered(maxsize=64)
 def _validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, ...], KernelRidge]:
     """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every split
     with the same buffer."""
-    probes, todo = tries(profile, entry.coordinates), validation(profile, entry.buffer_km)
+    probes, todo = tries(profile, entry.coordinates, entry.head), validation(profile, entry.buffer_km)
     of = "validation" if profile.regions_for("validation") else "test"
     errors, tried = [], []
     for some in entry.stages or ((0,),):
@@ -247,6 +269,8 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
         todo, of = tested(profile, entry.split, entry.buffer_km), REGIONS if far else "test"
         (done,) = _scores(profile, entry, todo, of, some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}
+        if not entry.head:
+            del chosen["head"]
         chosen["stages"] = "" if not entry.stages else "last" if (some,) == LAST else "-".join(map(str, some))
     called = setting(entry.zooms, entry.coordinates, aside(profile, entry))
     return rows_and_scores(done, experiment=EXPERIMENT, target="l01", split=entry.asked, setting=called, **chosen)

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from reproduction.beyond.more_context import experiment as more_context
+from reproduction.beyond.more_context import head
 from reproduction.beyond.more_context.experiment import Entry
-from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge
+from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge, kernel_ridges
 from reproduction.computed import drawn_maps
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
@@ -131,6 +132,73 @@ def test_a_probe_learns_from_other_regions_by_what_the_widest_buffer_chose(runs:
     np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"])
     (trees,) = {row["value"] for row in more_context.compute(far, dataclasses.replace(entry, method="histogram"))[0]}
     assert np.isfinite(trees)
+
+
+def test_a_head_is_taught_by_regions_that_are_neither_tested_nor_validated(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = dataclasses.replace(SMOKE, surroundings=dataclasses.replace(SMOKE.surroundings, other_regions=True))
+    asked = [entry for entry in more_context.entries(far) if entry.head]
+    assert {entry.row for entry in asked} == {"colours+head", "multi_zoom_wide+colours+head"}
+    assert {(entry.split, entry.coordinates) for entry in asked} == set(
+        itertools.product(table1_table2.SPLITS, (False, True))
+    )
+    assert not any(entry.head for entry in more_context.entries(SMOKE))
+    entry = next(e for e in asked if (e.method, e.split, e.coordinates) == (more_context.COLOURS, "blocks", False))
+    taught: list[pd.DataFrame] = []
+    known = head.known
+    monkeypatch.setattr(head, "known", lambda places: taught.append(places) or known(places))
+    rows, tensors = more_context.compute(far, entry)
+    assert rows[0]["tries"] == 3 * 4 and rows[0]["head"] in more_context.HEADS and len(taught) == 2
+    own, all_of = more_context.tested(far, "blocks").places, more_context.tested(far, more_context.REGIONS).places
+    for places in taught:  # the smoke profile has no validation region
+        pd.testing.assert_frame_equal(places, all_of.iloc[len(own) :])
+
+    # by hand: the head's outputs, so often beside the features that they have their part of the kernel
+    x = np.hstack([drawn_maps.histograms(far, all_of, zoom) for zoom in WIDE])
+    outputs = head.outputs(x, x[len(own) :], known(all_of.iloc[len(own) :]))
+    part = rows[0]["head"]
+    probe = KernelRidge(rows[0]["penalty"], rows[0]["width"], head=part)
+    todo = more_context.tested(far, "blocks")
+    (want,) = kernel_ridges(
+        x[: len(own)], own["lat"], own["lon"], todo.targets, todo.folds, [probe], head=outputs[: len(own)]
+    )
+    np.testing.assert_allclose(tensors["mse"].numpy(), want.scores["mse"], rtol=1e-6)
+
+
+def test_the_validation_regions_do_not_teach_the_head_that_is_chosen_in_them(
+    places: dict[str, table1_table2.Task], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test, validation = places["test"].places, places["validation"].places
+    other = pd.concat([validation.assign(region="extra"), test.head(30).assign(region="far")])
+    everything = pd.concat([test.assign(region="helsinki"), other], ignore_index=True)
+    plain = more_context.tested
+
+    def tested(profile: Profile, split: str, km: float = 0.0) -> object:
+        return SimpleNamespace(places=everything) if split == "regions" else plain(profile, split)
+
+    monkeypatch.setattr(more_context, "tested", tested)
+    of = more_context.features
+
+    def features(
+        profile: Profile, method: str, seed: int, orientations: int, name: str
+    ) -> dict[tuple[int, int], object]:
+        rng = np.random.default_rng(5)
+        if name == "regions":
+            return {(z, s): rng.normal(size=(len(everything), 3)).astype(np.float32) for z in WIDE for s in range(5)}
+        return of(profile, method, seed, orientations, name)
+
+    monkeypatch.setattr(more_context, "features", features)
+    taught: list[set[str]] = []
+
+    def known(places: pd.DataFrame) -> np.ndarray:
+        taught.append(set(places["region"]))
+        return np.zeros((len(places), 2)) + np.arange(len(places))[:, None]
+
+    monkeypatch.setattr(head, "known", known)
+    entry = Entry(more_context.COLOURS, 0, WIDE[:1], False, "blocks", head=True)
+    more_context.compute(VALIDATED, entry)
+    assert taught == [{"far"}, {"far", "extra"}]  # chosen by the first, scored by the second
 
 
 def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: dict[str, table1_table2.Task]) -> None:

@@ -153,11 +153,12 @@ def published(model: str | Path | None, **options: Any) -> tuple[EncoderConfig, 
     if folder.exists() or name.startswith(".") or not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         wrong = unknown("encoder", name, [one.name for one in shelf().encoders])
         raise InputError(f"{wrong}; not a run folder, a Hub id (owner/name) or the name of one that comes along")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     try:
+        if not options and try_to_load_from_cache(name, "model.safetensors") is None:
+            HfApi().model_info(name, timeout=10)  # asks once: a download tries again for half a minute
         config_path, weights = (Path(hf_hub_download(name, n, **options)) for n in ("config.json", "model.safetensors"))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+    except Exception as error:  # the Hub's, or of what its library asks with, which changes with its version
         raise InputError(f"{model}: no such run folder, and the Hub does not give it ({first_line(error)})") from None
     return EncoderConfig.read(config_path), weights

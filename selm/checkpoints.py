@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from selm.errors import InputError
-from selm.files import written
+from selm.files import parsed, written
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -139,10 +139,10 @@ def read_meta(path: str | Path) -> dict[str, str]:
             (length,) = struct.unpack("<Q", handle.read(8))
             if length > path.stat().st_size:
                 raise InputError(f"{path}: not a safetensors file, or cut short")
-            return dict(json.loads(handle.read(length)).get("__metadata__") or {})
+            return dict(parsed(handle.read(length)).get("__metadata__") or {})
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (OSError, struct.error, ValueError, AttributeError) as error:  # a list has no .get
+    except (OSError, struct.error, ValueError, AttributeError, TypeError) as error:  # a list has no .get
         raise InputError(f"{path}: not a safetensors file, or cut short") from error
 
 

@@ -6,18 +6,26 @@ import glob
 import json
 import os
 import platform
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from platformdirs import user_cache_path
 
 from selm.errors import DISK_FULL, InputError, first_line
+
+# What files of GDAL's formats begin with, by their ending
+_BEGINS = {
+    ".geojson": (b"{", b"["), ".json": (b"{", b"["), ".fgb": (b"fgb",), ".gpkg": (b"SQLite format 3\0",),
+    ".shp": (b"\0\0\x27\x0a",), ".osm": (b"<?xml", b"<osm"),
+}  # fmt: skip
+_CRS = re.compile(rb'"crs"\s*:\s*\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}')
 
 
 def cache_folder() -> Path:
@@ -131,17 +139,36 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def parsed(text: str | bytes) -> Any:
+    """What a text of JSON says; ValueError for one that is not JSON, or too deep to read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("too deeply nested") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file; raises InputError that names the file when it is absent or not JSON."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # no UTF-8, no JSON, or a number of thousands of digits
         raise InputError(f"{path}: not valid JSON ({error})") from error
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def check_begins(name: object, file: IO[bytes], ending: str) -> None:
+    """Raises InputError, by `name`, for a file that is not what its ending says. GDAL goes by what a file holds, and
+    some of what it takes (VRT, a link to a coordinate system) names other files and addresses, which it would read."""
+    head = file.read(4096)
+    begins = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"<OGRVRT" in begins or not begins.startswith(_BEGINS.get(ending, b"")):
+        raise InputError(f"{name}: not a {ending} file")
+    if ending.endswith("json") and any(b'"link"' in found[0] for found in _CRS.finditer(head + file.read())):
+        raise InputError(f"{name}: its coordinate system is a link; name it, or leave it out for degrees")
 
 
 def cannot_write(path: Path, error: OSError) -> InputError:

@@ -7,6 +7,7 @@ one method has is beside it: `selm.methods.moco.MoCoSettings`, `selm.methods.mug
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         numbers = (self.image_px, self.tile_px, 64 * self.width, *(zoom + 1 for zoom in self.zooms))
-        if not all(1 <= number <= 8192 for number in numbers) or not len(self.pixel_mean) == len(self.pixel_std) == 3:
+        colours = (*self.pixel_mean, *self.pixel_std)
+        fit = len(self.pixel_mean) == len(self.pixel_std) == 3 and all(map(math.isfinite, colours))
+        if not (fit and min(self.pixel_std) > 0 and all(1 <= number <= 8192 for number in numbers)):
             raise InputError(
                 "width, pixels, zooms or the three pixel_mean and pixel_std are none that an encoder can have"
             )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from selm.errors import InputError, first_line
+from selm.files import check_begins
 
 if TYPE_CHECKING:
     import geopandas
@@ -59,6 +60,8 @@ def read_table(
     import pyogrio
     import shapely
 
+    with zipfile.ZipFile(path).open(member) if member else path.open("rb") as file:
+        check_begins(f"{path}: {member}" if member else path, file, Path(member or path).suffix.lower())
     location = f"/vsizip/{{{path.resolve()}}}/{member}" if member else str(path)
     encoding = _encoding(path, member)
     name = member or path.name

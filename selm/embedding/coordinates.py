@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from selm.errors import InputError, InputWarning, first_line
+from selm.files import check_begins
 
 SAMPLES = 16  # about how many points a polygon, a line or a cell stands for
 GEOGRAPHIC = (".geojson", ".json", ".fgb", ".gpkg", ".shp")  # read by geopandas
@@ -250,10 +251,12 @@ class _Reading:
         if crs is not None and str(crs).upper() not in ("EPSG:4326", "OGC:CRS84"):
             geopandas = needed("geopandas", f"{self.name}: the system {crs}", "selm[maps]")
             shapes = geopandas.GeoSeries(shapes, crs=crs).to_crs(4326).to_numpy()
-        kinds = shapely.get_type_id(shapes)
+        kinds = np.where(shapely.is_empty(shapes), -1, shapely.get_type_id(shapes))
         rows, parts = [np.flatnonzero(kinds == 0)], []
         parts.append(np.column_stack([shapely.get_x(shapes[rows[0]]), shapely.get_y(shapes[rows[0]])]))
         for row in np.flatnonzero(kinds > 0).tolist():
+            if not np.isfinite(shapely.get_coordinates(shapes[row])).all():
+                continue
             points = points_inside(shapes[row], self.samples)
             rows.append(np.full(len(points), row))
             parts.append(points)
@@ -467,9 +470,12 @@ def points_inside(shape: Any, samples: int) -> NDArray[np.float64]:
 
 def _simple(shape: Any) -> list[Any]:
     """The points, lines and polygons that a shape consists of, empty ones left out."""
-    if hasattr(shape, "geoms"):
-        return [part for inner in shape.geoms if not inner.is_empty for part in _simple(inner)]
-    return [shape]
+    import shapely
+
+    parts = np.array([shape])
+    while (shapely.get_type_id(parts) > 3).any():  # however deep collections lie in one another
+        parts = shapely.get_parts(parts)
+    return list(parts[~shapely.is_empty(parts)])
 
 
 def _grid(polygon: Any, dx: float, dy: float) -> NDArray[np.float64]:
@@ -531,6 +537,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _read_geographic(path: Path) -> pd.DataFrame:
     geopandas = needed("geopandas", f"{path}: {path.suffix.lower()}", "selm[maps]")
+    with path.open("rb") as file:
+        check_begins(path, file, path.suffix.lower())
     if path.suffix.lower() == ".gpkg":
         layers = geopandas.list_layers(path)["name"].tolist()
         if len(layers) > 1:

@@ -245,8 +245,12 @@ class Index:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.about: dict[str, Any] = files.read_json(self.folder / "index.json")
+        if not isinstance(self.about, dict):
+            raise InputError(f"{folder}: index.json does not describe an index")
         if self.about.get("format") != FORMAT:
             raise InputError(f"{folder}: index format {self.about.get('format')}, this version reads {FORMAT}")
+        if not isinstance(self.about.get("embeddings"), str) or not isinstance(self.about.get("lists"), int):
+            raise InputError(f"{folder}: index.json lacks what it should say of embeddings or lists")
         faiss = _faiss()
         try:
             self._index = faiss.read_index(str(self.folder / "vectors.faiss"), faiss.IO_FLAG_MMAP)

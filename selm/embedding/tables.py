@@ -87,6 +87,8 @@ def embed_file(
         if columns == "list":
             raise InputError(f"{out}: one column of vectors needs .parquet or .csv")
         needed("geopandas", f"{out}: {ending}", "selm[maps]")
+    if ending == ".gpkg" and out.exists() and out.samefile(coordinates):
+        raise InputError(f"{out}: the table itself; write another file, for a GeoPackage may hold more than is read")
     known = None if pca is None or isinstance(pca, int) else reduction.Reduction.load(Path(pca), embedder.identity)
     places = read_places(coordinates, samples, pair=pair)
     inside = on_map(places, embedder)
@@ -522,7 +524,7 @@ def _write_geographic(
     frame = geopandas.GeoDataFrame(frame, geometry=shapes.to_numpy(), crs=shapes.crs)
     options: dict[str, Any] = {"SPATIAL_INDEX": "NO"} if ending == ".fgb" else {}
     if ending in TELLING:
-        options["layer_metadata"] = origin
+        options |= {"layer_metadata": origin, "layer": out.name.removesuffix(ending)}
     start, pid, end = path.name.rsplit(".", 2)
     folder = path.with_name(f"{start}.files.{pid}.{end}")  # a name that `files.written` clears
     folder.mkdir()

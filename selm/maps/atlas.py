@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm.errors import InputError
+from selm.files import parsed
 from selm.maps import mercator
 
 FORMAT = 1
@@ -115,7 +116,7 @@ def check_atlas(folder: str | Path, shard: tuple[int, int] = (1, 1), *, progress
     finished = (folder / "atlas.json").exists()
     file = folder / ("atlas.json" if finished else "drawing.json")
     try:
-        description = json.loads(file.read_text())
+        description = parsed(file.read_text())
         colours = b"".join(bytes.fromhex(colour[1:]) for colour in description["palette"])
         tile_px, zooms = int(description["tile_px"]), tuple(description["zooms"])
         keys = shard_of([(int(x), int(y)) for x, y in description["keys"]], shard)
@@ -163,7 +164,7 @@ class Atlas:
         self.path = Path(path)
         file = self.path / "atlas.json"
         try:
-            self.description: dict[str, Any] = json.loads(file.read_text())
+            self.description: dict[str, Any] = parsed(file.read_text())
             if self.description["format"] != FORMAT:
                 raise InputError(f"{file}: atlas format {self.description['format']}, this version reads {FORMAT}")
             self.zooms: tuple[int, ...] = tuple(self.description["zooms"])

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm import tqdm
 
 from selm.errors import DISK_FULL, InputError
-from selm.files import clear_leftovers, write_text, written
+from selm.files import clear_leftovers, parsed, write_text, written
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM, FORMAT, Atlas, block_path, block_px, encode_png, shard_of
 from selm.maps.sources import MapSource, open_source, tiles_in
@@ -339,12 +339,14 @@ def _begin(folder: Path, description: dict[str, Any], *, clear: bool) -> None:
         if not file.exists():
             continue
         try:
-            old = json.loads(file.read_text())
+            old = parsed(file.read_text())
             other = [key for key in same if old[key] != description[key]]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{file}: not a readable atlas description; draw into another folder") from None
         if other:
             raise InputError(f"{folder}: holds an atlas of another {other[0]}; draw into another folder")
+        if name == "atlas.json" and (lost := set(old.get("zooms", ())) - set(description["zooms"])):
+            raise InputError(f"{folder}: has zoom {min(lost)}, too; name all zooms, or draw into another folder")
     folder.mkdir(parents=True, exist_ok=True)
     if clear:
         clear_leftovers(folder.rglob(".*.part"))

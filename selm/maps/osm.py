@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError, first_line
-from selm.files import written_folder
+from selm.files import check_begins, written_folder
 from selm.maps import mercator
 from selm.maps.vector_tiles import message
 
@@ -191,14 +191,18 @@ def _read_pbf(file: Path) -> gpd.GeoDataFrame:
             keep_relations=True,
         )
 
+    shared = tempfile.tempdir
     try:
-        with warnings.catch_warnings():
+        # pyrosm keeps results below the folder of temporary files that all users share, as whoever came first
+        with tempfile.TemporaryDirectory() as tempfile.tempdir, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frame = features(dict.fromkeys(_KEYS, True))
             # Among others, pyrosm leaves out ways that are a coastline and nothing else.
             coast = features({"natural": ["coastline"]})
     except Exception as error:  # pyrosm has no exceptions of its own
         raise InputError(f"{file}: cannot be read as OpenStreetMap data ({first_line(error)[:160]})") from None
+    finally:
+        tempfile.tempdir = shared
     if coast is not None and len(coast):
         coast = coast[["natural", "geometry"]]
         if frame is None:
@@ -221,6 +225,8 @@ def _read_xml(file: Path) -> gpd.GeoDataFrame:
     try:
         with tempfile.TemporaryDirectory() as folder:
             plain = _plain_xml(file, Path(folder))
+            with plain.open("rb") as text:
+                check_begins(file, text, ".osm")
             frames = [_xml_layer(plain, name) for name in _XML_LAYERS]
         frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs="EPSG:4326")
     except (OSError, EOFError, zlib.error, pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError,

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import email.utils
 import hashlib
-import json
 import random
 import re
 import threading
@@ -32,7 +31,7 @@ from requests import exceptions
 from tqdm import tqdm
 
 from selm.errors import InputError, MapWarning
-from selm.files import cache_folder, read_json, write_json
+from selm.files import cache_folder, parsed, read_json, write_json
 from selm.maps import mercator, vector_tiles
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.tile_cache import TileCache
@@ -267,7 +266,7 @@ def _tilejson(address: str, web: Web) -> dict[str, Any]:
     if content is None:
         raise InputError(f"{address}: the server has nothing there")
     try:
-        described = json.loads(content)
+        described = parsed(content)
         if not all(part in described["tiles"][0] for part in _PARTS):
             raise ValueError
     except (ValueError, KeyError, TypeError, IndexError):

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError
-from selm.files import cache_folder
+from selm.files import cache_folder, parsed
 from selm.maps import mercator, osm, vector_tiles
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.tile_cache import WORLD, TileCache
@@ -257,7 +257,7 @@ def _open_mbtiles(file: Path) -> MapSource:
         tiles.xyz = str(rows.get("scheme", "")).lower() == "xyz"
         described = None
         with contextlib.suppress(ValueError, TypeError):
-            described = json.loads(rows.get("json", ""))
+            described = parsed(rows.get("json", ""))
         box = _box(rows.get("bounds"))
         plain = (
             rows.get("format") == "pbf"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import sqlite3
 import struct
 import urllib.parse
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selm.errors import InputError, first_line
+from selm.files import parsed
 from selm.maps import mercator
 from selm.maps.atlas import BLOCK_ZOOM
 from selm.maps.vector_tiles import Tile, unpacked
@@ -250,7 +250,7 @@ class PMTiles(Tiles):
         """What the archive says of itself; None where that cannot be read."""
         data = self.read(self.header["metadata_offset"], self.header["metadata_length"])
         try:
-            return json.loads(unpacked(data))
+            return parsed(unpacked(data))
         except ValueError:
             return None
 

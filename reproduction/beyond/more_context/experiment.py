@@ -234,7 +234,7 @@ def _scores(
 
 
 @remembered(maxsize=64)
-def _validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, ...], KernelRidge]:
+def validated(profile: Profile, entry: Entry) -> tuple[list[float], tuple[int, ...], KernelRidge]:
     """The errors of all tries in the validation regions, and the stages and probe of the best; the same for every split
     with the same buffer."""
     probes, todo = tries(profile, entry.coordinates, entry.head), validation(profile, entry.buffer_km)
@@ -265,7 +265,7 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
     else:
         far = entry.split == REGIONS
         km = max(profile.surroundings.buffers_km, default=0.0) if far else entry.buffer_km
-        errors, some, best = _validated(profile, dataclasses.replace(entry, split="blocks", buffer_km=km))
+        errors, some, best = validated(profile, dataclasses.replace(entry, split="blocks", buffer_km=km))
         todo, of = tested(profile, entry.split, entry.buffer_km), REGIONS if far else "test"
         (done,) = _scores(profile, entry, todo, of, some, [best])
         chosen = {"tries": len(errors), "validation": min(errors), **dataclasses.asdict(best)}

@@ -235,7 +235,7 @@ def test_rows_without_coordinates_stay(tmp_path: Path, said: Any) -> None:
         ("x.zip", b"PK\x03\x04 no zip", "not a readable table"),
         ("x.parquet", "lat,lon\n1,2\n", "not a readable table"),
         ("x.geojson", "{}", "not a readable table"),
-        ("x.gpkg", "no database", "not a readable table"),
+        ("x.gpkg", "no database", "not a .gpkg file"),
         ("x.fgb", b"fgb\x03fgb\x00 cut", "not a readable table .cut short or damaged"),
         ("x.xls", b"\xd0\xcf\x11\xe0", "old Excel"),
     ],

@@ -124,7 +124,7 @@ def test_a_probe_learns_from_other_regions_by_what_the_widest_buffer_chose(runs:
     rows, tensors = more_context.compute(far, entry)
     assert {row["split"] for row in rows} == {"regions"}
     under = dataclasses.replace(entry, split="blocks", buffer_km=0.2)
-    probe = more_context._validated(far, under)[-1]
+    probe = more_context.validated(far, under)[-1]
     assert rows[0]["penalty"] == probe.penalty and rows[0]["width"] == probe.width
     x = np.hstack([drawn_maps.histograms(far, todo.places, zoom) for zoom in WIDE])
     want = kernel_ridge(x, todo.places["lat"], todo.places["lon"], todo.targets, todo.folds, probe,

@@ -205,6 +205,14 @@ def buffer_table(rows: pd.DataFrame) -> Html:
     return simple_table(["row", *names, "zooms"], {key: body for key, body in parts.items() if body}, caption)
 
 
+def best_head(rows: pd.DataFrame | None, split: str) -> float:
+    """The least error of a row with a head under a split; NaN where there is none."""
+    if rows is None:
+        return float("nan")
+    some = rows[rows["method"].str.endswith(HEAD) & (rows["split"] == split)]
+    return float(some.groupby(["method", "setting"])["value"].mean().min())
+
+
 def head_table(rows: pd.DataFrame) -> Html:
     """Rows of all zooms without and with a head of other regions, by buffer; nothing where no head was asked."""
     with_head = rows[rows["method"].str.endswith(HEAD)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pandas as pd
+import pytest
 
 from reproduction.pages import more_context
 from reproduction.pages.html import Html
@@ -128,3 +130,24 @@ def test_the_answer_and_the_tables_are_those_of_the_rows() -> None:
     goals = words(more_context.goal_table(rows, {False: 0.45, True: 0.2}))
     assert "multi-zoom GPS-SELM (geo) 17-16 0.400 goal reached" in goals and "0.360 not reached" in goals
     assert "zooms 17-16, 0.400" in more_context.zoom_picture(rows).text
+
+
+def test_rows_with_a_head_have_a_table_of_their_own() -> None:
+    rows = surroundings()
+    far = rows.assign(split=rows["split"].replace({"blocks": "blocks, 15 km"}), value=rows["value"] + 0.2)
+    plain = pd.concat([rows, far[far["split"] != "random"]])
+    whole = plain[plain["method"].eq("colours") & plain["setting"].str.startswith("zooms 17-16")]
+    whole = whole[~whole["setting"].str.contains("orientation")]
+    heads = whole.assign(method="colours+head", value=whole["value"] - 0.1)
+    both = pd.concat([plain, heads, heads[heads["split"] == "blocks"].assign(split="regions")])
+    text = words(more_context.head_table(both))
+    assert "15 km 1 km random folds" in text
+    assert "colours, kernel ridge and a head of other regions 0.600 0.400 0.400 colours, kernel ridge 0.700" in text
+    assert "With the coordinates" in text and "0.900" not in text
+    assert more_context.head_table(plain).text == ""
+    assert more_context.best_head(both, "blocks, 15 km") == pytest.approx(0.55)  # with the coordinates
+    assert np.isnan(more_context.best_head(plain, "blocks")) and np.isnan(more_context.best_head(None, "blocks"))
+    # nothing else on the page counts them
+    for made in (more_context.chosen_table, more_context.buffer_table, more_context.every_zoom_table):
+        assert made(pd.concat([plain, heads])).text == made(plain).text
+    assert more_context.answer(pd.concat([plain, heads])).text == more_context.answer(plain).text

@@ -346,6 +346,8 @@ def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
         return app(arguments, standalone_mode=False)
     except InputError as error:
         _say(str(error))
+    except MemoryError as error:
+        _say(f"not enough memory for all of it at once: {error or 'a smaller table is needed'}")
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:  # the reader has left: selm … | head

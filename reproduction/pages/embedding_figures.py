@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from reproduction.experiments.representations import BESIDE_COLOURS
+from reproduction.experiments.representations import BESIDE_COLOURS, plain
 from reproduction.experiments.representations import title as title_of_representation
 from reproduction.pages.html import Html, simple_table
 from reproduction.pages.style import COLOURS, DASHES, MARKERS, WIDTH, kind_of, label_lines, look, use_style
@@ -176,13 +176,14 @@ def recall_curves(
     return figure
 
 
-def shifted_table(rows: pd.DataFrame, areas: Mapping[str, str], queries: Mapping[str, str]) -> Html:
+def shifted_table(rows: pd.DataFrame, areas: Mapping[str, str]) -> Html:
     """Top-1 % recall (%) of the colours and of encoders beside them, by how far the picture was shifted; bold where it
     is ahead of the colours alone. Nothing where no encoder was asked so.
 
-    rows, areas: as of `recall_curves`.  queries: name → words; those that turn and zoom (``d0``, ``d25``, …) are shown.
+    rows, areas: as of `recall_curves`; queries that turn and zoom (``d0``, ``d25``, … for metres) are shown.
     """
-    asked = [name for name in queries if name.removeprefix("d").isdigit() and name in set(rows["query"])]
+    there = (str(name).removeprefix("d") for name in rows["query"].unique())
+    asked = [f"d{metres}" for metres in sorted(int(name) for name in there if name.isdigit())]
     some = rows[(rows["share"] == 1) & rows["query"].isin(asked)]
     mean = some.groupby(["area", "method", "query"])["recall"].mean().mul(100).unstack()
     parts = {}
@@ -194,12 +195,13 @@ def shifted_table(rows: pd.DataFrame, areas: Mapping[str, str], queries: Mapping
         if not len(beside) or "histogram" not in of_area.index:
             continue
         colours = of_area.loc["histogram"]
-        body = [[title_of_representation("histogram"), *(f"{colours[name]:.0f}" for name in asked)]]
+        body = [["the colours alone", *(f"{colours[name]:.0f}" for name in asked)]]
         for method, row in beside.iterrows():
             cells = [f"<b>{row[name]:.0f}</b>" if row[name] > colours[name] else f"{row[name]:.0f}" for name in asked]
-            body.append([title_of_representation(str(method)), *cells])
+            body.append([f"{title_of_representation(plain(str(method)))} and colours", *cells])
         parts[title] = body
     if not parts:
         return Html("")
-    caption = "Top-1 % recall, %, of pictures that are turned and zoomed; bold: ahead of the colours alone"
-    return simple_table(["", *(queries[name] for name in asked)], parts, caption)
+    caption = "Top-1 % recall, %, of pictures that are turned, zoomed and shifted by so much; features whitened; bold: "
+    caption += "ahead of the colours alone"
+    return simple_table(["", *(f"{name.removeprefix('d')} m" for name in asked)], parts, caption)

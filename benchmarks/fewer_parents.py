@@ -66,8 +66,8 @@ def main() -> None:
         rate = rates[f"{share:g}"]
         rows.append({
             "share": share, "step_over_dino": 1 / rate.cpu_ratio, "least": 1 / rate.high, "greatest": 1 / rate.low,
-            "price": sum(price) / len(price), "price_least": min(price), "price_greatest": max(price),
-            "recall": sum(recall) / len(recall), "recall_least": min(recall), "recall_greatest": max(recall),
+            "price": sum(price) / len(price), "price_seeds": f"{min(price):.3f}-{max(price):.3f}",
+            "recall": sum(recall) / len(recall), "recall_seeds": f"{min(recall):.1%}-{max(recall):.1%}",
             "seeds": asked.seeds, "images": tuning.IMAGES,
         })  # fmt: skip
     measure.report("fewer_parents", rows, asked, profile=PROFILE, rounds=asked.rounds)

@@ -50,9 +50,8 @@ MEASURED: dict[str, Measured] = {
         "Parents of all places rebuilt, or of some: GPS-SELM's step over DINO's, and what short runs are worth in the "
         "validation regions (reduced scale: small encoder, Japan)",
         (("share", "places rebuilt", "%"), ("step_over_dino", "step over DINO's", "x"),
-         ("price", "error of land price", "n"), ("price_least", "least seed", "n"),
-         ("price_greatest", "greatest", "n"), ("recall", "found again", "%"),
-         ("recall_least", "least seed", "%"), ("recall_greatest", "greatest", "%")),
+         ("price", "error of land price", "n"), ("price_seeds", "of three seeds", "s"),
+         ("recall", "found again", "%"), ("recall_seeds", "of three seeds", "s")),
         "python -m benchmarks.fewer_parents",
     ),
     "profile_step": Measured(

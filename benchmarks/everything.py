@@ -56,7 +56,7 @@ def main() -> int:
     for name, words in programs(chosen.reference, chosen.minutes).items():
         if chosen.only and name not in chosen.only:
             continue
-        where = [] if name == "drawing" else ["--out", str(chosen.out)]
+        where = ["--out", str(chosen.out)]
         start = time.perf_counter()
         program = f"benchmarks.{name.partition('-')[0]}"
         done = subprocess.run([sys.executable, "-m", program, *words, *where], check=False)

@@ -9,6 +9,7 @@ ONE_ORIENTATION = ", one orientation"
 LAST_STAGE = ", last stage"
 # at the end of a representation's name in Figure 5
 WHITENED = "_whitened"
+REGIONS = "regions"  # the split of a probe that learns from other regions
 HEAD = "+head"  # of features beside which stands what other regions' labels teach about them
 # in a sweep: the method before anything is tried
 AS_IT_IS = "as it is"

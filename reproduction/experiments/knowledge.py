@@ -41,6 +41,7 @@ from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
 from reproduction.rows import IN_TABLES, PRETRAINED, zooms_of
 from reproduction.settings import Profile
+from reproduction.titles import REGIONS
 from selm import distributed
 from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
@@ -87,7 +88,7 @@ class Entry:
 
     @property
     def split(self) -> str:
-        return "regions" if self.setting == OTHER_REGIONS else f"blocks, {self.buffer_km:g} km"
+        return REGIONS if self.setting == OTHER_REGIONS else f"blocks, {self.buffer_km:g} km"
 
     @property
     def label(self) -> str:

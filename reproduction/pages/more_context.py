@@ -13,13 +13,12 @@ import pandas as pd
 from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
 from reproduction.pages.style import SPLIT_LABELS
 from reproduction.report import records, summarise
-from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, km_of, title_of
+from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS, km_of, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SPLITS = ("random", "blocks")  # those of Table 1; wider buffers are named in the split
-REGIONS = "regions"  # the split of a probe that learned from other regions
 
 
 def chosen_zooms(rows: pd.DataFrame) -> pd.DataFrame:

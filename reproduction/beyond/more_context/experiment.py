@@ -39,7 +39,7 @@ from reproduction.experiments import knowledge, table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
 from reproduction.settings import Profile
-from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION
+from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS
 from selm.encoder import STAGES
 from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.methods.multi_zoom import WIDE
@@ -47,7 +47,6 @@ from selm.probes import practitioner
 from selm.probes.folds import BufferedFolds, OutOfFold
 
 EXPERIMENT = "surroundings"
-REGIONS = "regions"  # the split of a probe that learns from other regions
 VERSION = 4
 # the rows: random weights, encoders that have learned from one zoom, and our own of several
 ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")

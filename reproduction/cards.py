@@ -19,10 +19,10 @@ import pandas as pd
 import yaml
 
 from reproduction import paths
-from reproduction.beyond.more_context.experiment import LONGER
 from reproduction.profiles import get_profile
 from reproduction.report import FULL_SCALE
 from reproduction.results import read_csv
+from reproduction.rows import LONGER
 from reproduction.settings import Profile
 from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, km_of, title_of
 from selm.bundled import LIST, Bundled, described

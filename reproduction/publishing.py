@@ -15,7 +15,6 @@ import pandas as pd
 
 from reproduction import cards, paths
 from reproduction.beyond.location_encoders import distilled
-from reproduction.beyond.more_context.experiment import LONGER
 from reproduction.computed import encoders, place_tables
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
 from reproduction.experiments import table1_table2, verdicts
@@ -23,7 +22,7 @@ from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
 from reproduction.experiments.pretrainings import complete, curves, pretrainings, runs
 from reproduction.merging import gone, merged
 from reproduction.results import read_csv, write_csv
-from reproduction.rows import PRETRAINED
+from reproduction.rows import LONGER, PRETRAINED
 from reproduction.settings import Profile
 from selm import checkpoints
 from selm.bundled import LOCATIONS

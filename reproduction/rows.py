@@ -42,6 +42,7 @@ ROWS: dict[str, Row] = {
 }
 
 PRETRAINED = tuple(name for name in ROWS if name in METHODS)
+LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
 IN_TABLES = tuple(name for name in PRETRAINED if ROWS[name].in_tables)
 ONE_IMAGE = tuple(name for name in PRETRAINED if not METHODS[name].zooms)  # those that see one image of a place
 

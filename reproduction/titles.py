@@ -16,6 +16,7 @@ AS_IT_IS = "as it is"
 
 # encoders of coordinates that others have published, with their weights
 PEERS = ("geoclip",)
+RECOMMENDED = "recommended"  # what `selm embed` gives where nobody says otherwise
 
 TITLES = {
     # as the paper prints them
@@ -35,6 +36,7 @@ TITLES = {
     "multi_zoom": "multi-zoom GPS-SELM (geo)",
     "multi_zoom_wide": "wide multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
+    RECOMMENDED: "recommended: wide encoder and colours, eight zooms",
     # published by others
     "geoclip": "GeoCLIP (its own weights)",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes

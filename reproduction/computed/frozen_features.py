@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from reproduction import rows
-from reproduction.computed.drawn_maps import further_maps, map_fingerprint, palette, point_images
+from reproduction.computed.drawn_maps import further_maps, histograms, map_fingerprint, palette, point_images
 from reproduction.computed.encoders import encoder, encoder_key, pretrained
 from reproduction.computed.store import cached_array, table_fingerprint
 from reproduction.settings import Profile
 from selm.distributed import device
-from selm.encoder import MapEncoder
+from selm.encoder import STAGES, MapEncoder
+from selm.methods.multi_zoom import WIDE
 from selm.views import colour
 
 VERSION = 2
@@ -53,3 +56,32 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
         return torch.cat([encode(network, image, palette(profile)) for image in images], dim=1)
 
     return cached_array("features", f"{profile.name}-{method}-s{seed}-{label}", parts, make)
+
+
+def recommended_run(profile: Profile) -> str:
+    """The name of the run directory of the encoder of `recommended`."""
+    return encoder_key(profile.times(profile.surroundings.longer), rows.LONGER, 0)["run"]
+
+
+def recommended(profile: Profile, table: pd.DataFrame, label: str) -> NDArray[np.float32]:
+    """(N, D) what `selm embed` gives where nobody says otherwise, for the places of `table`, computed once.
+
+    The features of all stages of the wide encoder that was trained longest, at all zooms, each the mean over the
+    profile's orientations; then the shares of colours in the same images.
+    """
+    longer = profile.times(profile.surroundings.longer)
+    parts = {
+        "run": recommended_run(profile), "orientations": profile.surroundings.orientations, "zooms": WIDE,
+        "places": table_fingerprint(table[["region", "lat", "lon"]]), "maps": map_fingerprint(profile),
+        "version": VERSION, **further_maps(profile, WIDE),
+    }  # fmt: skip
+
+    def make() -> torch.Tensor:
+        network = encoder(longer, rows.LONGER, 0)
+        network.config = dataclasses.replace(
+            network.config, orientations=profile.surroundings.orientations, stages=STAGES
+        )
+        seen = [encode(network, point_images(profile, table, zoom), palette(profile)) for zoom in WIDE]
+        return torch.cat([*seen, *(torch.from_numpy(histograms(profile, table, zoom)) for zoom in WIDE)], dim=1)
+
+    return cached_array("features", f"{profile.name}-recommended-{label}", parts, make)

@@ -39,9 +39,9 @@ from reproduction.experiments.verdicts import BESIDE, NO_EMBEDDING
 from reproduction.places import splits
 from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
-from reproduction.rows import IN_TABLES, PRETRAINED, zooms_of
+from reproduction.rows import IN_TABLES, LONGER, PRETRAINED, zooms_of
 from reproduction.settings import Profile
-from reproduction.titles import REGIONS
+from reproduction.titles import RECOMMENDED, REGIONS
 from selm import distributed
 from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
@@ -62,7 +62,7 @@ WITHOUT_EMBEDDING = (
     "prior", "knn_coordinates", "trees_coordinates", "histogram_17", "histogram_17_14", "histogram_17+coordinates",
     "histogram_17_14+coordinates",
 )  # fmt: skip
-METHODS = ("random_init", *IN_TABLES, peers.GEOCLIP, *WITHOUT_EMBEDDING)
+METHODS = ("random_init", *IN_TABLES, RECOMMENDED, peers.GEOCLIP, *WITHOUT_EMBEDDING)
 WITH_COORDINATES = ("gps_selm",)  # rows that have trees on their features and the coordinates, too
 TOLERANCE = 1e-4  # of the logistic probe's gradient, as in Table 3
 DIGITS = 6  # significant ones of a block's score
@@ -125,6 +125,8 @@ def entries(
     asked = [*((CLOSED, km) for km in profile.knowledge.buffers_km), (OTHER_REGIONS, 0.0)]
     for region, target, (setting, km) in itertools.product(where, profile.knowledge.targets, asked):
         for method in (name for name in METHODS if name in chosen and _is_asked(target, setting, name)):
+            if method == RECOMMENDED and not _is_new_to_recommended(profile, region):
+                continue
             plain = method in WITHOUT_EMBEDDING and setting == CLOSED
             n = profile.seeds_of(method) if seeds is None else min(seeds, profile.seeds_of(method))
             named = PRACTITIONERS if plain else setting
@@ -134,9 +136,15 @@ def entries(
     return out
 
 
+def _is_new_to_recommended(profile: Profile, region: str) -> bool:
+    """Whether the recommended encoder has not learned from a region's maps and labels: there is one, of the profile
+    itself."""
+    return profile.knowledge.recommended and not profile.held_out and region == regions_of(profile)[0]
+
+
 def _is_asked(target: str, setting: str, method: str) -> bool:
     """Whether a row is asked for a target: images without fills are drawn at one zoom and in the tested region."""
-    several = zooms_of(method) or len(HISTOGRAM_ZOOMS.get(method.partition("+")[0], ())) > 1
+    several = method == RECOMMENDED or zooms_of(method) or len(HISTOGRAM_ZOOMS.get(method.partition("+")[0], ())) > 1
     return target != COVER or not (several or setting == OTHER_REGIONS)
 
 
@@ -251,6 +259,8 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
 def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) -> NDArray[np.float32]:
     if entry.method == peers.GEOCLIP:
         return peers.geoclip_features(places["lat"], places["lon"])
+    if entry.method == RECOMMENDED:
+        return frozen_features.recommended(profile, places, label)
     if entry.target == COVER:
         return table3_land_cover.features(of_cover(profile), table3_land_cover.CLAIMED, entry.method, entry.seed)
     return frozen_features.features(profile, entry.method, entry.seed, places, label)
@@ -261,6 +271,8 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
         "points": _data(profile, entry), "trials": trials(profile, entry),
         "trees": [profile.probing.rounds, profile.probing.trees], "version": VERSION,
     }  # fmt: skip
+    if entry.method == RECOMMENDED:
+        return parts | {"run": frozen_features.recommended_run(profile)}
     return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 
@@ -318,6 +330,8 @@ def chapter(
 def _is_there(profile: Profile, method: str, seed: int) -> bool:
     if method == peers.GEOCLIP:
         return bool(peers.geoclip_version())
+    if method == RECOMMENDED:
+        return encoders.is_pretrained(profile.times(profile.surroundings.longer), LONGER, 0)
     return method not in PRETRAINED or encoders.is_pretrained(profile, method, seed)
 
 

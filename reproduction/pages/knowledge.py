@@ -22,7 +22,7 @@ from reproduction.pages.result_figures import VERDICTS, verdict_grid
 from reproduction.pages.result_page import short_rows
 from reproduction.pages.style import METRIC_LABELS, kind_of
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, records
-from reproduction.titles import row_title, title_of
+from reproduction.titles import PEERS, RECOMMENDED, row_title, title_of
 
 HEADLINE = max(BUFFERS)  # km: the buffer of the answer and of the figure
 WORDS = {
@@ -313,6 +313,41 @@ def error_table(rows: pd.DataFrame, target: str, *, short: bool = True) -> Html:
 
 def _number(value: float, metric: str) -> str:
     return metric_number(value, metric) if np.isfinite(value) else "–"
+
+
+# Rows that a table of the recommended embedding has beside it: what else a reader could take.
+BESIDE_RECOMMENDED = (
+    RECOMMENDED, "gps_selm", "dino", *PEERS, "histogram_17_14", "histogram_17_14+coordinates", "knn_coordinates",
+    "prior",
+)  # fmt: skip
+
+
+def recommended_table(rows: pd.DataFrame) -> Html:
+    """Errors of the recommended embedding and of what could be taken in its place, in the regions that it is asked in:
+    a section a target, a column a split, the best of a column in bold; nothing where it has no rows."""
+    regions = sorted(set(rows.loc[rows["method"] == RECOMMENDED, "region"].astype(str)))
+    own, sections = rows[rows["region"].isin(regions) & rows["method"].isin(BESIDE_RECOMMENDED)], {}
+    if not regions:
+        return Html("")
+    splits = columns_of(own)
+    for target in dict.fromkeys(own.loc[own["method"] == RECOMMENDED, "target"]):
+        table, metric = errors(own, str(target))[0].set_index("method"), METRIC[str(target)]
+        up = HIGHER_IS_BETTER[metric]
+        named = [name for name in BESIDE_RECOMMENDED if name in table.index]
+        lines = []
+        for name in named:
+            cells = []
+            for split in splits:
+                column = table[split] if split in table else pd.Series(np.nan, index=table.index)
+                value, best = float(column[name]), float(column.max() if up else column.min())
+                text = _number(value, metric)
+                cells.append(f"<strong>{text}</strong>" if value == best else text)
+            lines.append([html.escape(row_title(name, metric)), *cells])
+        sections[f"{WORDS[str(target)]}: {METRIC_LABELS[metric]}; {'more' if up else 'less'} is better"] = lines
+    where = joined([region_title(region) for region in regions])
+    return simple_table(
+        ["", *map(column_title, splits)], sections, f"{where}, by the distance from what is learned from"
+    )
 
 
 def region_table(rows: pd.DataFrame, target: str, km: float = HEADLINE) -> Html:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from reproduction import paths
-from reproduction.computed import encoders, place_tables, store
+from reproduction.computed import encoders, frozen_features, place_tables, store
 from reproduction.profiles import get_profile
+from reproduction.rows import LONGER
 from selm import files
+from selm.embedding.map_embedder import MapEmbedder
+from selm.methods.multi_zoom import WIDE
 
 SMOKE = get_profile("smoke")
 
@@ -103,3 +108,15 @@ def test_a_label_may_have_dots_and_the_address_ends_in_the_key(tmp_path: Path, m
     file = store.address("kind", "share-0.5", {"a": 1}, ".csv")
     assert file == tmp_path / "kind" / f"share-0.5-{store.key({'a': 1})}.csv"
     assert store.id_of(store.address("kind", "share-0.5", {"a": 1})) == store.key({"a": 1})
+
+
+def test_what_is_recommended_is_what_embed_gives(runs: Path) -> None:
+    profile = dataclasses.replace(SMOKE, surroundings=dataclasses.replace(SMOKE.surroundings, longer=2))
+    run = encoders.pretrained(profile.times(2), LONGER, progress=False)
+    assert frozen_features.recommended_run(profile) == run.name
+    points = place_tables.points(SMOKE)
+    table = points[points["region"] == "helsinki"].head(5)
+    x = frozen_features.recommended(profile, table, "few")
+    ways = {"orientations": 8, "stages": (1, 2, 3, 4), "zooms": WIDE, "beside": ("colours",)}
+    embedder = MapEmbedder(run, profile.regions_for("test")[0].source, "cpu", **ways)
+    np.testing.assert_allclose(x, embedder(table["lat"], table["lon"]), atol=2e-5)

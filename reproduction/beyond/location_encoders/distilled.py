@@ -41,6 +41,7 @@ from reproduction.computed import drawn_maps, encoders, frozen_features, place_t
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.table1_table2 import Task
 from reproduction.places.sampling import sample_places
+from reproduction.rows import LONGER
 from reproduction.settings import Profile
 from selm import distributed
 from selm.errors import InputError
@@ -54,7 +55,7 @@ from selm.settings import Pretraining
 
 EXPERIMENT = "distilled"
 VERSION = 1  # raise it when the numbers change
-TEACHER = more_context.LONGER
+TEACHER = LONGER
 MAP, GRID_TABLES = "map", "grid"
 KNOWN_ZOOM = 12  # an encoder for use answers in those tiles, some 7 km wide, that hold a place it learned from
 LEAST_SPREAD = 1e-3  # of a number that is standardised: a colour that is hardly ever there is not blown up

@@ -38,6 +38,7 @@ from reproduction.computed.store import remembered
 from reproduction.experiments import knowledge, table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
+from reproduction.rows import LONGER
 from reproduction.settings import Profile
 from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS
 from selm.encoder import STAGES
@@ -50,7 +51,6 @@ EXPERIMENT = "surroundings"
 VERSION = 4
 # the rows: random weights, encoders that have learned from one zoom, and our own of several
 ROWS = ("random_init", "dino", "gps_selm_geo", "multi_zoom", "multi_zoom_wide")
-LONGER = "multi_zoom_wide"  # trained on `Surroundings.longer` times the places and images
 STEP_BY_STEP = (LONGER,)  # seen with every number of zooms; the others with some
 SOME = (1, 4, 8)
 WITH_COLOURS = ("random_init", LONGER)  # rows that are seen beside the colours, too

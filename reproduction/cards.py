@@ -24,8 +24,8 @@ from reproduction.report import FULL_SCALE
 from reproduction.results import read_csv
 from reproduction.rows import LONGER
 from reproduction.settings import Profile
-from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, km_of, title_of
-from selm.bundled import LIST, Bundled, described
+from reproduction.titles import COMPACT, HEAD, LAST_STAGE, ONE_ORIENTATION, km_of, title_of
+from selm.bundled import LIST, REDUCTION, Bundled, described
 from selm.errors import InputError
 from selm.files import read_json, write_text
 from selm.methods import METHODS
@@ -112,6 +112,7 @@ class Described:
     run: dict[str, Any]
     config: dict[str, Any]
     scores: pd.DataFrame  # its own rows of `scores`, and those of what is free
+    whole_errors: dict[str, float]  # where it comes with a reduction: those of all its numbers
     validation: float  # the error by which its way of use was chosen; infinite where none was
 
     @property
@@ -143,6 +144,11 @@ def describe(folder: Path, results: Path) -> Described:
     for way in chosen.to_dict("records"):
         use = {name: way[name] for name in use} | {"orientations": int(way["orientations"])}
     same = [way for way in own.to_dict("records") if all(way[name] == use[name] for name in use)]
+    whole = _by_km(pd.DataFrame(same, columns=_COLUMNS))
+    reduction: dict[str, Any] = run.get("reduction", {})
+    if reduction:
+        reduced = all_scores[(all_scores["method"] == COMPACT) & (all_scores["date"] >= reduction["date"])]
+        chosen, same = reduced[reduced["km"] == profile.maps.buffer_m / 1000], reduced.to_dict("records")
     learned = _learned(run["config"].get("settings", {}))
     regions = ", ".join(region.name.capitalize() for region in profile.regions_for("pretrain"))
     trained_on = f"{run['config']['pretraining']['n_places']:,} places in {regions}" + (
@@ -151,12 +157,13 @@ def describe(folder: Path, results: Path) -> Described:
     bundled = Bundled(
         name=_short(profile.name, row), folder=f"{profile.name}/{row}", title=title_of(row),
         encoder=f"{config['arch']} x{config['width']:g}, {config['image_px']} px",
-        bytes=(folder / "model.safetensors").stat().st_size, trained_on=trained_on,
+        bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")), trained_on=trained_on,
+        reduction=f"{profile.name}/{row}/{REDUCTION}" if reduction else "", numbers=reduction.get("numbers", 0),
         errors=_by_km(pd.DataFrame(same, columns=_COLUMNS)),
         trained_errors=_by_km(own[own["zooms"].isna()]), **use,
     )  # fmt: skip
     validation = float(chosen["validation"].min()) if len(chosen) else math.inf
-    return Described(bundled, profile, run, config, all_scores, validation)
+    return Described(bundled, profile, run, config, all_scores, whole if reduction else {}, validation)
 
 
 def _learned(settings: dict[str, Any]) -> list[str]:
@@ -278,7 +285,9 @@ def card(one: Described) -> str:
             for km, error in errors.items()
         ]  # fmt: skip
         front["model-index"] = [{"name": b.name, "results": results}]
+    every = described(dataclasses.replace(b, reduction=""))
     own = {f"**{b.name}**, used with {described(b)}": ("kernel ridge", b.errors),
+           f"**{b.name}**, used with {every}: all numbers": ("kernel ridge", one.whole_errors),
            f"**{b.name}**, as it was trained": ("ridge", b.trained_errors)}  # fmt: skip
     kms = sorted(errors, key=float)
     free: dict[str, tuple[str, dict[str, float]]] = {}
@@ -322,6 +331,7 @@ def card(one: Described) -> str:
         f"- trained on {b.trained_on}; {run['images']:,} images seen (profile {profile.name})",
         f"- commit {run['commit']}, {run['date']}, {run['device']}, torch {run['torch']}",
         "- `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them",
+        *_reduced(one),
         "",
         "## Scores, beside what is free",
         "",
@@ -338,6 +348,21 @@ def card(one: Described) -> str:
         f"Weights: MIT, as the code. Maps: {maps} (ODbL). Labels: {labels}.",
         "",
     ])  # fmt: skip
+
+
+def _reduced(one: Described) -> list[str]:
+    """What the card says of a reduction."""
+    about = one.run.get("reduction")
+    if not about:
+        return []
+    regions = ", ".join(name.capitalize() for name in about["regions"])
+    return [
+        f"- `{REDUCTION}`: its embedding as {about['numbers']} numbers, learned at {about['places']:,} official points "
+        f"of {regions}: the components of the embedding and of a head that says, linearly in it, what is known there "
+        f"(land price, density, area type, zone; {about['outputs']} outputs), each with a part of the variance. "
+        "`selm embed --all-numbers` (`reduced=False`) goes without",
+        f"- of the reduction: commit {about['commit']}, {about['date']}, {about['device']}, torch {about['torch']}",
+    ]
 
 
 def _maps(profile: Profile) -> str:

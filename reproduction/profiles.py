@@ -252,7 +252,7 @@ PROFILES: dict[str, Profile] = {
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
             knowledge=_KNOWLEDGE_WITH_OURS,
-            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0), other_regions=True),
+            surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0), other_regions=True, compact=128),
             location_encoders=LocationEncoders(
                 n_places=3_000,
                 images=128_000,

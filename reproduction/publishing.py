@@ -15,7 +15,7 @@ import pandas as pd
 
 from reproduction import cards, paths
 from reproduction.beyond.location_encoders import distilled
-from reproduction.computed import encoders, place_tables
+from reproduction.computed import compact, encoders, place_tables
 from reproduction.contents import FINISHED_CHAPTERS, FINISHED_FIGURES, FINISHED_TABLES
 from reproduction.experiments import table1_table2, verdicts
 from reproduction.experiments.paper_claims import claim_verdicts_on, read_files
@@ -25,7 +25,7 @@ from reproduction.results import read_csv, write_csv
 from reproduction.rows import LONGER, PRETRAINED
 from reproduction.settings import Profile
 from selm import checkpoints
-from selm.bundled import LOCATIONS
+from selm.bundled import LOCATIONS, REDUCTION
 from selm.errors import InputError, unknown
 from selm.files import read_json, write_json, written, written_folder
 from selm.location_encoder import ABOUT, WEIGHTS
@@ -103,8 +103,9 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
     """Put the weights of finished pretrainings into data/encoders/PROFILE, each with its configuration, training curve,
     provenance and a card; returns their folders.
 
-    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long), of which the first seed is
-    taken, and ``coordinates`` the location encoder of the chapter "distilled". Raises InputError for one that is not
+    `which` names rows ("multi_zoom_wide_x4" is one that was trained four times as long; with it comes the reduction of
+    what is recommended), of which the first seed is taken, and ``coordinates`` the location encoder of the chapter
+    "distilled". Raises InputError for one that is not
     finished, or that the collapse watch marked at its end.
     """
     longer = profile.surroundings.longer
@@ -127,8 +128,12 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         with written_folder(target) as temporary:
             for file in ("config.json", "model.safetensors", "metrics.csv"):
                 shutil.copyfile(run / file, temporary / file)
-            places = {"places": place_tables.sampled_key(rows[name][0])}
-            write_json(temporary / "run.json", read_json(run / "run.json") | places)
+            further = {"places": place_tables.sampled_key(rows[name][0])}
+            if longer > 1 and name == f"{LONGER}_x{longer}" and profile.surroundings.compact:
+                reduced = compact.learned(profile)
+                reduced.save(temporary / REDUCTION)
+                further["reduction"] = compact.about(profile, reduced)
+            write_json(temporary / "run.json", read_json(run / "run.json") | further)
         out.append(target)
     cards.write()
     return out

@@ -369,6 +369,7 @@ class Surroundings:
     longer: int = 1  # the widest encoder is pretrained on so many times the places and images
     buffers_km: tuple[float, ...] = ()  # under blocks, beside that of `Maps`: wide images reach over it
     other_regions: bool = False  # whether rows at all zooms are asked with a probe of the other regions' points, too
+    compact: int = 0  # how many numbers the recommended embedding is reduced to; 0: it is not
 
 
 @dataclass(frozen=True)

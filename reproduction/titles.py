@@ -16,7 +16,8 @@ AS_IT_IS = "as it is"
 
 # encoders of coordinates that others have published, with their weights
 PEERS = ("geoclip",)
-RECOMMENDED = "recommended"  # what `selm embed` gives where nobody says otherwise
+RECOMMENDED = "recommended"  # the wide encoder's features at all zooms and stages, and the colours beside them
+COMPACT = "compact"  # what `selm embed` gives where nobody says otherwise: all that, reduced
 
 TITLES = {
     # as the paper prints them
@@ -37,6 +38,7 @@ TITLES = {
     "multi_zoom_wide": "wide multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
     RECOMMENDED: "recommended: wide encoder and colours, eight zooms",
+    COMPACT: "recommended, reduced",
     # published by others
     "geoclip": "GeoCLIP (its own weights)",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes

@@ -18,6 +18,7 @@ from selm.files import read_json
 from selm.settings import EncoderConfig
 
 LIST = "encoders.json"
+REDUCTION = "reduction.safetensors"  # beside weights: what makes fewer numbers of an embedding
 LOCATIONS = "locations"  # the folder of encoders of coordinates alone (`selm.location_encoder`)
 HERE = Path(__file__).resolve().parent
 PLACES = (HERE / "encoders", HERE.parent / "data" / "encoders")
@@ -29,8 +30,9 @@ class Bundled:
 
     `folder` is relative to the list's. `zooms`, `orientations`, `stages` and `beside` (parts next to the embedding) are
     how it is used where nobody says otherwise: as it scored best in validation regions, or as it was trained where
-    only that was scored. `errors` are published ones of this use, `trained_errors` of the features as it was trained,
-    both by the kilometres between training and tested places.
+    only that was scored. `reduction` is the file, relative to the list's, of what makes `numbers` numbers of all that
+    (`selm.embedding.reduction`), or "". `errors` are published ones of this use, `trained_errors` of the features as it
+    was trained, both by the kilometres between training and tested places.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Bundled:
     orientations: int
     stages: tuple[int, ...]
     beside: tuple[str, ...]
+    reduction: str
+    numbers: int
     errors: dict[str, float]
     trained_errors: dict[str, float]
 
@@ -93,11 +97,12 @@ class Shelf:
 
 
 def described(one: Bundled) -> str:
-    """How an encoder is used, in words: ``zooms 17-10, 8 orientations, stages 1-4, colours``."""
+    """How an encoder is used, in words: ``zooms 17-10, 8 orientations, stages 1-4, colours, as 128 numbers``."""
     zooms = f"zooms {one.zooms[0]}-{one.zooms[-1]}" if len(one.zooms) > 1 else f"zoom {one.zooms[0]}"
     words = [zooms, f"{one.orientations} orientations" if one.orientations > 1 else ""]
     words.append(f"stages {one.stages[0]}-{one.stages[-1]}" if len(one.stages) > 1 else "")
-    return ", ".join(word for word in (*words, *one.beside) if word)
+    reduced = f"as {one.numbers} numbers" if one.reduction else ""
+    return ", ".join(word for word in (*words, *one.beside, reduced) if word)
 
 
 @cache

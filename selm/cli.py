@@ -48,6 +48,10 @@ With = Annotated[
     str | None,
     typer.Option("--with", metavar="PART,…", help="colours,coordinates or one of them, or none, beside the features"),
 ]
+Reduced = Annotated[
+    bool | None,
+    typer.Option("--reduced/--all-numbers", help="fewer numbers, where the encoder comes with a reduction, or all"),
+]
 Pair = Annotated[
     tuple[str, str] | None, typer.Option(metavar="LAT LON", help="columns of the coordinates, where it is not plain")
 ]
@@ -202,6 +206,7 @@ def embed(
     orientations: Orientations = None,
     stages: Stages = None,
     beside: With = None,
+    reduced: Reduced = None,
     pca: Annotated[
         str | None,
         typer.Option(metavar="N|FILE", help="so many principal components, kept in OUT.pca.safetensors; or as there"),
@@ -217,9 +222,10 @@ def embed(
     from selm.embedding.tables import TELLING, embed_file
 
     looked_at = None if zooms is None else _zooms(zooms)
-    embedder = MapEmbedder(model, map, device, batch, orientations, _stages(stages), looked_at, _parts(beside))
-    reduced = int(pca) if pca is not None and pca.isdecimal() else pca
-    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pair=pair, pca=reduced)
+    how = (orientations, _stages(stages), looked_at, _parts(beside), reduced)
+    embedder = MapEmbedder(model, map, device, batch, *how)
+    fewer = int(pca) if pca is not None and pca.isdecimal() else pca
+    served = embed_file(coordinates, embedder, out, columns=columns, samples=samples, pair=pair, pca=fewer)
     if not out.name.lower().endswith(TELLING):
         typer.echo(f"{out}: map data {embedder.map_attribution}", err=True)
     typer.echo(f"{out}: {served} embeddings")
@@ -265,6 +271,7 @@ def nearest(
     device: Device = None,
     orientations: Orientations = None,
     stages: Stages = None,
+    reduced: Reduced = None,
 ) -> None:
     """The places whose embeddings are most like that of one place."""
     from selm.embedding.search import find_nearest
@@ -273,10 +280,10 @@ def nearest(
     if model is not None or map is not None:
         from selm.embedding.map_embedder import MapEmbedder
 
-        embedder = MapEmbedder(model, map, device, orientations=orientations, stages=_stages(stages))
-    elif any(option is not None for option in (device, orientations, stages)):
+        embedder = MapEmbedder(model, map, device, orientations=orientations, stages=_stages(stages), reduced=reduced)
+    elif any(option is not None for option in (device, orientations, stages, reduced)):
         raise InputError(
-            "--device, --orientations and --stages are for a place that is embedded: with --map or --model"
+            "--device, --orientations, --stages and --reduced are for a place that is embedded: with --map or --model"
         )
     typer.echo(find_nearest(embeddings, k, row=row, like=like, embedder=embedder).to_string(index=False))
 

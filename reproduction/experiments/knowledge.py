@@ -30,7 +30,7 @@ import torch
 from numpy.typing import NDArray
 
 from reproduction import paths
-from reproduction.computed import encoders, frozen_features, place_tables
+from reproduction.computed import compact, encoders, frozen_features, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments import map_land_cover, table3_land_cover
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
@@ -41,7 +41,7 @@ from reproduction.places.labelled import raw_price
 from reproduction.rotations import rotated
 from reproduction.rows import IN_TABLES, LONGER, PRETRAINED, zooms_of
 from reproduction.settings import Profile
-from reproduction.titles import RECOMMENDED, REGIONS
+from reproduction.titles import COMPACT, RECOMMENDED, REGIONS
 from selm import distributed
 from selm.errors import InputError, unknown
 from selm.maps.sphere import Neighbourhood
@@ -57,12 +57,13 @@ TARGETS = {
     COVER: "classification",
 }  # fmt: skip
 METRICS = {"regression": ("mse",), "classification": ("top1", "top5")}
+OURS = (RECOMMENDED, COMPACT)  # in the profile's own test region
 CLOSED, PRACTITIONERS, OTHER_REGIONS = "closed", NO_EMBEDDING, "other-regions"
 WITHOUT_EMBEDDING = (
     "prior", "knn_coordinates", "trees_coordinates", "histogram_17", "histogram_17_14", "histogram_17+coordinates",
     "histogram_17_14+coordinates",
 )  # fmt: skip
-METHODS = ("random_init", *IN_TABLES, RECOMMENDED, peers.GEOCLIP, *WITHOUT_EMBEDDING)
+METHODS = ("random_init", *IN_TABLES, *OURS, peers.GEOCLIP, *WITHOUT_EMBEDDING)
 WITH_COORDINATES = ("gps_selm",)  # rows that have trees on their features and the coordinates, too
 TOLERANCE = 1e-4  # of the logistic probe's gradient, as in Table 3
 DIGITS = 6  # significant ones of a block's score
@@ -125,7 +126,7 @@ def entries(
     asked = [*((CLOSED, km) for km in profile.knowledge.buffers_km), (OTHER_REGIONS, 0.0)]
     for region, target, (setting, km) in itertools.product(where, profile.knowledge.targets, asked):
         for method in (name for name in METHODS if name in chosen and _is_asked(target, setting, name)):
-            if method == RECOMMENDED and not _is_new_to_recommended(profile, region):
+            if method in OURS and not _is_new_to_recommended(profile, region):
                 continue
             plain = method in WITHOUT_EMBEDDING and setting == CLOSED
             n = profile.seeds_of(method) if seeds is None else min(seeds, profile.seeds_of(method))
@@ -144,7 +145,7 @@ def _is_new_to_recommended(profile: Profile, region: str) -> bool:
 
 def _is_asked(target: str, setting: str, method: str) -> bool:
     """Whether a row is asked for a target: images without fills are drawn at one zoom and in the tested region."""
-    several = method == RECOMMENDED or zooms_of(method) or len(HISTOGRAM_ZOOMS.get(method.partition("+")[0], ())) > 1
+    several = method in OURS or zooms_of(method) or len(HISTOGRAM_ZOOMS.get(method.partition("+")[0], ())) > 1
     return target != COVER or not (several or setting == OTHER_REGIONS)
 
 
@@ -261,6 +262,8 @@ def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) 
         return peers.geoclip_features(places["lat"], places["lon"])
     if entry.method == RECOMMENDED:
         return frozen_features.recommended(profile, places, label)
+    if entry.method == COMPACT:
+        return compact.compact(profile, places, label)
     if entry.target == COVER:
         return table3_land_cover.features(of_cover(profile), table3_land_cover.CLAIMED, entry.method, entry.seed)
     return frozen_features.features(profile, entry.method, entry.seed, places, label)
@@ -273,6 +276,8 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
     if entry.method == RECOMMENDED:
         return parts | {"run": frozen_features.recommended_run(profile)}
+    if entry.method == COMPACT:
+        return parts | {"reduction": compact.learned(profile).digest}
     return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 
@@ -330,7 +335,7 @@ def chapter(
 def _is_there(profile: Profile, method: str, seed: int) -> bool:
     if method == peers.GEOCLIP:
         return bool(peers.geoclip_version())
-    if method == RECOMMENDED:
+    if method in OURS:
         return encoders.is_pretrained(profile.times(profile.surroundings.longer), LONGER, 0)
     return method not in PRETRAINED or encoders.is_pretrained(profile, method, seed)
 

@@ -26,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from selm.bundled import bundled, published
+from selm.bundled import bundled, published, shelf
 from selm.embedding.blocks import Blocks, Plan, Stopped, interleave
+from selm.embedding.reduction import Reduction
 from selm.errors import InputError, MapWarning, unknown
 from selm.maps.atlas import BLOCK_ZOOM, Atlas, block_px
 from selm.maps.colours import COLOURS, colour_histogram
@@ -53,21 +54,24 @@ _ENDED = object()
 
 @dataclass
 class Opened:
-    """An encoder `on` a device, the map's blocks by zoom, and what stands `beside` the features (of `BESIDE`)."""
+    """An encoder `on` a device, the map's blocks by zoom, and what stands `beside` the features (of `BESIDE`). Where
+    there is a `reduction`, it makes fewer numbers of the features and of the colours beside them."""
 
     encoder: MapEncoder | OnnxEncoder
     blocks: dict[int, Blocks]
     on: str
     beside: tuple[str, ...] = ()
+    reduction: Reduction | None = None
 
     @classmethod
     def open(
         cls, model: str | Path | MapEncoder | None, map: str | Path | Atlas | None, device: str | torch.device | None,
         orientations: int | None, stages: tuple[int, ...] | None, zooms: tuple[int, ...] | None,
-        beside: tuple[str, ...] | None,
+        beside: tuple[str, ...] | None, reduced: bool | None,
     ) -> Opened:  # fmt: skip
         """The arguments are those of `selm.embedding.map_embedder.MapEmbedder`; so are the errors."""
         config, weights = published(model) if model is None or isinstance(model, (str, Path)) else (model.config, None)
+        as_it_comes = config
         if orientations is not None:
             config = dataclasses.replace(config, orientations=orientations)
         if stages is not None:
@@ -77,8 +81,14 @@ class Opened:
                 raise InputError(f"zooms must be some web map zooms, each once, not {zooms}")
             config = dataclasses.replace(config, zoom=zooms[0], context_zooms=tuple(zooms[1:]))
         known = bundled(model)
+        may = known is not None and bool(known.reduction) and config == as_it_comes
+        if reduced and not may:
+            raise InputError(
+                "no reduction of this encoder comes along, or it is of other zooms, orientations or stages"
+            )
+        reduced = may if reduced is None else reduced
         if beside is None:
-            beside = known.beside if known else ()
+            beside = known.beside if known and not reduced else ()
         for part in beside:
             if part not in BESIDE:
                 raise unknown("part beside the embedding", part, BESIDE)
@@ -93,6 +103,9 @@ class Opened:
             encoder = channels_last(load_encoder(model).to(on))
             encoder.config = config
         opened = cls(encoder, Blocks.open(map, config), on, parts)
+        if known and reduced:
+            whole = dataclasses.replace(opened, beside=known.beside)
+            opened.reduction = Reduction.load(shelf().folder / known.reduction, whole.identity)
         if known and opened.first.richer:
             warnings.warn(
                 f"{opened.first.name}: {opened.first.richer}, which shows more than the tiles of zoom 13 that "
@@ -108,10 +121,10 @@ class Opened:
     @property
     def parts(self) -> dict[str, int]:
         """What an embedding consists of, in this order, by the name of its columns: ``e`` the encoder's features, all
-        zooms side by side; ``colour`` the shares of 64 colours in the same images; ``x`` the place on the unit sphere.
-        """
+        zooms side by side, or what they are reduced to; ``colour`` the shares of 64 colours in the same images; ``x``
+        the place on the unit sphere."""
         zooms = len(self.encoder.config.zooms)
-        out = {"e": self.encoder.embedding_dim * zooms}
+        out = {"e": self.reduction.dim if self.reduction else self.encoder.embedding_dim * zooms}
         if "colours" in self.beside:
             out["colour"] = COLOURS * zooms
         return out | ({"x": 3} if "coordinates" in self.beside else {})
@@ -120,7 +133,8 @@ class Opened:
     def identity(self) -> str:
         """SHA-256 of all that an embedding depends on but the map: the encoder, its use, what stands beside."""
         config = json.dumps(dataclasses.asdict(self.encoder.config), sort_keys=True)
-        text = f"{config} {self.encoder.digest} {self.parts}"
+        reduced = f" {self.reduction.digest}" if self.reduction else ""
+        text = f"{config} {self.encoder.digest} {self.parts}{reduced}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -154,7 +168,7 @@ class Opened:
                     came[rows] += 1
                     if several:
                         features[rows, number] = found
-                        if "colours" in self.beside:
+                        if histograms.shape[1]:
                             colours[rows, number] = histograms
                     else:
                         yield some[rows], self._joined(found, histograms, where[rows])
@@ -166,16 +180,19 @@ class Opened:
         self, features: NDArray[np.float32], colours: NDArray[np.float32], where: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         parts = [features]
+        if self.reduction:
+            inside = len(self.reduction.mean) > features.shape[1]
+            parts = [self.reduction(np.hstack([features, colours]) if inside else features)]
         parts += [colours] if "colours" in self.beside else []
         parts += [where] if "coordinates" in self.beside else []
-        return np.hstack(parts) if len(parts) > 1 else features
+        return np.hstack(parts) if len(parts) > 1 else parts[0]
 
     def _at(
         self, lat: NDArray[np.float64], lon: NDArray[np.float64], zoom: int, batch: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]]:
         """Features at one zoom, as `stream` gives embeddings, and the images' colours (n, 64) where they are wanted."""
         blocks, config = self.blocks[zoom], self.encoder.config
-        wanted = "colours" in self.beside
+        wanted = "colours" in self.beside or self.reduction is not None
         plan = Plan.make(lat, lon, zoom, config.image_px, config.tile_px, blocks.tiles.may_have)
         with closing(self._images(plan, zoom)) as patches:
             for images, patch in _rebatch(patches, batch):

@@ -46,8 +46,9 @@ class MapEmbedder:
     otherwise: `zooms` web map zooms to look at; `orientations` 8 for the mean over the eight ways to lay an image, for
     eight times the work; `stages` (1, 2, 3, 4) for the features of all four stages of the network, not of the last
     alone; `beside` "colours" (the shares of 64 colours in each image) and "coordinates" (the place on the unit sphere)
-    behind the features, () for neither. `names` says which number is which. Embeddings that differ in any of it are not
-    to be compared.
+    behind the features, () for neither. An encoder that comes along may have a reduction of all this to fewer numbers,
+    which is used where zooms, orientations and stages are as it has them; not where `reduced` is False. `names` says
+    which number is which. Embeddings that differ in any of it are not to be compared.
 
     Model and map are opened at the first use. Raises InputError (one line) for a
     model or map that cannot be read or that do not belong together, and for coordinates that are none.
@@ -63,6 +64,7 @@ class MapEmbedder:
         stages: tuple[int, ...] | None = None,
         zooms: tuple[int, ...] | None = None,
         beside: tuple[str, ...] | None = None,
+        reduced: bool | None = None,
     ) -> None:
         self.model = model
         self.map = map
@@ -72,6 +74,7 @@ class MapEmbedder:
         self.stages = stages
         self.zooms = zooms
         self.beside = beside
+        self.reduced = reduced
 
     def __call__(self, lat: ArrayLike, lon: ArrayLike, *, progress: bool = False) -> NDArray[np.float32]:
         """(N,) degrees each → (N, dim) float32; rows outside the map are NaN and named by an OutsideMapWarning.
@@ -106,12 +109,11 @@ class MapEmbedder:
         """The encoder on its device and the map, opened anew where a parameter has changed."""
         from selm.embedding.inference import Opened  # torch: not before it is needed
 
-        key = (self.model, self.map, str(self.device), self.orientations, self.stages, self.zooms, self.beside)
+        how = (self.orientations, self.stages, self.zooms, self.beside, self.reduced)
+        key = (self.model, self.map, str(self.device), *how)
         known, opened = self.__dict__.get("_opened", (None, None))
         if known is None or any(a is not b and a != b for a, b in zip(known, key, strict=True)):
-            opened = Opened.open(
-                self.model, self.map, self.device, self.orientations, self.stages, self.zooms, self.beside
-            )
+            opened = Opened.open(self.model, self.map, self.device, *how)
             self._opened = (key, opened)
         return opened
 
@@ -126,7 +128,8 @@ class MapEmbedder:
 
     @property
     def parts(self) -> dict[str, int]:
-        """What an embedding consists of, in this order: ``e`` features of the encoder, ``colour`` shares, ``x``."""
+        """What an embedding consists of, in this order: ``e`` features of the encoder, or what they are reduced to,
+        ``colour`` shares, ``x``."""
         return self.open().parts
 
     @property

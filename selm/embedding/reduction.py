@@ -1,4 +1,7 @@
-"""Fewer numbers a place: principal components of embeddings, kept in a file so that other tables get the same ones."""
+"""Fewer numbers a place: directions in the space of embeddings, kept in a file so that other tables get the same ones.
+
+They are principal components of a table, or come along with an encoder (`selm.bundled.Bundled.reduction`).
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,17 @@ class Reduction:
     identity: str
 
     @property
+    def dim(self) -> int:
+        return self.directions.shape[1]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the numbers."""
+        return checkpoints.digest({"mean": self.mean, "scale": self.scale, "directions": self.directions})
+
+    @property
     def names(self) -> list[str]:
-        return [f"pc{number}" for number in range(self.directions.shape[1])]
+        return [f"pc{number}" for number in range(self.dim)]
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, dim) → (N, n) float32."""
@@ -45,9 +57,9 @@ class Reduction:
         """Raises InputError where the file cannot be read or is of other embeddings."""
         tensors, meta = checkpoints.load_arrays(path)
         if not {"mean", "scale", "directions"} <= set(tensors) or "identity" not in meta:
-            raise InputError(f"{path}: not the components of a PCA")
+            raise InputError(f"{path}: not a reduction of embeddings")
         if meta["identity"] != identity:
-            raise InputError(f"{path}: components of other embeddings (another encoder, or other options)")
+            raise InputError(f"{path}: a reduction of other embeddings (another encoder, or other options)")
         return cls(tensors["mean"], tensors["scale"], tensors["directions"], float(meta["kept"]), identity)
 
 

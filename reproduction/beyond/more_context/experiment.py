@@ -14,7 +14,8 @@ then chosen under the same buffer. Where the profile asks for it, rows of all zo
 all other regions, too, by what is chosen under the widest buffer; without the coordinates, which say nothing there. And
 some rows are asked with a *head* beside their features (`head.py`): what those points teach, put to use where prices
 nearby are known as well. The head's part of the kernel is chosen with the probe; in the validation regions the head is
-that of the pretraining regions, in the test region that of all others.
+that of the pretraining regions, in the test region that of all others. One row is what `selm embed` gives by default:
+features, colours and that head reduced to some hundred numbers (`compact.py`).
 """
 
 from __future__ import annotations
@@ -31,16 +32,15 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from reproduction.beyond.more_context import head
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
-from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables
+from reproduction.computed import compact, drawn_maps, encoders, frozen_features, head, place_tables
 from reproduction.computed.store import remembered
 from reproduction.experiments import knowledge, table1_table2
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.places import splits
 from reproduction.rows import LONGER
 from reproduction.settings import Profile
-from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS
+from reproduction.titles import COMPACT, HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS
 from selm.encoder import STAGES
 from selm.maps.sphere import Neighbourhood, pairs_within
 from selm.methods.multi_zoom import WIDE
@@ -58,6 +58,7 @@ COLOURS = "colours"  # in the probe that encoders have
 WITH_HEAD = (LONGER, COLOURS)  # an encoder beside the colours, and the colours alone
 HEADS = (0.2, 0.5, 0.8)  # parts of a head in the features' kernel that are tried
 TREES = "histogram"
+_LABELS = {"validation": "validation", "test": "table1-l01"}  # of the recommended embedding's places
 LAST = (STAGES[-1:],)
 
 
@@ -68,7 +69,7 @@ class Entry:
     whether the images' colour histograms stand beside the features, the buffer (0: the profile's own), and whether a
     head that other regions teach stands beside all of it.
 
-    `COLOURS` and `TREES` in place of an encoder stand for colour histograms.
+    `COLOURS` and `TREES` in place of an encoder stand for colour histograms, `COMPACT` for the reduced embedding.
     """
 
     method: str
@@ -127,10 +128,12 @@ def entries(profile: Profile) -> list[Entry]:
     for split, coordinates in itertools.product(table1_table2.SPLITS, (False, True)):
         out += [Entry(COLOURS, 0, WIDE[:n], coordinates, split) for n in range(1, len(WIDE) + 1)]
         out.append(Entry(TREES, 0, WIDE, coordinates, split))
+        if s.compact:
+            out.append(Entry(COMPACT, 0, WIDE, coordinates, split))
     wider = [entry for entry in out if entry.split == "blocks" and not aside(profile, entry)]
     out += [dataclasses.replace(entry, buffer_km=km) for km in s.buffers_km for entry in wider]
     if s.other_regions:
-        far = (entry for entry in wider if entry.zooms == WIDE and not entry.coordinates)
+        far = (e for e in wider if e.zooms == WIDE and not e.coordinates and e.method != COMPACT)
         out += [dataclasses.replace(entry, split=REGIONS) for entry in far]
         whole = [e for e in out if e.zooms == WIDE and e.split != REGIONS and not aside(profile, e)]
         whole = [e for e in whole if e.method in WITH_HEAD and (e.colours or e.method == COLOURS)]
@@ -140,7 +143,7 @@ def entries(profile: Profile) -> list[Entry]:
 
 def aside(profile: Profile, entry: Entry) -> str:
     """What sets an encoder's entry apart from its row."""
-    if entry.method in (COLOURS, TREES):
+    if entry.method in (COLOURS, TREES, COMPACT):
         return ""
     s = profile.surroundings
     return ONE_ORIENTATION if entry.orientations != s.orientations else LAST_STAGE if entry.stages != s.stages else ""
@@ -214,6 +217,9 @@ def _scores(
     longer = profile.times(entry.times)
 
     def numbers(of: str) -> NDArray[np.float32]:
+        if entry.method == COMPACT:
+            places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
+            return compact.compact(profile, places, _LABELS[of], validated=of == "validation")
         known = features(longer, entry.method, entry.seed, entry.orientations, of)
         parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
         if entry.colours:
@@ -277,9 +283,17 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.surroundings)
-    for name in ("longer", "buffers_km", "other_regions"):  # parts of the run's own address, and of the entry
+    for name in (
+        "longer",
+        "buffers_km",
+        "other_regions",
+        "compact",
+    ):  # parts of the run's own address, and of the entry
         del settings[name]
-    buffer = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
+    buffer: dict[str, Any] = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
+    if entry.method == COMPACT:
+        reduced = compact.learned(profile)
+        buffer |= {"reduction": reduced.digest, "identity": reduced.identity}
     return {
         "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
         "version": VERSION, "settings": settings, **buffer, **drawn_maps.further_maps(profile, entry.zooms),

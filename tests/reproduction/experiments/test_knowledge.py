@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from reproduction.profiles import get_profile
 from reproduction.report import check_results, summarise
 from reproduction.rotations import rotated
 from reproduction.settings import Profile
-from reproduction.titles import RECOMMENDED, title_of
+from reproduction.titles import title_of
 from selm.errors import InputError
 from selm.maps.mercator import haversine_m
 from selm.probes import peers
@@ -44,14 +45,15 @@ def test_every_row_is_asked_every_question_in_every_region() -> None:
     one = [entry for entry in grid if (entry.region, entry.target) == ("kansai", "zone")]
     for km in (1.0, 5.0, 15.0):
         asked = [entry for entry in one if entry.buffer_km == km]
-        assert {entry.method for entry in asked} == set(knowledge.METHODS) - {RECOMMENDED}
+        assert {entry.method for entry in asked} == set(knowledge.METHODS) - set(knowledge.OURS)
         assert {entry.setting for entry in asked} == {CLOSED, BESIDE, PRACTITIONERS}
         assert [entry.method for entry in asked if entry.setting == BESIDE] == ["gps_selm"]
     elsewhere = [entry for entry in one if entry.setting == OTHER_REGIONS]
-    assert {entry.method for entry in elsewhere} == set(knowledge.METHODS) - {RECOMMENDED}
+    assert {entry.method for entry in elsewhere} == set(knowledge.METHODS) - set(knowledge.OURS)
     # the recommended encoder has learned from all regions but the test region
-    ours = {(entry.region, entry.target) for entry in grid if entry.method == RECOMMENDED}
-    assert ours == {("hokkaido", target) for target in ("price", "density", "area_type", "zone")}
+    ours = {(entry.region, entry.target, entry.method) for entry in grid if entry.method in knowledge.OURS}
+    targets = ("price", "density", "area_type", "zone")
+    assert ours == set(itertools.product(["hokkaido"], targets, knowledge.OURS))
     assert all(title_of(entry.method) for entry in grid)
     assert {entry.seed for entry in one if entry.method == "gps_selm"} == {0, 1, 2}
     assert {entry.seed for entry in knowledge.entries(JAPAN, ["gps_selm"], ["kanto"], 1)} == {0}
@@ -65,7 +67,7 @@ def test_land_cover_is_asked_where_images_without_fills_are_drawn() -> None:
     cover = [entry for entry in knowledge.entries(JAPAN) if entry.target == "land_cover"]
     assert {entry.region for entry in cover} == {"hokkaido", "kansai", "nagoya", "kanto"}
     assert {entry.buffer_km for entry in cover} == {1.0, 5.0, 15.0}  # not from other regions
-    several = {"multi_zoom", "histogram_17_14", "histogram_17_14+coordinates", RECOMMENDED}
+    several = {"multi_zoom", "histogram_17_14", "histogram_17_14+coordinates", *knowledge.OURS}
     assert {entry.method for entry in cover} == set(knowledge.METHODS) - several
 
 
@@ -254,4 +256,5 @@ def test_without_being_named_only_pretrained_methods_have_rows(monkeypatch: pyte
     asked.clear()
     monkeypatch.setattr(knowledge.encoders, "is_pretrained", lambda profile, *run: run == ("multi_zoom_wide", 0))
     knowledge.chapter(JAPAN, regions=["hokkaido", "kansai"])
-    assert [name for name, method in dict.fromkeys(asked) if method == RECOMMENDED] == ["japan-cpu"]
+    ours = [one for one in dict.fromkeys(asked) if one[1] in knowledge.OURS]
+    assert ours == [("japan-cpu", name) for name in knowledge.OURS]

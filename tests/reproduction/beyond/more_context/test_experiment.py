@@ -13,10 +13,9 @@ import pandas as pd
 import pytest
 
 from reproduction.beyond.more_context import experiment as more_context
-from reproduction.beyond.more_context import head
 from reproduction.beyond.more_context.experiment import Entry
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridge, kernel_ridges
-from reproduction.computed import drawn_maps
+from reproduction.computed import drawn_maps, head
 from reproduction.experiments import table1_table2
 from reproduction.profiles import PROFILES
 from reproduction.settings import Profile, Surroundings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from reproduction.beyond.more_context import head
+from reproduction.computed import head
 
 
 def places(n: int = 200) -> pd.DataFrame:

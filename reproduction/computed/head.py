@@ -35,14 +35,18 @@ def known(places: pd.DataFrame) -> NDArray[np.float64]:
 def outputs(
     features: NDArray[np.floating], taught: NDArray[np.floating], targets: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(N, T) outputs for `features` (N, d) of the head that learns `targets` (M, T) from the features `taught` (M, d).
-
-    B = (Zᵀ Z / M + `PENALTY` I)⁻¹ Zᵀ Y / M for standardised features Z.
-    """
+    """(N, T) outputs for `features` (N, d) of the head that learns `targets` (M, T) from the features `taught` (M, d),
+    standardised (`weights`)."""
     mean, deviation = taught.mean(axis=0, dtype=np.float64), taught.std(axis=0, dtype=np.float64)
     deviation[deviation == 0] = 1
-    z = (taught - mean) / deviation
+    return np.asarray((features - mean) / deviation @ weights((taught - mean) / deviation, targets))
+
+
+def weights(z: NDArray[np.floating], targets: NDArray[np.float64]) -> NDArray[np.float64]:
+    """B (d, T) of the head that learns `targets` Y (M, T) from standardised features Z (M, d).
+
+    B = (Zᵀ Z / M + `PENALTY` I)⁻¹ Zᵀ Y / M
+    """
     gram = z.T @ z / len(z)
     gram[np.diag_indices(len(gram))] += PENALTY
-    weights = np.linalg.solve(gram, z.T @ targets / len(z))
-    return np.asarray((features - mean) / deviation @ weights)
+    return np.asarray(np.linalg.solve(gram, z.T @ targets / len(z)))

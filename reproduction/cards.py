@@ -146,9 +146,11 @@ def describe(folder: Path, results: Path) -> Described:
     same = [way for way in own.to_dict("records") if all(way[name] == use[name] for name in use)]
     whole = _by_km(pd.DataFrame(same, columns=_COLUMNS))
     reduction: dict[str, Any] = run.get("reduction", {})
-    if reduction:
-        reduced = all_scores[(all_scores["method"] == COMPACT) & (all_scores["date"] >= reduction["date"])]
+    reduced = all_scores[(all_scores["method"] == COMPACT) & (all_scores["date"] >= reduction.get("date", ""))]
+    if reduction and len(reduced):
         chosen, same = reduced[reduced["km"] == profile.maps.buffer_m / 1000], reduced.to_dict("records")
+    else:
+        reduction = {}  # one that is not scored is not used
     learned = _learned(run["config"].get("settings", {}))
     regions = ", ".join(region.name.capitalize() for region in profile.regions_for("pretrain"))
     trained_on = f"{run['config']['pretraining']['n_places']:,} places in {regions}" + (
@@ -352,9 +354,9 @@ def card(one: Described) -> str:
 
 def _reduced(one: Described) -> list[str]:
     """What the card says of a reduction."""
-    about = one.run.get("reduction")
-    if not about:
+    if not one.bundled.reduction:
         return []
+    about = one.run["reduction"]
     regions = ", ".join(name.capitalize() for name in about["regions"])
     return [
         f"- `{REDUCTION}`: its embedding as {about['numbers']} numbers, learned at {about['places']:,} official points "

@@ -37,8 +37,8 @@ TITLES = {
     "multi_zoom": "multi-zoom GPS-SELM (geo)",
     "multi_zoom_wide": "wide multi-zoom GPS-SELM (geo)",
     "raw_gps_standardised": "raw GPS, standardised",
-    RECOMMENDED: "recommended: wide encoder and colours, eight zooms",
-    COMPACT: "recommended, reduced",
+    RECOMMENDED: "recommended embedding, all its numbers",
+    COMPACT: "recommended embedding, reduced",
     # published by others
     "geoclip": "GeoCLIP (its own weights)",
     # without an embedding. "trees": gradient boosting for prices, extremely randomised trees for classes

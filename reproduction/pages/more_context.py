@@ -13,7 +13,7 @@ import pandas as pd
 from reproduction.pages.html import PROFILE_WORDS, Html, fixed, picture, prose, simple_table
 from reproduction.pages.style import SPLIT_LABELS
 from reproduction.report import records, summarise
-from reproduction.titles import HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS, km_of, title_of
+from reproduction.titles import COMPACT, HEAD, LAST_STAGE, ONE_ORIENTATION, REGIONS, km_of, title_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -151,7 +151,8 @@ def _by_blocks(rows: pd.DataFrame, split: str = "blocks") -> pd.DataFrame:
     table["coordinates"] = table["setting"].str.endswith("coordinates")
     table["zooms"] = table["setting"].map(zooms_title)
     table["kind"] = "one zoom"
-    for kind, start in (("encoder", "multi_zoom"), ("random", "random_init"), ("colours", ("colours", "histogram"))):
+    kinds = {"encoder": ("multi_zoom", COMPACT), "random": ("random_init",), "colours": ("colours", "histogram")}
+    for kind, start in kinds.items():
         table.loc[table["method"].str.startswith(start), "kind"] = kind
     return table.sort_values("mean", kind="stable", ignore_index=True)
 
@@ -219,7 +220,8 @@ def head_table(rows: pd.DataFrame) -> Html:
         return Html("")
     whole = set(with_head["setting"])
     pairs = rows[rows["setting"].isin(whole)].assign(base=lambda some: some["method"].str.removesuffix(HEAD))
-    pairs = pairs[pairs["base"].isin(with_head["method"].str.removesuffix(HEAD)) & (pairs["split"] != REGIONS)]
+    taught = {COMPACT, *with_head["method"].str.removesuffix(HEAD)}
+    pairs = pairs[pairs["base"].isin(taught) & (pairs["split"] != REGIONS)]
     means = pairs.groupby(["setting", "method", "split"])["value"].mean().unstack()
     splits = sorted((s for s in map(str, means) if s.startswith("blocks")), key=km_of, reverse=True)
     names = [f"{km_of(split) or 1:g} km" for split in splits]

@@ -21,7 +21,8 @@ MOST = 20_000  # rows that components are learned from
 class Reduction:
     """Embeddings (N, dim), each number standardised by `mean` and `scale` (dim,), on `directions` (dim, n).
 
-    `kept` is their share of the variance; `identity` says which embeddings it was learned from
+    Standardised numbers are held within ± `clip`: what was hardly ever seen is not blown up where it is common. `kept`
+    is their share of the variance; `identity` says which embeddings it was learned from
     (`selm.embedding.map_embedder.MapEmbedder.identity`).
     """
 
@@ -30,6 +31,7 @@ class Reduction:
     directions: NDArray[np.float32]
     kept: float
     identity: str
+    clip: float = np.inf
 
     @property
     def dim(self) -> int:
@@ -38,7 +40,8 @@ class Reduction:
     @property
     def digest(self) -> str:
         """SHA-256 of the numbers."""
-        return checkpoints.digest({"mean": self.mean, "scale": self.scale, "directions": self.directions})
+        parts = {"mean": self.mean, "scale": self.scale, "directions": self.directions}
+        return checkpoints.digest({**parts, "clip": np.array([self.clip])})
 
     @property
     def names(self) -> list[str]:
@@ -46,11 +49,13 @@ class Reduction:
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """(N, dim) → (N, n) float32."""
-        return np.asarray((embeddings - self.mean) / self.scale @ self.directions, np.float32)
+        standardised = np.clip((embeddings - self.mean) / self.scale, -self.clip, self.clip)
+        return np.asarray(standardised @ self.directions, np.float32)
 
     def save(self, path: Path) -> None:
         tensors = {name: getattr(self, name) for name in ("mean", "scale", "directions")}
-        checkpoints.save_tensors(path, tensors, {"kept": repr(self.kept), "identity": self.identity})
+        numbers = {"kept": repr(self.kept), "clip": repr(float(self.clip))}
+        checkpoints.save_tensors(path, tensors, {**numbers, "identity": self.identity})
 
     @classmethod
     def load(cls, path: Path, identity: str) -> Reduction:
@@ -60,7 +65,8 @@ class Reduction:
             raise InputError(f"{path}: not a reduction of embeddings")
         if meta["identity"] != identity:
             raise InputError(f"{path}: a reduction of other embeddings (another encoder, or other options)")
-        return cls(tensors["mean"], tensors["scale"], tensors["directions"], float(meta["kept"]), identity)
+        kept, clip = float(meta["kept"]), float(meta.get("clip", "inf"))
+        return cls(tensors["mean"], tensors["scale"], tensors["directions"], kept, identity, clip)
 
 
 def check(n: int, rows: int, dim: int) -> None:

@@ -10,6 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -128,7 +129,7 @@ def publish_encoders(profile: Profile, which: Iterable[str]) -> list[Path]:
         with written_folder(target) as temporary:
             for file in ("config.json", "model.safetensors", "metrics.csv"):
                 shutil.copyfile(run / file, temporary / file)
-            further = {"places": place_tables.sampled_key(rows[name][0])}
+            further: dict[str, Any] = {"places": place_tables.sampled_key(rows[name][0])}
             if longer > 1 and name == f"{LONGER}_x{longer}" and profile.surroundings.compact:
                 reduced = compact.learned(profile)
                 reduced.save(temporary / REDUCTION)

@@ -55,8 +55,8 @@ def reduction(
     kept = float(variances[-dim:].sum() / variances.sum())
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
     directions = both @ components[:, ::-1][:, :dim] @ rotation
-    arrays = (array.astype(np.float32) for array in (mean, scale, directions))
-    return Reduction(*arrays, kept, identity, clip)
+    mean, scale, directions = (array.astype(np.float32) for array in (mean, scale, directions))
+    return Reduction(mean, scale, directions, kept, identity, clip)
 
 
 def teachers(profile: Profile, *, validated: bool) -> NDArray[np.bool_]:

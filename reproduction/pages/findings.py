@@ -301,7 +301,7 @@ def sentences(profile: str) -> list[str]:
         near = _with_several_zooms(practice(profile, "blocks")) if km_of(best["split"]) else None
         text += "" if near is None else f"; {near['mean']:.2f} next door, where wide images overlap with theirs"
         taught = more_context.best_head(published.results("surroundings", profile), best["split"])
-        text += f"; {taught:.2f} with what other regions teach beside it" if np.isfinite(taught) else ""
+        text += f"; {taught:.2f} with what other regions teach beside it" if taught < best["mean"] else ""
         out.append(f"{text}.")
     found = top_recall(profile)
     if found is not None and "gps_selm" in found.index:

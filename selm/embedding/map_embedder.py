@@ -128,8 +128,7 @@ class MapEmbedder:
 
     @property
     def parts(self) -> dict[str, int]:
-        """What an embedding consists of, in this order: ``e`` features of the encoder, or what they are reduced to,
-        ``colour`` shares, ``x``."""
+        """What an embedding consists of, in this order: ``e`` features, reduced or not, ``colour`` shares, ``x``."""
         return self.open().parts
 
     @property

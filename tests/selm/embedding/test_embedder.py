@@ -280,7 +280,7 @@ def test_in_a_pipeline_and_a_search(encoder: MapEncoder, atlas: Atlas) -> None:
 
 def test_scikit_learn_conventions(encoder: MapEncoder, atlas: Atlas) -> None:
     embedder = Embedder(encoder, atlas, "cpu", batch=8)
-    names = {"model", "map", "device", "batch", "orientations", "stages", "zooms", "beside"}
+    names = {"model", "map", "device", "batch", "orientations", "stages", "zooms", "beside", "reduced"}
     assert set(embedder.get_params()) == names
     other = clone(embedder)
     assert other is not embedder and other.batch == 8 and "_opened" not in vars(other)

@@ -110,7 +110,7 @@ def test_components_are_kept_and_used_again(encoder: MapEncoder, atlas: Atlas, t
     embed_file(tmp_path / "y.csv", embedder, tmp_path / "again.parquet", pca=kept, progress=False)
     np.testing.assert_allclose(read_embeddings(tmp_path / "again.parquet")[1], four[:5], atol=1e-4)
     assert not (tmp_path / "again.parquet.pca.safetensors").exists()
-    with pytest.raises(InputError, match="components of other embeddings"):
+    with pytest.raises(InputError, match="a reduction of other embeddings"):
         embed_file(tmp_path / "y.csv", Embedder(encoder, atlas, "cpu"), tmp_path / "z.parquet", pca=kept)
     with pytest.raises(InputError, match="a PCA to 6 numbers needs as many rows"):
         embed_file(tmp_path / "y.csv", embedder, tmp_path / "z.parquet", pca=6, progress=False)

@@ -259,12 +259,12 @@ def test_an_encoder_that_comes_along_says_so(server: Server, monkeypatch: pytest
     name = shelf().encoders[0].name
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None, None, None)
+        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None, None, None, None)
     server.about = ABOUT | {"minzoom": 14}
     monkeypatch.setattr(remote, "FRESH_S", -1.0)
     message = rf"/planet: tiles of zoom 14, which shows more than the tiles of zoom 13 that {name} has learned on"
     with pytest.warns(MapWarning, match=message):
-        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None, None, None)
+        inference.Opened.open(name, f"{server.address}/planet", "cpu", None, None, None, None, None)
 
 
 def test_rows_from_the_south(server: Server) -> None:

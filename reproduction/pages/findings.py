@@ -298,7 +298,9 @@ def sentences(profile: str) -> list[str]:
         beside = ", with the coordinates" if best["coordinates"] else ""
         away = f"{km_of(best['split']) or min(BUFFERS):g} km and more from known prices"
         text = f"With several zooms the error is **{best['mean']:.2f}**, {away} in Hokkaido (*{best['title']}*{beside})"
-        near = _with_several_zooms(practice(profile, "blocks")) if km_of(best["split"]) else None
+        nearby = practice(profile, "blocks") if km_of(best["split"]) else None
+        alike = None if nearby is None else nearby[nearby["coordinates"] == best["coordinates"]]
+        near = _with_several_zooms(alike)
         text += "" if near is None else f"; {near['mean']:.2f} next door, where wide images overlap with theirs"
         taught = more_context.best_head(published.results("surroundings", profile), best["split"])
         text += f"; {taught:.2f} with what other regions teach beside it" if taught < best["mean"] else ""

@@ -42,7 +42,7 @@ def reduction(
     Z: embeddings, standardised and held within ± `clip`.  H = Z B: the head's outputs, standardised.
     W = [√((1 − part) / D) Z, √(part / T) H].
     The reduction of an embedding is its row of W times the first `dim` eigenvectors of Wᵀ W, times a rotation that is
-    drawn at random with `seed`.
+    drawn at random with `seed`, times the number that makes the mean variance of the reduced numbers 1.
     """
     mean, scale = x.mean(axis=0, dtype=np.float64), np.maximum(x.std(axis=0, dtype=np.float64), 1e-6)
     z = np.clip((x - mean) / scale, -clip, clip)
@@ -55,6 +55,7 @@ def reduction(
     kept = float(variances[-dim:].sum() / variances.sum())
     rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
     directions = both @ components[:, ::-1][:, :dim] @ rotation
+    directions *= np.sqrt(dim * len(x) / variances[-dim:].sum())
     mean, scale, directions = (array.astype(np.float32) for array in (mean, scale, directions))
     return Reduction(mean, scale, directions, kept, identity, clip)
 

@@ -146,7 +146,8 @@ def describe(folder: Path, results: Path) -> Described:
     same = [way for way in own.to_dict("records") if all(way[name] == use[name] for name in use)]
     whole = _by_km(pd.DataFrame(same, columns=_COLUMNS))
     reduction: dict[str, Any] = run.get("reduction", {})
-    reduced = all_scores[(all_scores["method"] == COMPACT) & (all_scores["date"] >= reduction.get("date", ""))]
+    kernels = all_scores[(all_scores["method"] == COMPACT) & (all_scores["probe"] == "kernel ridge")]
+    reduced = kernels[kernels["date"] >= reduction.get("date", "")]
     if reduction and len(reduced):
         chosen, same = reduced[reduced["km"] == profile.maps.buffer_m / 1000], reduced.to_dict("records")
     else:

@@ -156,3 +156,22 @@ def test_the_card_of_the_location_encoder_that_comes_along_is_of_its_numbers() -
     own = distilled.chosen(rows, [distilled.GRID_TABLES])
     published = own.groupby("buffer_km")["value"].mean()
     assert raw["errors"] == {f"{km:g}": pytest.approx(value, abs=1e-4) for km, value in published.items()}
+
+
+def test_a_reduction_is_used_once_it_is_scored_and_by_the_probe_that_chose(folders: tuple[Path, Path]) -> None:
+    encoders, results = folders
+    wide, file = encoders / "japan-cpu" / WIDE, results / "japan-cpu" / "surroundings.csv"
+    assert "reduction" in read_json(wide / "run.json")
+    about = cards.describe(wide, results).bundled
+    assert about.reduction == "" and about.numbers == 0 and about.errors["1"] == pytest.approx(0.32)
+    rows = pd.read_csv(file)
+    own = rows[rows["method"] == f"{WIDE}+colours"].assign(method="compact", stages="", validation=0.1)
+    pd.concat([rows, own.assign(value=own["value"] / 2)]).to_csv(file, index=False)
+    known = pd.read_csv(file.with_name("knowledge.csv"))  # a plain probe's
+    more = known[known["method"] == MUGS].assign(method="compact", value=0.01)
+    pd.concat([known, more]).to_csv(file.with_name("knowledge.csv"), index=False)
+    one = cards.describe(wide, results)
+    assert one.bundled.reduction == f"japan-cpu/{WIDE}/reduction.safetensors" and one.bundled.numbers == 128
+    assert one.bundled.errors == {"1": pytest.approx(0.16), "15": pytest.approx(0.21)}
+    assert one.whole_errors == {"1": pytest.approx(0.32), "15": pytest.approx(0.42)} and one.validation == 0.1
+    assert "as 128 numbers" in cards.card(one) and "selm embed --all-numbers" in cards.card(one)

@@ -22,7 +22,7 @@ from reproduction.pages.result_figures import VERDICTS, verdict_grid
 from reproduction.pages.result_page import short_rows
 from reproduction.pages.style import METRIC_LABELS, kind_of
 from reproduction.report import HIGHER_IS_BETTER, PERCENT, records
-from reproduction.titles import PEERS, RECOMMENDED, row_title, title_of
+from reproduction.titles import COMPACT, PEERS, RECOMMENDED, row_title, title_of
 
 HEADLINE = max(BUFFERS)  # km: the buffer of the answer and of the figure
 WORDS = {
@@ -317,20 +317,21 @@ def _number(value: float, metric: str) -> str:
 
 # Rows that a table of the recommended embedding has beside it: what else a reader could take.
 BESIDE_RECOMMENDED = (
-    RECOMMENDED, "gps_selm", "dino", *PEERS, "histogram_17_14", "histogram_17_14+coordinates", "knn_coordinates",
-    "prior",
+    COMPACT, RECOMMENDED, "gps_selm", "dino", *PEERS, "histogram_17_14", "histogram_17_14+coordinates",
+    "knn_coordinates", "prior",
 )  # fmt: skip
 
 
 def recommended_table(rows: pd.DataFrame) -> Html:
     """Errors of the recommended embedding and of what could be taken in its place, in the regions that it is asked in:
     a section a target, a column a split, the best of a column in bold; nothing where it has no rows."""
-    regions = sorted(set(rows.loc[rows["method"] == RECOMMENDED, "region"].astype(str)))
+    ours = rows[rows["method"].isin([RECOMMENDED, COMPACT])]
+    regions = sorted(set(ours["region"].astype(str)))
     own, sections = rows[rows["region"].isin(regions) & rows["method"].isin(BESIDE_RECOMMENDED)], {}
     if not regions:
         return Html("")
     splits = columns_of(own)
-    for target in dict.fromkeys(own.loc[own["method"] == RECOMMENDED, "target"]):
+    for target in dict.fromkeys(ours["target"]):
         table, metric = errors(own, str(target))[0].set_index("method"), METRIC[str(target)]
         up = HIGHER_IS_BETTER[metric]
         named = [name for name in BESIDE_RECOMMENDED if name in table.index]

@@ -185,3 +185,19 @@ def test_an_embedding_beside_coordinates_is_a_row_of_its_own(rows: pd.DataFrame)
     table, _ = knowledge.errors(pd.concat([rows, beside]), "price")
     by = table.set_index("title")["blocks, 15 km"]
     assert by["GPS-SELM (geo+rec+int) and coordinates"] == pytest.approx(by["GPS-SELM (geo+rec+int)"] - 0.4)
+
+
+def test_the_recommended_embedding_stands_beside_what_else_could_be_taken(rows: pd.DataFrame) -> None:
+    assert not knowledge.recommended_table(rows).text
+    ours = rows[(rows["method"] == "gps_selm") & (rows["region"] == "hokkaido")].assign(method="compact")
+    better = ours.assign(value=ours["value"].where(ours["metric"] != "mse", 0.123))
+    text = words(knowledge.recommended_table(pd.concat([rows, better])))
+    assert "Hokkaido, by the distance" in text and "Kansai" not in text
+    for word in ("land price", "population density", "zone"):
+        assert word in text
+    lines = knowledge.recommended_table(pd.concat([rows, better])).text.split("<tr>")
+    (price, *_) = [line for line in lines if "recommended embedding, reduced" in line]
+    assert price.count("<strong>0.123</strong>") == 4  # three buffers and other regions
+    own = rows[(rows["region"] == "hokkaido") & (rows["target"] == "price") & (rows["method"] == "gps_selm")]
+    (plain, *_) = [line for line in lines if "GPS-SELM (geo+rec+int)" in line]
+    assert f"{own[own['buffer_km'] == 15]['value'].mean():.3f}" in plain

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reproduction.titles import WHITENED, title_of
+from reproduction.titles import COMPACT, RECOMMENDED, WHITENED, title_of
 from selm.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ LOOKS: Mapping[str, Look] = {
     "baseline": Look("#111111", dash=(0, (4, 2)), marker="D"),
     "constant": Look("#111111", dash=(0, (1, 1.5)), marker="|"),
 }
-_VARIANTS = ("gps_selm", "geo_only", "multi_zoom")
+_VARIANTS = ("gps_selm", "geo_only", "multi_zoom", COMPACT, RECOMMENDED)
 _BASELINES = ("random_init", "raw_gps", "knn_", "trees_", "colours", "histogram", "pixels")
 
 

@@ -12,10 +12,10 @@ A wide image shows the tested places beyond a buffer of 1 km. So blocks are aske
 part of the town, 15 km another town, where no two images of zoom 10 are centred within each other. Stages and probe are
 then chosen under the same buffer. Where the profile asks for it, rows of all zooms learn from the official points of
 all other regions, too, by what is chosen under the widest buffer; without the coordinates, which say nothing there. And
-some rows are asked with a *head* beside their features (`head.py`): what those points teach, put to use where prices
-nearby are known as well. The head's part of the kernel is chosen with the probe; in the validation regions the head is
-that of the pretraining regions, in the test region that of all others. One row is what `selm embed` gives by default:
-features, colours and that head reduced to some hundred numbers (`compact.py`).
+some rows are asked with a *head* beside their features (`reproduction.computed.head`): what those points teach, put to
+use where prices nearby are known as well. The head's part of the kernel is chosen with the probe; in the validation
+regions the head is that of the pretraining regions, in the test region that of all others. One row is what `selm embed`
+gives by default: features, colours and that head reduced to some hundred numbers (`reproduction.computed.compact`).
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The kernel (a Gaussian process' mean with it) is that of the features, standardised and divided by the root of their
 number: linear, or Gaussian of a `width`; and beside it `share` times a Gaussian one of length `km` on the ground. With
-`share` 0 the probe does not know where a place is. Further numbers of a place (`head.py`) may have a share of their own
-in the features' kernel, however few they are.
+`share` 0 the probe does not know where a place is. Further numbers of a place (`reproduction.computed.head`) may have a
+share of their own in the features' kernel, however few they are.
 """
 
 from __future__ import annotations

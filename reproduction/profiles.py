@@ -64,7 +64,6 @@ _FEW_PROBES = Probing(max_finetune=1_000, n_interpolated=2_000, n_finetune=3, fr
 _FEW_LAND_COVER = LandCover(n_places=2_000, n_blocks=150, n_trials=5, n_trees=3)
 _FEW_DETECTION = Detection(chip_px=256, chips=4, lr=5e-4, epochs=10, fpn_channels=32)
 _SOME_KNOWLEDGE = Knowledge(n_cover_places=6_000, n_cover_blocks=450)
-_KNOWLEDGE_WITH_OURS = dataclasses.replace(_SOME_KNOWLEDGE, recommended=True)
 _FEW_KNOWLEDGE = Knowledge(
     targets=("price", "area_type"), buffers_km=(0.06, 0.15, 0.3), n_trials=2, n_logistic=2, n_trees=1,
     n_cover_places=100, n_cover_blocks=2,
@@ -251,7 +250,7 @@ PROFILES: dict[str, Profile] = {
             probing=_FEW_PROBES,
             land_cover=_FEW_LAND_COVER,
             detection=_FEW_DETECTION,
-            knowledge=_KNOWLEDGE_WITH_OURS,
+            knowledge=_SOME_KNOWLEDGE,
             surroundings=Surroundings(longer=4, buffers_km=(5.0, 15.0), other_regions=True, compact=128),
             location_encoders=LocationEncoders(
                 n_places=3_000,

@@ -384,7 +384,6 @@ class Knowledge:
     n_trees: int = 2
     n_cover_places: int = 20_000  # land cover's places, and the zoom-13 tiles of the test region that they are spread
     n_cover_blocks: int = 1_000  # over; more than Table 3's, for differences of half a point are asked about
-    recommended: bool = False  # whether what `selm embed` gives by default has rows, in the profile's own test region
 
 
 @dataclass(frozen=True)

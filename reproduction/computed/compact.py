@@ -29,6 +29,7 @@ from selm.encoder import STAGES
 from selm.methods.multi_zoom import WIDE
 from selm.provenance import provenance
 
+VERSION = 1  # raise it when the numbers change
 PART = 0.5  # of the variance that the head has; PART and `Surroundings.compact` by the errors in Fukuoka and Hiroshima
 CLIP = 10.0  # standard deviations; of 5, 10 and none the least error there, too
 
@@ -51,14 +52,19 @@ def reduction(
     weights /= (z @ weights).std(axis=0)
     both = np.hstack([np.sqrt((1 - part) / z.shape[1]) * np.eye(z.shape[1]),
                       np.sqrt(part / weights.shape[1]) * weights])  # fmt: skip
-    w = z @ both
-    variances, components = np.linalg.eigh(w.T @ w)
-    kept = float(variances[-dim:].sum() / variances.sum())
-    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
-    directions = both @ components[:, ::-1][:, :dim] @ rotation
-    directions *= np.sqrt(dim * len(x) / variances[-dim:].sum())
+    turn, squares, kept = turned_components(z @ both, dim, seed)
+    directions = both @ turn * np.sqrt(dim * len(x) / squares)
     mean, scale, directions = (array.astype(np.float32) for array in (mean, scale, directions))
     return Reduction(mean, scale, directions, kept, identity, clip)
+
+
+def turned_components(x: NDArray[np.float64], dim: int, seed: int = 0) -> tuple[NDArray[np.float64], float, float]:
+    """The first `dim` principal directions of centred numbers x (N, D), turned by a random rotation, (D, dim); the sum
+    of squares of x on them, and its share of all."""
+    squares, components = np.linalg.eigh(x.T @ x)
+    rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(dim, dim)))
+    kept = float(squares[-dim:].sum())
+    return components[:, ::-1][:, :dim] @ rotation, kept, kept / float(squares.sum())
 
 
 def teachers(profile: Profile, *, validated: bool) -> NDArray[np.bool_]:
@@ -73,9 +79,17 @@ def teachers(profile: Profile, *, validated: bool) -> NDArray[np.bool_]:
 def learned(profile: Profile, *, validated: bool = False) -> Reduction:
     """The reduction of a profile's recommended embedding (`frozen_features.recommended`)."""
     places = place_tables.elsewhere(profile)
-    x, which = frozen_features.recommended(profile, places, "elsewhere"), teachers(profile, validated=validated)
+    x, which = frozen_features.recommended(profile, places), teachers(profile, validated=validated)
     known = head.known(places[which].reset_index(drop=True))
     return reduction(x[which], known, profile.surroundings.compact, identity(profile))
+
+
+def key(profile: Profile) -> dict[str, Any]:
+    """What a profile's reduction depends on besides its points and maps; computes nothing."""
+    return {
+        "run": frozen_features.recommended_run(profile), "numbers": profile.surroundings.compact, "part": PART,
+        "clip": CLIP, "penalty": head.PENALTY, "least": head.LEAST, "version": VERSION,
+    }  # fmt: skip
 
 
 def identity(profile: Profile) -> str:
@@ -89,9 +103,9 @@ def identity(profile: Profile) -> str:
     return Opened(network, {}, "cpu", ("colours",)).identity
 
 
-def compact(profile: Profile, places: pd.DataFrame, label: str, *, validated: bool = False) -> NDArray[np.float32]:
-    """(N, `Surroundings.compact`) the recommended embedding of places, reduced; `label` names them."""
-    return learned(profile, validated=validated)(frozen_features.recommended(profile, places, label))
+def compact(profile: Profile, places: pd.DataFrame, *, validated: bool = False) -> NDArray[np.float32]:
+    """(N, `Surroundings.compact`) the recommended embedding of places, reduced."""
+    return learned(profile, validated=validated)(frozen_features.recommended(profile, places))
 
 
 def about(profile: Profile, reduced: Reduction) -> dict[str, Any]:

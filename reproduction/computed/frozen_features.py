@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -58,12 +59,23 @@ def features(profile: Profile, method: str, seed: int, table: pd.DataFrame, labe
     return cached_array("features", f"{profile.name}-{method}-s{seed}-{label}", parts, make)
 
 
+def at_all_zooms(
+    profile: Profile, method: str, seed: int, table: pd.DataFrame, orientations: int
+) -> Iterator[torch.Tensor]:
+    """Features (N, d) of all stages of an encoder at one zoom of `WIDE` after the other, each the mean over
+    `orientations`, for the places of `table`."""
+    network, colours = encoder(profile, method, seed), palette(profile)
+    network.config = dataclasses.replace(network.config, orientations=orientations, stages=STAGES)
+    for zoom in WIDE:
+        yield encode(network, point_images(profile, table, zoom), colours)
+
+
 def recommended_run(profile: Profile) -> str:
     """The name of the run directory of the encoder of `recommended`."""
     return encoder_key(profile.times(profile.surroundings.longer), rows.LONGER, 0)["run"]
 
 
-def recommended(profile: Profile, table: pd.DataFrame, label: str) -> NDArray[np.float32]:
+def recommended(profile: Profile, table: pd.DataFrame) -> NDArray[np.float32]:
     """(N, D) what `selm embed` gives where nobody says otherwise, for the places of `table`, computed once.
 
     The features of all stages of the wide encoder that was trained longest, at all zooms, each the mean over the
@@ -77,11 +89,7 @@ def recommended(profile: Profile, table: pd.DataFrame, label: str) -> NDArray[np
     }  # fmt: skip
 
     def make() -> torch.Tensor:
-        network = encoder(longer, rows.LONGER, 0)
-        network.config = dataclasses.replace(
-            network.config, orientations=profile.surroundings.orientations, stages=STAGES
-        )
-        seen = [encode(network, point_images(profile, table, zoom), palette(profile)) for zoom in WIDE]
+        seen = at_all_zooms(longer, rows.LONGER, 0, table, profile.surroundings.orientations)
         return torch.cat([*seen, *(torch.from_numpy(histograms(profile, table, zoom)) for zoom in WIDE)], dim=1)
 
-    return cached_array("features", f"{profile.name}-recommended-{label}", parts, make)
+    return cached_array("features", f"{profile.name}-recommended", parts, make)

@@ -140,7 +140,7 @@ def entries(
 def _is_new_to_recommended(profile: Profile, region: str) -> bool:
     """Whether the recommended encoder has not learned from a region's maps and labels: there is one, of the profile
     itself."""
-    return profile.knowledge.recommended and not profile.held_out and region == regions_of(profile)[0]
+    return profile.surroundings.compact > 0 and not profile.held_out and region == regions_of(profile)[0]
 
 
 def _is_asked(target: str, setting: str, method: str) -> bool:
@@ -261,9 +261,9 @@ def _features(profile: Profile, entry: Entry, places: pd.DataFrame, label: str) 
     if entry.method == peers.GEOCLIP:
         return peers.geoclip_features(places["lat"], places["lon"])
     if entry.method == RECOMMENDED:
-        return frozen_features.recommended(profile, places, label)
+        return frozen_features.recommended(profile, places)
     if entry.method == COMPACT:
-        return compact.compact(profile, places, label)
+        return compact.compact(profile, places)
     if entry.target == COVER:
         return table3_land_cover.features(of_cover(profile), table3_land_cover.CLAIMED, entry.method, entry.seed)
     return frozen_features.features(profile, entry.method, entry.seed, places, label)
@@ -277,7 +277,7 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     if entry.method == RECOMMENDED:
         return parts | {"run": frozen_features.recommended_run(profile)}
     if entry.method == COMPACT:
-        return parts | {"reduction": compact.learned(profile).digest}
+        return parts | {"reduction": compact.key(profile)}
     return parts | ({"package": peers.geoclip_version()} if entry.method == peers.GEOCLIP else {})
 
 

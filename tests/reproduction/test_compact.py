@@ -79,8 +79,14 @@ def test_the_smoke_profiles_reduction_is_of_what_embed_gives(runs: Path) -> None
     assert found.dim == 16 and found.identity == compact.identity(profile)
     places = place_tables.elsewhere(profile)
     assert "helsinki" not in set(places["region"])
-    x = frozen_features.recommended(profile, places, "elsewhere")
+    x = frozen_features.recommended(profile, places)
     want = compact.reduction(x, head.known(places), 16, "")
-    np.testing.assert_allclose(compact.compact(profile, places, "elsewhere"), want(x), atol=1e-5)
+    np.testing.assert_allclose(compact.compact(profile, places), want(x), atol=1e-5)
     about = compact.about(profile, found)
     assert about["places"] == len(places) and about["numbers"] == 16
+    # where its entries are kept is known without it
+    assert compact.key(profile)["run"] == frozen_features.recommended_run(profile)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frozen_features, "recommended", lambda *_: pytest.fail("computed"))
+        known = dataclasses.replace(profile, surroundings=dataclasses.replace(profile.surroundings, compact=8))
+        assert compact.key(known)["numbers"] == 8 != compact.key(profile)["numbers"]

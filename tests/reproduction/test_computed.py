@@ -116,7 +116,7 @@ def test_what_is_recommended_is_what_embed_gives(runs: Path) -> None:
     assert frozen_features.recommended_run(profile) == run.name
     points = place_tables.points(SMOKE)
     table = points[points["region"] == "helsinki"].head(5)
-    x = frozen_features.recommended(profile, table, "few")
+    x = frozen_features.recommended(profile, table)
     ways = {"orientations": 8, "stages": (1, 2, 3, 4), "zooms": WIDE, "beside": ("colours",)}
     embedder = MapEmbedder(run, profile.regions_for("test")[0].source, "cpu", **ways)
     np.testing.assert_allclose(x, embedder(table["lat"], table["lon"]), atol=2e-5)

@@ -38,6 +38,7 @@ from reproduction.beyond.location_encoders.method import LocationMethod, PairedP
 from reproduction.beyond.more_context import experiment as more_context
 from reproduction.beyond.more_context.kernel_ridge import KernelRidge, kernel_ridges
 from reproduction.computed import drawn_maps, encoders, frozen_features, place_tables, store
+from reproduction.computed.compact import turned_components
 from reproduction.experiments.entries import Grid, Rows, rows_and_scores
 from reproduction.experiments.table1_table2 import Task
 from reproduction.places.sampling import sample_places
@@ -164,10 +165,7 @@ class Basis:
         share = np.where(np.arange(x.shape[1]) < n_features, n_features, x.shape[1] - n_features)
         scale = 1 / (np.maximum(x.std(axis=0), LEAST_SPREAD) * np.sqrt(share))
         centred = (x - mean) * scale
-        _, components = np.linalg.eigh(centred.T @ centred)
-        components = components[:, ::-1][:, : min(dim, *x.shape)]
-        rotation, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(components.shape[1],) * 2))
-        return cls(mean, scale, components @ rotation)
+        return cls(mean, scale, turned_components(centred, min(dim, *x.shape), seed)[0])
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         return (((x - self.mean) * self.scale) @ self.turn).astype(np.float32)

@@ -58,7 +58,6 @@ COLOURS = "colours"  # in the probe that encoders have
 WITH_HEAD = (LONGER, COLOURS)  # an encoder beside the colours, and the colours alone
 HEADS = (0.2, 0.5, 0.8)  # parts of a head in the features' kernel that are tried
 TREES = "histogram"
-_LABELS = {"validation": "validation", "test": "table1-l01"}  # of the recommended embedding's places
 LAST = (STAGES[-1:],)
 
 
@@ -195,13 +194,13 @@ def features(
     places = (validation(profile) if of == "validation" else tested(profile, of if of == REGIONS else "blocks")).places
     if method == COLOURS:
         return {(zoom, 0): drawn_maps.histograms(profile, places, zoom) for zoom in WIDE}
-    network, colours = encoders.encoder(profile, method, seed), drawn_maps.palette(profile)
-    network.config = dataclasses.replace(network.config, orientations=orientations, stages=STAGES)
-    ends = np.cumsum(network.stage_dims)[:-1]
+    ends = np.cumsum(encoders.encoder(profile, method, seed).stage_dims)[:-1]
     out: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for zoom in WIDE:
-        whole = frozen_features.encode(network, drawn_maps.point_images(profile, places, zoom), colours).numpy()
-        out |= {(zoom, stage): part for stage, part in zip(STAGES, np.split(whole, ends, axis=1), strict=True)}
+    for zoom, whole in zip(
+        WIDE, frozen_features.at_all_zooms(profile, method, seed, places, orientations), strict=True
+    ):
+        parts = np.split(whole.numpy(), ends, axis=1)
+        out |= {(zoom, stage): part for stage, part in zip(STAGES, parts, strict=True)}
     return out
 
 
@@ -219,7 +218,7 @@ def _scores(
     def numbers(of: str) -> NDArray[np.float32]:
         if entry.method == COMPACT:
             places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
-            return compact.compact(profile, places, _LABELS[of], validated=of == "validation")
+            return compact.compact(profile, places, validated=of == "validation")
         known = features(longer, entry.method, entry.seed, entry.orientations, of)
         parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
         if entry.colours:
@@ -283,20 +282,15 @@ def compute(profile: Profile, entry: Entry, *, progress: bool = True) -> tuple[R
 
 def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
     settings = dataclasses.asdict(profile.surroundings)
-    for name in (
-        "longer",
-        "buffers_km",
-        "other_regions",
-        "compact",
-    ):  # parts of the run's own address, and of the entry
+    # parts of the run's own address, and of the entry
+    for name in ("longer", "buffers_km", "other_regions", "compact"):
         del settings[name]
-    buffer: dict[str, Any] = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
-    if entry.method == COMPACT:
-        reduced = compact.learned(profile)
-        buffer |= {"reduction": reduced.digest, "identity": reduced.identity}
+    buffer = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
+    reduced = {"reduction": compact.key(profile)} if entry.method == COMPACT else {}
     return {
         "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
-        "version": VERSION, "settings": settings, **buffer, **drawn_maps.further_maps(profile, entry.zooms),
+        "version": VERSION, "settings": settings, **buffer, **reduced,
+        **drawn_maps.further_maps(profile, entry.zooms),
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ def test_all_components_keep_the_sum_of_both_kernels(part: float) -> None:
     reduced = found(x)
     assert found.identity == "it" and abs(found.kept - 1) < 1e-9 and reduced.shape == x.shape
     z = (x - x.mean(axis=0)) / x.std(axis=0)
-    outputs = head.outputs(x, x, known)
+    outputs = z @ head.weights(z, known)
     outputs /= outputs.std(axis=0)
     for i in range(0, len(x), 7):
         for j in range(len(x)):

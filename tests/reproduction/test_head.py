@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
 
 from reproduction.computed import head
 
@@ -32,17 +33,37 @@ def test_what_is_known_is_standardised_and_zero_where_it_is_not() -> None:
     assert len(np.unique(found[:, 2])) == len(np.unique(found[:, 4])) == 2
 
 
-def test_the_heads_outputs_are_those_of_ridge_one_target_after_the_other() -> None:
+def test_the_kernel_heads_outputs_are_those_of_kernel_ridge_one_target_after_the_other() -> None:
     rng = np.random.default_rng(1)
-    taught, features = rng.normal(2, 3, size=(50, 4)), rng.normal(size=(6, 4))
-    taught[:, 3] = 1.0  # a feature that says nothing
+    taught, features = rng.normal(2, 3, size=(50, 4)), rng.normal(2, 3, size=(6, 4))
+    taught[:, 3] = 1.0  # held within `CLIP` deviations, however small these are
+    features[0, 0] = 1e9  # held within `CLIP` standard deviations
     targets = rng.normal(size=(50, 2))
     found = head.outputs(features, taught, targets)
-    mean, deviation = taught.mean(axis=0), np.array([*taught[:, :3].std(axis=0), 1.0])
-    z = (taught - mean) / deviation
+    mean, deviation = taught.mean(axis=0), np.array([*taught[:, :3].std(axis=0), 1e-6])
+    z, held = (taught - mean) / deviation, np.clip((features - mean) / deviation, -head.CLIP, head.CLIP)
+
+    def kernel(one: np.ndarray, other: np.ndarray) -> float:
+        return float(np.exp(-((one - other) ** 2).sum() / (2 * head.WIDTH**2 * 4)))
+
+    near = np.array([[kernel(one, other) for other in z] for one in z])
+    for t in range(2):
+
+        def objective(weights: np.ndarray, y: np.ndarray = targets[:, t]) -> float:
+            return float(((y - near @ weights) ** 2).sum() + head.KERNEL_PENALTY * weights @ near @ weights)
+
+        weights = minimize(objective, np.zeros(len(z)), method="BFGS").x
+        want = [sum(w * kernel(one, other) for w, other in zip(weights, z, strict=True)) for one in held]
+        np.testing.assert_allclose(found[:, t], want, atol=2e-3)
+
+
+def test_a_linear_heads_weights_are_those_of_ridge_one_target_after_the_other() -> None:
+    rng = np.random.default_rng(1)
+    z, targets = rng.normal(size=(50, 4)), rng.normal(size=(50, 2))
+    found = head.weights(z, targets)
     for t in range(2):
         weights = np.zeros(4)
         for _ in range(4000):  # gradient descent on the mean squared error and the penalty
             error = z @ weights - targets[:, t]
             weights -= 0.1 * (z.T @ error / 50 + head.PENALTY * weights)
-        np.testing.assert_allclose(found[:, t], (features - mean) / deviation @ weights, atol=1e-8)
+        np.testing.assert_allclose(found[:, t], weights, atol=1e-8)

@@ -204,6 +204,30 @@ def features(
     return out
 
 
+def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> NDArray[np.float32]:
+    """(N, d) what the probe sees of the places `of` ...: the features of `some` stages, and the colours beside them."""
+    if entry.method == COMPACT:
+        places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
+        return compact.compact(profile, places, validated=of == "validation")
+    known = features(profile.times(entry.times), entry.method, entry.seed, entry.orientations, of)
+    parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
+    if entry.colours:
+        own = features(profile, COLOURS, 0, 1, of)
+        parts += [own[zoom, 0] for zoom in entry.zooms]
+    return np.hstack(parts)
+
+
+@remembered(maxsize=4)
+def _taught(profile: Profile, entry: Entry, of: str, some: tuple[int, ...]) -> NDArray[np.float32]:
+    """(N, T) the outputs of the head that other regions teach from the same features."""
+    teachers = tested(profile, REGIONS).places
+    rows = np.arange(len(teachers)) >= len(tested(profile, "blocks").places)
+    if of == "validation" and profile.regions_for("validation"):
+        rows &= ~teachers["region"].isin([region.name for region in profile.regions_for("validation")]).to_numpy()
+    x, learned = _numbers(profile, entry, of, some), _numbers(profile, entry, REGIONS, some)[rows]
+    return head.outputs(x, learned, head.known(teachers[rows]))
+
+
 def _scores(
     profile: Profile,
     entry: Entry,
@@ -213,26 +237,11 @@ def _scores(
     probes: Sequence[KernelRidge],
 ) -> list[OutOfFold]:
     """The outcome of `probes` on the features of `some` stages."""
-    longer = profile.times(entry.times)
-
-    def numbers(of: str) -> NDArray[np.float32]:
-        if entry.method == COMPACT:
-            places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
-            return compact.compact(profile, places, validated=of == "validation")
-        known = features(longer, entry.method, entry.seed, entry.orientations, of)
-        parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
-        if entry.colours:
-            own = features(profile, COLOURS, 0, 1, of)
-            parts += [own[zoom, 0] for zoom in entry.zooms]
-        return np.hstack(parts)
-
-    x, further = numbers(of), None
+    x, further = _numbers(profile, entry, of, some), None
     if entry.head:
-        teachers = tested(profile, REGIONS).places
-        rows = np.arange(len(teachers)) >= len(tested(profile, "blocks").places)
-        if of == "validation" and profile.regions_for("validation"):
-            rows &= ~teachers["region"].isin([region.name for region in profile.regions_for("validation")]).to_numpy()
-        further = head.outputs(x, numbers(REGIONS)[rows], head.known(teachers[rows]))
+        # the same under every split, and with the coordinates
+        alike = dataclasses.replace(entry, split="blocks", buffer_km=0.0, coordinates=False)
+        further = _taught(profile, alike, of, tuple(some))
     lat, lon = todo.places["lat"], todo.places["lon"]
     return kernel_ridges(x, lat, lon, todo.targets, todo.folds, probes, test_folds=todo.test_folds, head=further)
 
@@ -287,9 +296,10 @@ def _parts(profile: Profile, entry: Entry) -> dict[str, Any]:
         del settings[name]
     buffer = {"buffer_km": entry.buffer_km} if entry.buffer_km else {}
     reduced = {"reduction": compact.key(profile)} if entry.method == COMPACT else {}
+    taught = {"head": head.KEY} if entry.head else {}
     return {
         "points": place_tables.points_key(profile), "probing": dataclasses.asdict(profile.probing),
-        "version": VERSION, "settings": settings, **buffer, **reduced,
+        "version": VERSION, "settings": settings, **buffer, **reduced, **taught,
         **drawn_maps.further_maps(profile, entry.zooms),
     }  # fmt: skip
 

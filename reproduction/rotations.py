@@ -2,7 +2,7 @@
 
 The paper tests in Hokkaido alone. In a rotation another region is tested on by encoders that were pretrained on the
 other pretraining regions; the validation regions and the cells set aside in the remaining ones stay what they are, and
-Hokkaido takes no part.
+Hokkaido takes no part. The encoder of the recommended embedding is trained as long as the others there, not longer.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def rotated(profile: Profile, region: str) -> Profile:
         name=f"{profile.name}-{region}",
         purpose=f"{profile.name} with {region} held out in place of the test region",
         regions=regions,
+        surroundings=dataclasses.replace(profile.surroundings, longer=1),
         rotations=(),
         held_out=region,
     )

@@ -29,7 +29,8 @@ def test_the_regions_of_a_rotation_change_roles(region: str) -> None:
     assert roles.pop(region) == "test" and before.pop(region) == "pretrain"
     assert before.pop("hokkaido") == "test"
     assert roles == before
-    same = {"name", "purpose", "regions", "rotations", "held_out"}
+    assert turned.surroundings == dataclasses.replace(JAPAN.surroundings, longer=1)
+    same = {"name", "purpose", "regions", "rotations", "held_out", "surroundings"}
     for field in dataclasses.fields(JAPAN):
         if field.name not in same:
             assert getattr(turned, field.name) == getattr(JAPAN, field.name)

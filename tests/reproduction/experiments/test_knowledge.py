@@ -45,15 +45,16 @@ def test_every_row_is_asked_every_question_in_every_region() -> None:
     one = [entry for entry in grid if (entry.region, entry.target) == ("kansai", "zone")]
     for km in (1.0, 5.0, 15.0):
         asked = [entry for entry in one if entry.buffer_km == km]
-        assert {entry.method for entry in asked} == set(knowledge.METHODS) - set(knowledge.OURS)
+        assert {entry.method for entry in asked} == set(knowledge.METHODS) - {knowledge.RECOMMENDED}
         assert {entry.setting for entry in asked} == {CLOSED, BESIDE, PRACTITIONERS}
         assert [entry.method for entry in asked if entry.setting == BESIDE] == ["gps_selm"]
     elsewhere = [entry for entry in one if entry.setting == OTHER_REGIONS]
-    assert {entry.method for entry in elsewhere} == set(knowledge.METHODS) - set(knowledge.OURS)
-    # the recommended encoder has learned from all regions but the test region
+    assert {entry.method for entry in elsewhere} == set(knowledge.METHODS) - {knowledge.RECOMMENDED}
+    # all numbers of the recommended embedding in Hokkaido alone
     ours = {(entry.region, entry.target, entry.method) for entry in grid if entry.method in knowledge.OURS}
     targets = ("price", "density", "area_type", "zone")
-    assert ours == set(itertools.product(["hokkaido"], targets, knowledge.OURS))
+    reduced = set(itertools.product(knowledge.regions_of(JAPAN), targets, [knowledge.COMPACT]))
+    assert ours == reduced | set(itertools.product(["hokkaido"], targets, [knowledge.RECOMMENDED]))
     assert all(title_of(entry.method) for entry in grid)
     assert {entry.seed for entry in one if entry.method == "gps_selm"} == {0, 1, 2}
     assert {entry.seed for entry in knowledge.entries(JAPAN, ["gps_selm"], ["kanto"], 1)} == {0}
@@ -257,4 +258,5 @@ def test_without_being_named_only_pretrained_methods_have_rows(monkeypatch: pyte
     monkeypatch.setattr(knowledge.encoders, "is_pretrained", lambda profile, *run: run == ("multi_zoom_wide", 0))
     knowledge.chapter(JAPAN, regions=["hokkaido", "kansai"])
     ours = [one for one in dict.fromkeys(asked) if one[1] in knowledge.OURS]
-    assert ours == [("japan-cpu", name) for name in knowledge.OURS]
+    reduced = ("japan-cpu-kansai", knowledge.COMPACT)
+    assert ours == [*(("japan-cpu", name) for name in knowledge.OURS), reduced]

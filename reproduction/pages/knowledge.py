@@ -322,16 +322,20 @@ BESIDE_RECOMMENDED = (
 )  # fmt: skip
 
 
-def recommended_table(rows: pd.DataFrame) -> Html:
-    """Errors of the recommended embedding and of what could be taken in its place, in the regions that it is asked in:
-    a section a target, a column a split, the best of a column in bold; nothing where it has no rows."""
+def recommended_table(rows: pd.DataFrame, *, rotated: bool = False) -> Html:
+    """Errors of the recommended embedding and of what could be taken in its place: a section a target, a column a
+    split, the best of a column in bold; nothing where it has no rows.
+
+    In the region where all of its numbers are asked, too; `rotated`: in those where it is an encoder of their own.
+    """
     ours = rows[rows["method"].isin([RECOMMENDED, COMPACT])]
-    regions = sorted(set(ours["region"].astype(str)))
+    whole = set(ours.loc[ours["method"] == RECOMMENDED, "region"].astype(str))
+    regions = sorted(name for name in set(ours["region"].astype(str)) if (name in whole) != rotated)
     own, sections = rows[rows["region"].isin(regions) & rows["method"].isin(BESIDE_RECOMMENDED)], {}
     if not regions:
         return Html("")
     splits = columns_of(own)
-    for target in dict.fromkeys(ours["target"]):
+    for target in dict.fromkeys(ours.loc[ours["region"].isin(regions), "target"]):
         table, metric = errors(own, str(target))[0].set_index("method"), METRIC[str(target)]
         up = HIGHER_IS_BETTER[metric]
         named = [name for name in BESIDE_RECOMMENDED if name in table.index]

@@ -191,11 +191,17 @@ def test_the_recommended_embedding_stands_beside_what_else_could_be_taken(rows: 
     assert not knowledge.recommended_table(rows).text
     ours = rows[(rows["method"] == "gps_selm") & (rows["region"] == "hokkaido")].assign(method="compact")
     better = ours.assign(value=ours["value"].where(ours["metric"] != "mse", 0.123))
-    text = words(knowledge.recommended_table(pd.concat([rows, better])))
+    whole = ours.assign(method="recommended")
+    kansai = rows[(rows["method"] == "gps_selm") & (rows["region"] == "kansai")].assign(method="compact")
+    every = pd.concat([rows, better, whole, kansai])
+    text = words(knowledge.recommended_table(every))
     assert "Hokkaido, by the distance" in text and "Kansai" not in text
+    turned = words(knowledge.recommended_table(every, rotated=True))
+    assert "Kansai, by the distance" in turned and "Hokkaido" not in turned and "all numbers" not in turned
+    assert not knowledge.recommended_table(pd.concat([rows, better, whole]), rotated=True).text
     for word in ("land price", "population density", "zone"):
         assert word in text
-    lines = knowledge.recommended_table(pd.concat([rows, better])).text.split("<tr>")
+    lines = knowledge.recommended_table(every).text.split("<tr>")
     (price, *_) = [line for line in lines if "recommended embedding, reduced" in line]
     assert price.count("<strong>0.123</strong>") == 4  # three buffers and other regions
     own = rows[(rows["region"] == "hokkaido") & (rows["target"] == "price") & (rows["method"] == "gps_selm")]

@@ -3,8 +3,8 @@
 An embedding of all zooms is long, and any probe has to find out which of its numbers matter. So it is reduced: its
 numbers and the outputs of the head (`head.weights`) are standardised, each of the two sides has a fixed part of the
 whole variance, and the whole goes to its first principal components and from there through a random rotation, so that a
-probe that standardises them does not blow up the last ones. Standardised numbers are held within ± `CLIP` first: maps of
-other countries show what Japan's hardly ever do. All of it is one matrix, kept as a
+probe that standardises them does not blow up the last ones. Standardised numbers are held within ± `CLIP` first: maps
+of other countries show what Japan's hardly ever do. All of it is one matrix, kept as a
 `selm.embedding.reduction.Reduction`. It is learned at official points of other regions alone; those of the tested
 region, and of the validation regions where it is chosen there, have no part in it.
 """

@@ -67,11 +67,10 @@ def turned_components(x: NDArray[np.float64], dim: int, seed: int = 0) -> tuple[
     return components[:, ::-1][:, :dim] @ rotation, kept, kept / float(squares.sum())
 
 
-def teachers(profile: Profile, *, validated: bool) -> NDArray[np.bool_]:
-    """Which of the labelled places of other regions teach, bool (M,): all, or without those of the validation regions
-    where the reduction is to be `validated` in them."""
-    regions = place_tables.elsewhere(profile)["region"]
-    out = ~regions.isin([region.name for region in profile.regions_for("validation")] if validated else [])
+def teachers(profile: Profile, places: pd.DataFrame, *, validated: bool) -> NDArray[np.bool_]:
+    """Which labelled places of other regions teach, bool (M,): all, or without those of the validation regions where
+    what they teach is to be `validated` in them."""
+    out = ~places["region"].isin([region.name for region in profile.regions_for("validation")] if validated else [])
     return np.asarray(out, np.bool_)
 
 
@@ -79,7 +78,7 @@ def teachers(profile: Profile, *, validated: bool) -> NDArray[np.bool_]:
 def learned(profile: Profile, *, validated: bool = False) -> Reduction:
     """The reduction of a profile's recommended embedding (`frozen_features.recommended`)."""
     places = place_tables.elsewhere(profile)
-    x, which = frozen_features.recommended(profile, places), teachers(profile, validated=validated)
+    x, which = frozen_features.recommended(profile, places), teachers(profile, places, validated=validated)
     known = head.known(places[which].reset_index(drop=True))
     return reduction(x[which], known, profile.surroundings.compact, identity(profile))
 

@@ -18,7 +18,7 @@ from reproduction.places.labelled import raw_price
 # By the errors of prices in Fukuoka and Hiroshima, with a head of the other regions. Of 0.07, 0.2, 0.7 and 2, for a
 # linear head alone:
 PENALTY = 0.2
-# of widths 1, 1.5 and 2 and penalties 0.1 and 0.5, for a kernel's outputs in a probe:
+# of widths 1 and 1.5 with penalties 0.1 and 0.5, and 2 with 0.1, for a kernel's outputs in a probe:
 WIDTH, KERNEL_PENALTY = 1.5, 0.1
 CLIP = 10.0  # standard deviations that features of a kernel are held within: maps elsewhere show what is rare here
 LEAST = 30  # places that a class must have

@@ -66,10 +66,9 @@ def test_a_colour_that_is_hardly_ever_there_is_not_blown_up() -> None:
 def test_neither_the_tested_nor_the_validation_regions_teach() -> None:
     japan = get_profile("japan-cpu")
     regions = np.array(["kanto", "fukuoka", "kansai", "hiroshima", "nagoya"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(place_tables, "elsewhere", lambda profile: pd.DataFrame({"region": regions}))
-        assert regions[compact.teachers(japan, validated=False)].tolist() == regions.tolist()
-        assert regions[compact.teachers(japan, validated=True)].tolist() == ["kanto", "kansai", "nagoya"]
+    places = pd.DataFrame({"region": regions})
+    assert regions[compact.teachers(japan, places, validated=False)].tolist() == regions.tolist()
+    assert regions[compact.teachers(japan, places, validated=True)].tolist() == ["kanto", "kansai", "nagoya"]
 
 
 def test_the_smoke_profiles_reduction_is_of_what_embed_gives(runs: Path) -> None:

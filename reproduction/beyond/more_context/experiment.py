@@ -15,7 +15,7 @@ all other regions, too, by what is chosen under the widest buffer; without the c
 some rows are asked with a *head* beside their features (`reproduction.computed.head`): what those points teach, put to
 use where prices nearby are known as well. The head's part of the kernel is chosen with the probe; in the validation
 regions the head is that of the pretraining regions, in the test region that of all others. One row is what `selm embed`
-gives by default: features, colours and that head reduced to some hundred numbers (`reproduction.computed.compact`).
+gives by default: features, colours and a linear head reduced to some hundred numbers (`reproduction.computed.compact`).
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def features(
 
 
 def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> NDArray[np.float32]:
-    """(N, d) what the probe sees of the places `of` ...: the features of `some` stages, and the colours beside them."""
+    """(N, d) what the probe sees of the places `of` (see `features`): of `some` stages, and colours beside them."""
     if entry.method == COMPACT:
         places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
         return compact.compact(profile, places, validated=of == "validation")
@@ -220,12 +220,11 @@ def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> ND
 @remembered(maxsize=4)
 def _taught(profile: Profile, entry: Entry, of: str, some: tuple[int, ...]) -> NDArray[np.float32]:
     """(N, T) the outputs of the head that other regions teach from the same features."""
-    teachers = tested(profile, REGIONS).places
-    rows = np.arange(len(teachers)) >= len(tested(profile, "blocks").places)
-    if of == "validation" and profile.regions_for("validation"):
-        rows &= ~teachers["region"].isin([region.name for region in profile.regions_for("validation")]).to_numpy()
-    x, learned = _numbers(profile, entry, of, some), _numbers(profile, entry, REGIONS, some)[rows]
-    return head.outputs(x, learned, head.known(teachers[rows]))
+    n = len(tested(profile, "blocks").places)
+    others = tested(profile, REGIONS).places.iloc[n:]
+    teach = compact.teachers(profile, others, validated=of == "validation")
+    x, learned = _numbers(profile, entry, of, some), _numbers(profile, entry, REGIONS, some)[n:][teach]
+    return head.outputs(x, learned, head.known(others[teach]))
 
 
 def _scores(

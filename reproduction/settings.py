@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from reproduction import titles
 from selm.errors import unknown
-from selm.settings import Pretraining, Recolouring, Views
+from selm.settings import EncoderConfig, Pretraining, Recolouring, Views
 
 
 @dataclass(frozen=True)
@@ -303,7 +303,8 @@ Fields = tuple[tuple[str, Any], ...]  # names of fields and their values
 
 @dataclass(frozen=True)
 class Change:
-    """What is done differently: fields of a profile's `pretraining`, `views` or `maps`, or of a method's own settings.
+    """What is done differently: fields of a profile's `pretraining`, `views` or `maps`, of a method's own settings, or
+    of the encoder (`selm.settings.EncoderConfig`).
 
     `lr` multiplies the learning rate of `pretraining`; with `recolouring` views have other colours at random.
     """
@@ -313,6 +314,7 @@ class Change:
     views: Fields = ()
     maps: Fields = ()
     settings: Fields = ()
+    encoder: Fields = ()
     lr: float = 1.0
     recolouring: Recolouring | None = None
 
@@ -328,9 +330,15 @@ class Change:
         """A method's own settings with this change; raises InputError for a field that there is not."""
         return _changed(settings, self.settings)
 
+    def of_encoder(self, config: EncoderConfig) -> EncoderConfig:
+        """An encoder with this change; raises InputError for a field that there is not."""
+        return cast(EncoderConfig, _changed(config, self.encoder))
+
     def after(self, first: Change) -> Change:
         """`first`, and on top of it this change."""
-        parts = {part: getattr(first, part) + getattr(self, part) for part in ("pretraining", "views", "settings")}
+        parts = {
+            part: getattr(first, part) + getattr(self, part) for part in ("pretraining", "views", "settings", "encoder")
+        }
         recolouring = self.recolouring or first.recolouring
         return Change(self.name, maps=self.maps, lr=first.lr * self.lr, recolouring=recolouring, **parts)
 

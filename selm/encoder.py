@@ -19,6 +19,7 @@ from selm import checkpoints
 from selm.bundled import published
 from selm.errors import InputError, unknown
 from selm.files import write_json
+from selm.maps.style import Style
 from selm.settings import RESNETS, STAGES, EncoderConfig
 from selm.views import colour
 
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-def resnet(arch: str, width: float = 1.0) -> ResNet:
-    """torchvision's ResNet with every channel count multiplied by `width`, without its classifier.
+def resnet(arch: str, width: float = 1.0, channels: int = 3, stem: int = 7) -> ResNet:
+    """torchvision's ResNet with every channel count multiplied by `width`, without its classifier, for images of so
+    many `channels`; `stem` is the side of the first convolution's kernel.
 
     Raises InputError for an unknown `arch` (the nearest name is given).
     """
@@ -42,15 +44,15 @@ def resnet(arch: str, width: float = 1.0) -> ResNet:
 
     depths, kernels = RESNETS[arch]
     block = torchvision_resnet.Bottleneck if len(kernels) == 3 else torchvision_resnet.BasicBlock
-    channels = int(base)
+    inner = int(base)
     network = torchvision_resnet.ResNet(block, list(depths))
-    if channels != 64:
-        # torchvision fixes the stem at 64 channels: build the stages again at the width asked for
-        network.inplanes = channels
-        network.conv1 = nn.Conv2d(3, channels, kernel_size=7, stride=2, padding=3, bias=False)
-        network.bn1 = nn.BatchNorm2d(channels)
+    if (inner, channels, stem) != (64, 3, 7):
+        # torchvision fixes the stem: build it and the stages again as asked for
+        network.inplanes = inner
+        network.conv1 = nn.Conv2d(channels, inner, kernel_size=stem, stride=2, padding=stem // 2, bias=False)
+        network.bn1 = nn.BatchNorm2d(inner)
         for stage, depth in enumerate(depths):
-            layer = network._make_layer(block, channels * 2**stage, depth, stride=1 if stage == 0 else 2)
+            layer = network._make_layer(block, inner * 2**stage, depth, stride=1 if stage == 0 else 2)
             setattr(network, f"layer{stage + 1}", layer)
         for module in network.modules():
             if isinstance(module, nn.Conv2d):
@@ -68,7 +70,12 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
-        self.network = resnet(config.arch, config.width)
+        self.channels = config.codes or 3
+        self.network = resnet(config.arch, config.width, self.channels, config.stem)
+        if config.codes:
+            style = Style.named(config.style)
+            self.register_buffer("palette", torch.tensor(style.palette))  # uint8 (256, 3)
+            self.register_buffer("codes", torch.tensor(style.codes(config.codes)))  # what stands in place of it
         expansion = self.network.layer1[0].expansion
         self.stage_dims = tuple(int(64 * config.width) * 2**n * expansion for n in range(len(STAGES)))
         self.dim = self.stage_dims[-1]
@@ -79,11 +86,11 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         return sum(self.stage_dims[stage - 1] for stage in self.config.stages)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, h, w) standardised floats → (B, dim)."""
+        """(B, channels, h, w) of `pixels`, or `standardise` where they are RGB → (B, dim)."""
         return self.network(images)
 
     def embed(self, images: Tensor) -> Tensor:
-        """(B, 3, px, px) standardised floats → (B, embedding_dim): the features of the config's stages, averaged over
+        """(B, channels, px, px) of `pixels` → (B, embedding_dim): the features of the config's stages, averaged over
         its orientations. With the defaults, the same as `forward`."""
         if self.config.orientations == 1:
             return self._features(images)
@@ -105,10 +112,24 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
         """Palette indices (B, px, px) of images and the palette (256, 3) → float32 (B, embedding_dim), on the device
         of the weights; on a GPU computed in bfloat16."""
         device = next(self.parameters()).device
-        mean, std = (torch.tensor(value, device=device) for value in (self.config.pixel_mean, self.config.pixel_std))
-        colours = (torch.tensor(palette, dtype=torch.float32, device=device) / 255 - mean) / std
+        images = self.pixels(torch.from_numpy(indices).to(device), torch.from_numpy(palette).to(device))
         with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-            return self.embed(colour(torch.from_numpy(indices).to(device), colours)).float().cpu().numpy()
+            return self.embed(images).float().cpu().numpy()
+
+    def pixels(self, indices: Tensor, palette: Tensor) -> Tensor:
+        """Palette indices (B, h, w) and the palette uint8 (256, 3) → (B, channels, h, w) float32: codes, or RGB as
+        `standardise` gives it.
+
+        Raises InputError where codes stand for another palette than this one.
+        """
+        if not self.config.codes:
+            mean, std = (
+                torch.tensor(v, device=palette.device) for v in (self.config.pixel_mean, self.config.pixel_std)
+            )
+            return colour(indices, (palette.float() / 255 - mean) / std)
+        if not torch.equal(self.get_buffer("palette"), palette):
+            raise InputError(self.config.other_palette)
+        return colour(indices, self.get_buffer("codes"))
 
     @property
     def digest(self) -> str:

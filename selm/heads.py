@@ -122,24 +122,24 @@ class ReconstructionHead(nn.Module):
     """f_r of eq. 9: three transposed convolutions with GELU, from a feature and the border of the parent image.
 
     z is spread over a 4 × 4 grid; the border pixels join it there, folded into the grid's cells. `px` must be a
-    power of 2 from 32 to 256: the three strides multiply to px / 4.
+    power of 2 from 32 to 256: the three strides multiply to px / 4. `image_channels` are those of an image.
     """
 
-    def __init__(self, in_dim: int, px: int, channels: int = 128):
+    def __init__(self, in_dim: int, px: int, channels: int = 128, image_channels: int = 3):
         super().__init__()
         strides = {32: (2, 2, 2), 64: (2, 2, 4), 128: (2, 4, 4), 256: (4, 4, 4)}.get(px)
         if strides is None:
             raise InputError(f"reconstruction needs images of 32, 64, 128 or 256 px, not {px}")
         self.channels = channels
         self.spread = nn.Linear(in_dim, channels * 16)
-        self.context = nn.Conv2d(3, channels // 4, kernel_size=px // 4, stride=px // 4)  # one cell, one pixel block
-        widths = (channels + channels // 4, channels // 2, channels // 4, 3)
+        self.context = nn.Conv2d(image_channels, channels // 4, px // 4, stride=px // 4)  # one cell, one pixel block
+        widths = (channels + channels // 4, channels // 2, channels // 4, image_channels)
         layers: list[nn.Module] = []
         for i, stride in enumerate(strides):
             layers += [nn.ConvTranspose2d(widths[i], widths[i + 1], stride + 2, stride, padding=1), nn.GELU()]
         self.up = nn.Sequential(*layers[:-1])
 
     def forward(self, features: Tensor, context: Tensor) -> Tensor:
-        """(B, in_dim), (B, 3, px, px) with the inside zeroed → (B, 3, px, px)."""
+        """(B, in_dim), (B, C, px, px) with the inside zeroed → (B, C, px, px)."""
         grid = self.spread(features).view(-1, self.channels, 4, 4)
         return self.up(F.gelu(torch.cat([grid, self.context(context)], dim=1)))

@@ -33,6 +33,7 @@ class OnnxEncoder:
         self.config = config
         arrays, meta = checkpoints.load_arrays(weights_path)
         self.digest = meta["sha256"]
+        self._palette = arrays.get("palette") if config.codes else None
         self.stage_dims, self._model = _graph(config, arrays, weights_path)
 
     @property
@@ -50,16 +51,23 @@ class OnnxEncoder:
         return InferenceSession(self._model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def features(self, indices: NDArray[np.uint8], palette: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Palette indices (B, px, px) of images and the palette (256, 3) → float32 (B, embedding_dim)."""
+        """Palette indices (B, px, px) of images and the palette (256, 3) → float32 (B, embedding_dim).
+
+        Raises InputError as `selm.encoder.MapEncoder.pixels` does.
+        """
+        if self._palette is not None and not np.array_equal(self._palette, palette):
+            raise InputError(self.config.other_palette)
         out = np.empty((len(indices), self.embedding_dim), np.float32)
         step = max(1, _TOGETHER // self.config.orientations)
         for at in range(0, len(indices), step):
             some = indices[at : at + step]
-            (out[at : at + step],) = self._session.run(None, {"images": palette[some]})
+            images = some if self.config.codes else palette[some]
+            (out[at : at + step],) = self._session.run(None, {"images": images})
         return out
 
     def save(self, path: str | Path) -> None:
-        """Write a .onnx file: "images" uint8 (B, px, px, 3), as `selm.draw_image` gives them → "features" (B, dim)."""
+        """Write a .onnx file: "images" uint8 (B, px, px, 3), as `selm.draw_image` gives them, or for an encoder with
+        codes palette indices (B, px, px) → "features" (B, dim)."""
         with written(Path(path)) as temporary:
             temporary.write_bytes(self._model.SerializeToString())
 
@@ -84,12 +92,13 @@ def _graph(config: EncoderConfig, arrays: dict[str, NDArray[Any]], source: Path)
         nodes.append(helper.make_node(kind, list(inputs), [f"n{len(nodes)}"], **attributes))
         return str(nodes[-1].output[0])
 
-    def tensor(name: str, *shape: int) -> NDArray[np.float64]:
-        if (found := arrays.get(f"network.{name}")) is None:
-            raise InputError(f"{source}: lacks 'network.{name}', so it belongs to another model or version")
+    def tensor(name: str, *shape: int, inside: str = "network.") -> NDArray[np.float64]:
+        name = inside + name
+        if (found := arrays.get(name)) is None:
+            raise InputError(f"{source}: lacks '{name}', so it belongs to another model or version")
         if found.shape != shape:
-            raise InputError(f"{source}: 'network.{name}' has shape {found.shape}, the model wants {shape}")
-        left.discard(f"network.{name}")
+            raise InputError(f"{source}: '{name}' has shape {found.shape}, the model wants {shape}")
+        left.discard(name)
         return found.astype(np.float64)
 
     def convolved(x: str, name: str, norm: str, inside: int, outside: int, size: int, stride: int) -> str:
@@ -108,17 +117,22 @@ def _graph(config: EncoderConfig, arrays: dict[str, NDArray[Any]], source: Path)
         """The images laid as `selm.encoder.laid` does: turned by quarters against the clock, from 4 on mirrored too."""
         x, turns = "images", way % 4
         flipped = [axis for axis, flip in ((1, turns in (1, 2)), (2, (turns in (2, 3)) != (way >= 4))) if flip]
-        x = node("Transpose", x, perm=[0, 2, 1, 3]) if turns % 2 else x
+        x = node("Transpose", x, perm=[0, 2, 1] + [3] * (not config.codes)) if turns % 2 else x
         ends = [constant(np.array([value] * len(flipped), np.int64)) for value in (-1, -(2**31), -1)] if flipped else []
         return node("Slice", x, ends[0], ends[1], constant(np.array(flipped, np.int64)), ends[2]) if flipped else x
 
     ways = config.orientations
     x = node("Concat", *map(laid, range(ways)), axis=0) if ways > 1 else "images"
-    std = np.array(config.pixel_std, np.float64)
-    x = node("Mul", node("Cast", x, to=TensorProto.DOUBLE), constant(1 / (255 * std)))
-    x = node("Cast", node("Sub", x, constant(np.array(config.pixel_mean) / std)), to=TensorProto.FLOAT)
+    if config.codes:
+        tensor("palette", 256, 3, inside="")
+        codes = constant(tensor("codes", 256, config.codes, inside="").astype(np.float32))
+        x = node("Gather", codes, node("Cast", x, to=TensorProto.INT32), axis=0)
+    else:
+        std = np.array(config.pixel_std, np.float64)
+        x = node("Mul", node("Cast", x, to=TensorProto.DOUBLE), constant(1 / (255 * std)))
+        x = node("Cast", node("Sub", x, constant(np.array(config.pixel_mean) / std)), to=TensorProto.FLOAT)
     x = node("Transpose", x, perm=[0, 3, 1, 2])
-    x = node("Relu", convolved(x, "conv1", "bn1", 3, width, 7, 2))
+    x = node("Relu", convolved(x, "conv1", "bn1", config.codes or 3, width, config.stem, 2))
     x = node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     inside, pooled, dims = width, [], []
     for stage, depth in zip(STAGES, depths, strict=True):
@@ -146,7 +160,9 @@ def _graph(config: EncoderConfig, arrays: dict[str, NDArray[Any]], source: Path)
         x = node("Reshape", x, constant(np.array([ways, -1, sum(dims[stage - 1] for stage in config.stages)])))
         x = node("ReduceMean", x, constant(np.array([0])), keepdims=0)
     nodes[-1].output[0] = "features"
-    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])
+    images = helper.make_tensor_value_info(
+        "images", TensorProto.UINT8, ["batch", "height", "width"] + [3] * (not config.codes)
+    )
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["batch", None])
     graph = helper.make_graph(nodes, "selm", [images], [features], constants)
     return tuple(dims), helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR)

@@ -259,23 +259,24 @@ def view_sampler(
     """Views of the places of a table: columns `lat lon price density_class entropy` (NaN and −1: unknown).
 
     `atlas` holds the encoder's zoom and its parent's; `further` maps at zooms that it has not. Raises InputError where
-    colours are to be changed and the map was drawn in others than those of the encoder's style.
+    colours are to be changed, or codes stand for them, and the map was drawn in others than those of the encoder's
+    style.
     """
-    mixtures = None
-    if recolouring is not None:
+    mixtures, codes = None, None
+    if recolouring is not None or encoder.codes:
         from selm.maps.style import Style
 
         style = Style.named(encoder.style)
         if not np.array_equal(style.palette, (255 * atlas.palette).round().byte().cpu().numpy()):
             raise InputError(f"the map is not drawn in the colours of style {style.name}, which are to be changed")
-        mixtures = style.mixtures
+        mixtures, codes = style.mixtures, style.codes(encoder.codes) if encoder.codes else None
     lat, lon = places["lat"].to_numpy(np.float64), places["lon"].to_numpy(np.float64)
     return ViewSampler(
         atlas, lat, lon, views, zoom=encoder.zoom, parent_zoom=encoder.zoom - PARENT_STEP, price=places["price"],
         density_class=places["density_class"], coordinates=scaled_coordinates(lat, lon),
         priorities=priorities(places["entropy"].to_numpy(), settings.alpha_priority, settings.epsilon_priority),
         pixel_mean=encoder.pixel_mean, pixel_std=encoder.pixel_std, further=further, recolouring=recolouring,
-        mixtures=mixtures,
+        mixtures=mixtures, codes=codes,
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from selm.files import read_json
 
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
 STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
+STEMS = (3, 7)  # pixels of the first convolution's kernel
 # of torchvision's ResNets: how many blocks a stage, and the kernels of a block's convolutions
 RESNETS = {
     "resnet18": ((2, 2, 2, 2), (3, 3)),
@@ -117,7 +118,9 @@ class EncoderConfig:
     """What an encoder is and which images it wants.
 
     `image_px` pixels a side, cut at web zoom `zoom` from an atlas with `tile_px` pixels a web tile, drawn in `style`;
-    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`. Where `context_zooms` names further zooms, a
+    RGB in [0, 1], standardised with `pixel_mean` and `pixel_std`, or, where `codes` is not 0, so many numbers a pixel
+    that stand for what is drawn there (`selm.maps.style.Style.codes`). `stem` is the side of the first convolution's
+    kernel. Where `context_zooms` names further zooms, a
     coordinate's embedding is the features of its images at `zoom` and at each of these, side by side. With 8
     `orientations` a feature is the mean over the eight ways to lay the image (turned by quarters, mirrored or not).
     `stages` names those of the ResNet's four whose outputs, each averaged over the image, are the features of an image,
@@ -136,6 +139,8 @@ class EncoderConfig:
     context_zooms: tuple[int, ...] = ()
     orientations: int = 1
     stages: tuple[int, ...] = (4,)
+    codes: int = 0
+    stem: int = 7
 
     def __post_init__(self) -> None:
         numbers = (self.image_px, self.tile_px, 64 * self.width, *(zoom + 1 for zoom in self.zooms))
@@ -147,8 +152,17 @@ class EncoderConfig:
             )
         if self.orientations not in ORIENTATIONS:
             raise InputError(f"orientations must be {' or '.join(map(str, ORIENTATIONS))}, not {self.orientations}")
+        if not 0 <= self.codes <= 256 or self.stem not in STEMS:
+            raise InputError(
+                f"codes must be 0 to 256, stem {' or '.join(map(str, STEMS))}, not {self.codes}, {self.stem}"
+            )
         if not self.stages or self.stages != tuple(n for n in STAGES if n in self.stages):
             raise InputError(f"stages must be some of {', '.join(map(str, STAGES))}, in this order, not {self.stages}")
+
+    @property
+    def other_palette(self) -> str:
+        """What is wrong with a map whose palette is not the one that the codes stand for."""
+        return f"the map is not drawn in today's colours of style {self.style}, which the encoder's codes stand for"
 
     @property
     def zooms(self) -> tuple[int, ...]:
@@ -160,6 +174,8 @@ class EncoderConfig:
         """Of a published encoder's config.json; raises InputError that names the file, and the field at fault."""
         raw = read_json(path)
         known = {field.name for field in fields(cls)}
+        if isinstance(raw, dict):
+            raw = {"codes": cls.codes, "stem": cls.stem} | raw  # fields that came after encoders were published
         if not isinstance(raw, dict) or not known <= set(raw):
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{path}: not an encoder's configuration (lacks {', '.join(missing)})")

@@ -157,8 +157,8 @@ def scaled_coordinates(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> ND
 
 
 def colour(indices: Tensor, palette: Tensor) -> Tensor:
-    """(N, h, w) palette indices, and (256, 3) colours or each image's own (N, 256, 3) → (N, 3, h, w), channels last in
-    memory."""
+    """(N, h, w) palette indices, and (256, C) colours or codes or each image's own (N, 256, C) → (N, C, h, w), channels
+    last in memory."""
     indices = indices.int()
     if palette.ndim == 3:
         indices = indices + 256 * torch.arange(len(palette), dtype=torch.int32, device=indices.device)[:, None, None]
@@ -169,7 +169,7 @@ def colour(indices: Tensor, palette: Tensor) -> Tensor:
 def recoloured(
     palette: Tensor, mixtures: Tensor, change: settings.Recolouring, n: int, views: int, generator: torch.Generator
 ) -> Tensor:
-    """(n, views, 256, 3): the palette (256, 3) with its flat colours changed at random, and each colour that is a blend
+    """(n, views, 256, C): the palette (256, C) with its flat colours changed at random, and each colour that is a blend
     of them. `mixtures` (256, m) says what is blended of the first m (`selm.maps.style.Style.mixtures`)."""
     m = mixtures.shape[1]
     chance, which = torch.rand(2, n, views, m, generator=generator, device=generator.device)
@@ -221,9 +221,9 @@ def reach(px: int, area: tuple[float, float], zoom: tuple[float, float]) -> int:
 def cut(patches: Tensor, offset: Tensor, windows: Windows, out_px: int) -> Tensor:
     """Resample windows of patches bilinearly, all views in one call.
 
-    patches (B, 3, P, P); offset (B, 2) from `DeviceAtlas.patches`; returns (V · B, 3, out_px, out_px), view by view.
+    patches (B, C, P, P); offset (B, 2) from `DeviceAtlas.patches`; returns (V · B, C, out_px, out_px), view by view.
     """
-    n, _, size, _ = patches.shape
+    n, channels, size, _ = patches.shape
     views = windows.side.shape[1]
     line = (torch.arange(out_px, device=patches.device, dtype=torch.float32) + 0.5) / out_px - 0.5
     right = windows.side[..., None] * line  # (B, V, out)
@@ -237,8 +237,8 @@ def cut(patches: Tensor, offset: Tensor, windows: Windows, out_px: int) -> Tenso
         patches, grid.reshape(n, views * out_px, out_px, 2).to(patches.dtype), mode="bilinear",
         padding_mode="border", align_corners=False,
     )  # fmt: skip
-    out = out.view(n, 3, views, out_px, out_px).permute(2, 0, 1, 3, 4)
-    return out.reshape(views * n, 3, out_px, out_px).contiguous(memory_format=torch.channels_last)
+    out = out.view(n, channels, views, out_px, out_px).permute(2, 0, 1, 3, 4)
+    return out.reshape(views * n, channels, out_px, out_px).contiguous(memory_format=torch.channels_last)
 
 
 def cut_in_colours(
@@ -246,7 +246,7 @@ def cut_in_colours(
 ) -> list[Tensor]:
     """`cut` from patches of palette indices (B, P, P), for each group of windows and its pixels.
 
-    palette: (256, 3), or (B, V, 256, 3): of each view, those of the first group first.
+    palette: (256, C), or (B, V, 256, C): of each view, those of the first group first.
     """
     if palette.ndim == 2:
         patches = colour(indices, palette)
@@ -255,7 +255,7 @@ def cut_in_colours(
     for windows, px in groups:
         one = [windows.views(slice(v, v + 1)) for v in range(windows.side.shape[1])]
         cuts = [cut(colour(indices, next(of_view)), offset, window, px) for window in one]
-        out.append(torch.cat(cuts) if cuts else palette.new_zeros(0, 3, px, px))
+        out.append(torch.cat(cuts) if cuts else palette.new_zeros(0, palette.shape[-1], px, px))
     return out
 
 
@@ -264,9 +264,9 @@ class Batch:
     """Views of B places, standardised; views are stacked view by view (all places' first view, then the second, …)."""
 
     size: int
-    global_views: Tensor  # (2 B, 3, g, g); of a method with other views, as many as it draws
-    local_views: Tensor  # (n_local B, 3, l, l)
-    parents: Tensor | None  # (2 P, 3, g, g), of the first P places: the zoom-16 image, rotated as the global view is
+    global_views: Tensor  # (2 B, C, g, g); of a method with other views, as many as it draws
+    local_views: Tensor  # (n_local B, C, l, l)
+    parents: Tensor | None  # (2 P, C, g, g), of the first P places: the zoom-16 image, rotated as the global view is
     price: Tensor  # (B,) float, NaN where unknown
     density_class: Tensor  # (B,) int64, -1 where unknown
     coordinates: Tensor  # (B, 2) latitude and longitude scaled to the region
@@ -295,9 +295,10 @@ class ViewSampler:
         further: Mapping[int, DeviceAtlas] | None = None,
         recolouring: settings.Recolouring | None = None,
         mixtures: ArrayLike | None = None,
+        codes: ArrayLike | None = None,
     ):
         """`further` holds maps, by zoom, at zooms that `atlas` has not; `recolouring` needs the `mixtures` of the maps'
-        palette."""
+        palette; `codes` (256, C) stand in place of its colours."""
         device = atlas.device
         self.further = dict(further or {})
         self.atlas, self.views, self.zoom, self.parent_zoom = atlas, views, zoom, parent_zoom
@@ -312,6 +313,8 @@ class ViewSampler:
         mean = torch.tensor(tuple(pixel_mean), device=device)
         std = torch.tensor(tuple(pixel_std), device=device)
         self.palette = (atlas.palette - mean) / std
+        if codes is not None:
+            self.palette = torch.as_tensor(np.asarray(codes, np.float32), device=device)
         self.recolouring = recolouring
         self.mixtures = None if recolouring is None else torch.as_tensor(np.asarray(mixtures), device=device)
         self.parent_px = reach(views.global_px, (1.0, 1.0), (1.0, 1.0))
@@ -326,8 +329,8 @@ class ViewSampler:
         return torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
 
     def colours(self, n: int, views: int, generator: torch.Generator, part: slice = slice(None)) -> Tensor:
-        """The standardised palette (256, 3); where it is recoloured, of each view of the places `part` of n:
-        (…, views, 256, 3)."""
+        """The standardised palette, or the codes in its place, (256, C); where it is recoloured, of each view of the
+        places `part` of n: (…, views, 256, C)."""
         if self.recolouring is None or self.mixtures is None:
             return self.palette
         return recoloured(self.palette, self.mixtures, self.recolouring, n, views, generator)[part]
@@ -390,7 +393,7 @@ class ViewSampler:
         centres = torch.stack([anchor, anchor + limit * shift, distant])[:, part].flatten(0, 1)
         indices, _ = self.atlas.patches(centres, self.zoom, px)
         images = colour(turned(indices, turns.flatten(0, 1)), palette)
-        return self.described(rows[part], images, self.palette.new_zeros(0, 3, px, px), None)
+        return self.described(rows[part], images, self.palette.new_zeros(0, self.palette.shape[-1], px, px), None)
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
@@ -405,8 +408,8 @@ def turned(images: Tensor, turns: Tensor) -> Tensor:
 def erased(images: Tensor, chosen: Tensor, rectangle: Tensor, noise: Tensor) -> Tensor:
     """Random erasing (Zhong et al., 2020): a rectangle of each chosen image is replaced by noise.
 
-    images: (N, 3, px, px); chosen: (N,) bool; rectangle: (N, 4) uniform in 0 … 1, which become area (2 to 33 % of the
-    image), aspect (0.3 to 3.3, log-uniform) and position; noise: (3, px, px).
+    images: (N, C, px, px); chosen: (N,) bool; rectangle: (N, 4) uniform in 0 … 1, which become area (2 to 33 % of the
+    image), aspect (0.3 to 3.3, log-uniform) and position; noise: (C, px, px).
     """
     px = images.shape[-1]
     area = 0.02 + (1 / 3 - 0.02) * rectangle[:, 0]

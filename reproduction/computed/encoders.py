@@ -36,9 +36,15 @@ VERSION = 2  # of pretraining, for all methods
 DEVICES = ("cuda", "cpu")  # kinds that runs are made on
 
 
+def config_of(profile: Profile, method: str) -> EncoderConfig:
+    """What a method's encoder is."""
+    return profile.recipe_of(method).of_encoder(encoder_config(profile))
+
+
 @remembered(maxsize=8)
 def encoder_config(profile: Profile) -> EncoderConfig:
-    """What an encoder of the profile is; its pixel statistics are those of (the first 20,000) pretraining places."""
+    """What an encoder of the profile is, but for a method's own `Change`; its pixel statistics are those of (the first
+    20,000) pretraining places."""
     places = pretraining_places(profile).iloc[:20_000]
     parts = {
         "places": table_fingerprint(places[["region", "lat", "lon"]]),
@@ -59,9 +65,10 @@ def encoder_config(profile: Profile) -> EncoderConfig:
 
 
 def sampler(
-    profile: Profile, more_zooms: tuple[int, ...] = (), recolouring: Recolouring | None = None
+    profile: Profile, more_zooms: tuple[int, ...] = (), recolouring: Recolouring | None = None,
+    config: EncoderConfig | None = None,
 ) -> ViewSampler:  # fmt: skip
-    """Views of the pretraining places, on the device.
+    """Views of the pretraining places, on the device, for encoders of `config`, by default the profile's.
 
     The atlas holds the profile's zoom and its parent's, and `more_zooms`; the last one loaded is kept in memory.
     """
@@ -73,7 +80,8 @@ def sampler(
     )  # fmt: skip
     atlas, further = _maps_on_device(like, more_zooms)
     places = pretraining_places(profile)
-    return view_sampler(atlas, places, encoder_config(profile), profile.views, s, further, recolouring)
+    config = config or encoder_config(profile)
+    return view_sampler(atlas, places, config, profile.views, s, further, recolouring)
 
 
 @remembered(maxsize=1)
@@ -110,7 +118,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "version": [VERSION, recipe.version],
         "profile": profile.name,
         "seed": seed,
-        "encoder": dataclasses.asdict(encoder_config(profile)),
+        "encoder": _encoder_set(config_of(profile, method)),
         "views": dataclasses.asdict(own.views),
         "pretraining": _set(own.pretraining),
         "data": _places_key(profile),
@@ -123,6 +131,12 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
             return config | {"device": kind}
     return config | _as_published(profile, config)
+
+
+def _encoder_set(config: EncoderConfig) -> dict[str, Any]:
+    """As `_set`, of what an encoder is."""
+    later = {"codes": EncoderConfig.codes, "stem": EncoderConfig.stem}
+    return {name: value for name, value in dataclasses.asdict(config).items() if (name, value) not in later.items()}
 
 
 def _set(settings: Pretraining) -> dict[str, Any]:
@@ -172,7 +186,7 @@ def run_id(profile: Profile, method: str, seed: int = 0) -> str:
 def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What a method's embeddings depend on, besides the images: the random weights, or the pretraining run."""
     if method == "random_init":
-        return {"random": dataclasses.asdict(encoder_config(profile)), "seed": seed}
+        return {"random": _encoder_set(encoder_config(profile)), "seed": seed}
     return {"run": pretraining_folder(profile, method, seed).name}
 
 
@@ -194,8 +208,9 @@ def pretrained(
     zooms = rows.zooms_of(method)
     change = profile.recipe_of(method)
     trained = change.of(profile)
+    encoded = config_of(profile, method)
     trainer = make_trainer(
-        method, encoder_config(profile), sampler(trained, zooms, change.recolouring),
+        method, encoded, sampler(trained, zooms, change.recolouring, encoded),
         trained.pretraining, seed, device(),
         own=change.of_settings(methods.get_method(method).settings), compiled=compiled,
     )  # fmt: skip

@@ -18,7 +18,6 @@ from reproduction.settings import Profile
 from selm.distributed import device
 from selm.encoder import STAGES, MapEncoder
 from selm.methods.multi_zoom import WIDE
-from selm.views import colour
 
 VERSION = 2
 
@@ -28,10 +27,8 @@ def encode(network: MapEncoder, indices: torch.Tensor, colours: torch.Tensor, ba
     """(N, px, px) palette indices → (N, embedding_dim) float32 embeddings on the CPU."""
     on = device()
     network = network.to(on).eval()
-    parts = [
-        network.embed(network.standardise(colour(part.to(on), colours.to(on)))).float().cpu()
-        for part in indices.split(batch)
-    ]
+    colours = (255 * colours).round().byte().to(on)
+    parts = [network.embed(network.pixels(part.to(on), colours)).float().cpu() for part in indices.split(batch)]
     return torch.cat(parts) if parts else torch.zeros(0, network.embedding_dim)
 
 

@@ -211,7 +211,7 @@ def _probed(profile: Profile, entry: Entry, *, progress: bool) -> OutOfFold:
     if entry.setting == "finetune":
         todo = todo.first(probing.n_finetune).some(probing.max_finetune)
         network = None if entry.method == "random_init" else encoders.encoder(profile, entry.method, entry.seed)
-        config = encoders.encoder_config(profile)
+        config = encoders.config_of(profile, entry.method)
 
         def fresh(seed: int) -> MapEncoder:
             return encoder.new_encoder(config, seed) if network is None else copy.deepcopy(network)

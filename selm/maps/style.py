@@ -88,6 +88,16 @@ class Style:
         alone = np.eye(len(flat), dtype=np.float32)
         return (alone[first[pair]] * (1 - share[eighth]) + alone[second[pair]] * share[eighth]).astype(np.float32)
 
+    def codes(self, n: int) -> NDArray[np.float32]:
+        """float32 (256, n): in place of RGB, what a palette colour stands for. Each flat colour has n numbers, drawn at
+        random with a mean square of 1 and then centred; a blend has the same blend of its two flat colours' numbers.
+
+        Flat colours that are alike to the eye, as two kinds of land often are, are as far apart as any others.
+        """
+        flat = np.random.default_rng(0).standard_normal((self.mixtures.shape[1], n))
+        flat *= np.sqrt(n) / np.linalg.norm(flat, axis=1, keepdims=True)
+        return (self.mixtures @ (flat - flat.mean(axis=0))).astype(np.float32)
+
     def _symbolizers(self) -> list[ElementTree.Element]:
         return [s for s in self.tree.iter() if s.tag in ("PolygonSymbolizer", "LineSymbolizer")]
 

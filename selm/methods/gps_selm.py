@@ -70,7 +70,7 @@ class GPSSELM(Method):
         if terms.coordinates:
             self.coordinate_head = geo_head(dim, settings.geo_hidden, 2)
         if terms.reconstruction:
-            self.reconstruction_head = ReconstructionHead(dim, image_px, settings.rec_channels)
+            self.reconstruction_head = ReconstructionHead(dim, image_px, settings.rec_channels, encoder.channels)
             self.register_buffer("border", border_mask(image_px, settings.rec_border_px), persistent=False)
             # what the view itself does not show: outside the central quarter (the zoom-17 image's own ground)
             self.register_buffer("outer", self.border * (1 - _central_quarter(image_px)), persistent=False)

@@ -128,7 +128,9 @@ class Mugs(Method):
         u = torch.rand(count, n, 6, generator=generator, device=generator.device)[:, part]
         strong, erase = u[..., 0] < s.strong_share, u[..., 1] < s.erase_share
         strong[1] = strong[0]
-        noise = torch.randn(3, views.global_px, views.global_px, generator=generator, device=generator.device)
+        noise = torch.randn(
+            seen.global_views.shape[1], views.global_px, views.global_px, generator=generator, device=generator.device
+        )
         chosen, rectangles = (strong & erase).flatten(), u[..., 2:].flatten(0, 1)
         k, small = 2 * seen.size, noise[:, : views.local_px, : views.local_px]
         student = erased(seen.global_views, chosen[:k], rectangles[:k], noise)

@@ -59,8 +59,9 @@ class MultiZoom(GPSSELM):
         # the generator's seed changes with the step: which zooms meet does too, without asking the device
         turns = (0, generator.initial_seed() % len(self.zooms) if self.across else 0)
         device = rows.device
-        global_views = _empty(2, len(rows), px, device)
-        local_views = _empty(views.n_local, len(rows), local, device)
+        channels = palette.shape[-1]
+        global_views = _empty(2, len(rows), channels, px, device)
+        local_views = _empty(views.n_local, len(rows), channels, local, device)
         patch_px = max(reach(px, area, views.zoom) for area in (views.global_area, views.local_area))
         for half, turn in enumerate(turns):
             for k, zoom in enumerate(self.zooms):
@@ -80,6 +81,6 @@ class MultiZoom(GPSSELM):
         return sampler.described(rows, global_views.flatten(0, 1), local_views.flatten(0, 1), None)
 
 
-def _empty(views: int, n: int, px: int, device: torch.device) -> Tensor:
-    """(views, n, 3, px, px), channels last in memory once the first two are one."""
-    return torch.empty(views, n, px, px, 3, device=device).permute(0, 1, 4, 2, 3)
+def _empty(views: int, n: int, channels: int, px: int, device: torch.device) -> Tensor:
+    """(views, n, channels, px, px), channels last in memory once the first two are one."""
+    return torch.empty(views, n, px, px, channels, device=device).permute(0, 1, 4, 2, 3)

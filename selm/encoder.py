@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
@@ -152,7 +151,7 @@ class MapEncoder(nn.Module, ModelHubMixin, library_name="selm", tags=["geospatia
 
     def _save_pretrained(self, save_directory: Path) -> None:
         checkpoints.save_tensors(save_directory / "model.safetensors", self.state_dict())
-        write_json(save_directory / "config.json", dataclasses.asdict(self.config))
+        write_json(save_directory / "config.json", self.config.as_dict())
 
     @classmethod
     def load(cls, config: EncoderConfig, weights_path: Path) -> MapEncoder:

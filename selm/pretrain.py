@@ -349,7 +349,7 @@ def fit(
     )  # fmt: skip
     config = {
         "method": method, "settings": dataclasses.asdict(recipe.settings), "version": recipe.version, "seed": seed,
-        "encoder": dataclasses.asdict(encoder), "views": dataclasses.asdict(views),
+        "encoder": encoder.as_dict(), "views": dataclasses.asdict(views),
         "pretraining": dataclasses.asdict(settings), "map": atlas.fingerprint, "device": on.type,
         "places": hashlib.sha256(pd.util.hash_pandas_object(table, index=False).to_numpy().tobytes()).hexdigest(),
         **({} if recolouring is None else {"recolouring": dataclasses.asdict(recolouring)}),

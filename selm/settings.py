@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,18 @@ class EncoderConfig:
         """All zooms of an embedding."""
         return (self.zoom, *self.context_zooms)
 
+    def as_dict(self) -> dict[str, Any]:
+        """All fields; those that came after encoders were published only where they are not as these had them."""
+        later = {"codes": 0, "stem": 7}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in later.items()}
+
     @classmethod
     def read(cls, path: Path) -> EncoderConfig:
         """Of a published encoder's config.json; raises InputError that names the file, and the field at fault."""
         raw = read_json(path)
         known = {field.name for field in fields(cls)}
         if isinstance(raw, dict):
-            raw = {"codes": cls.codes, "stem": cls.stem} | raw  # fields that came after encoders were published
+            raw = {"codes": cls.codes, "stem": cls.stem} | raw  # see `as_dict`
         if not isinstance(raw, dict) or not known <= set(raw):
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{path}: not an encoder's configuration (lacks {', '.join(missing)})")

@@ -118,7 +118,7 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         "version": [VERSION, recipe.version],
         "profile": profile.name,
         "seed": seed,
-        "encoder": _encoder_set(config_of(profile, method)),
+        "encoder": config_of(profile, method).as_dict(),
         "views": dataclasses.asdict(own.views),
         "pretraining": _set(own.pretraining),
         "data": _places_key(profile),
@@ -131,12 +131,6 @@ def pretraining_config(profile: Profile, method: str, seed: int) -> dict[str, An
         if is_complete(_run_folder(profile, method, seed, config | {"device": kind})):
             return config | {"device": kind}
     return config | _as_published(profile, config)
-
-
-def _encoder_set(config: EncoderConfig) -> dict[str, Any]:
-    """As `_set`, of what an encoder is."""
-    later = {"codes": EncoderConfig.codes, "stem": EncoderConfig.stem}
-    return {name: value for name, value in dataclasses.asdict(config).items() if (name, value) not in later.items()}
 
 
 def _set(settings: Pretraining) -> dict[str, Any]:
@@ -186,7 +180,7 @@ def run_id(profile: Profile, method: str, seed: int = 0) -> str:
 def encoder_key(profile: Profile, method: str, seed: int) -> dict[str, Any]:
     """What a method's embeddings depend on, besides the images: the random weights, or the pretraining run."""
     if method == "random_init":
-        return {"random": _encoder_set(encoder_config(profile)), "seed": seed}
+        return {"random": encoder_config(profile).as_dict(), "seed": seed}
     return {"run": pretraining_folder(profile, method, seed).name}
 
 

@@ -132,7 +132,7 @@ class Opened:
     @cached_property
     def identity(self) -> str:
         """SHA-256 of all that an embedding depends on but the map: the encoder, its use, what stands beside."""
-        config = json.dumps(dataclasses.asdict(self.encoder.config), sort_keys=True)
+        config = json.dumps(self.encoder.config.as_dict(), sort_keys=True)
         reduced = f" {self.reduction.digest}" if self.reduction else ""
         text = f"{config} {self.encoder.digest} {self.parts}{reduced}"
         return hashlib.sha256(text.encode()).hexdigest()

@@ -315,7 +315,7 @@ def _origin(embedder: MapEmbedder) -> dict[str, str]:
     return {
         "selm": version("selm"),
         "model": str(model) if isinstance(model, (str, Path)) else type(model).__name__,
-        "encoder": json.dumps(dataclasses.asdict(embedder.encoder.config), sort_keys=True),
+        "encoder": json.dumps(embedder.encoder.config.as_dict(), sort_keys=True),
         "parts": json.dumps(embedder.parts),
         "map": embedder.map_name,
         "map_fingerprint": embedder.map_fingerprint,

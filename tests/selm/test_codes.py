@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
+import made_up
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,6 @@ from selm.errors import InputError
 from selm.maps.style import Style
 from selm.onnx_encoder import OnnxEncoder
 from selm.settings import EncoderConfig
-from tests import made_up
 
 CONFIG = dataclasses.replace(made_up.CONFIG, style="selm", codes=5, stem=3)
 
@@ -64,10 +65,8 @@ def test_both_runtimes_agree_in_eight_orientations(tmp_path: Path) -> None:
 
 def test_published_configurations_without_the_fields_are_of_rgb(tmp_path: Path) -> None:
     new_encoder(made_up.CONFIG, 0).save_pretrained(tmp_path)
-    text = (tmp_path / "config.json").read_text()
-    shorter = text.replace('"codes"', '"codes_of_old"').replace('"stem"', '"stem_of_old"')
-    assert shorter != text
-    (tmp_path / "config.json").write_text(shorter)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    assert not {"codes", "stem"} & set(fields)
     assert EncoderConfig.read(tmp_path / "config.json") == made_up.CONFIG
 
 

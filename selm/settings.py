@@ -18,6 +18,7 @@ from selm.files import read_json
 ORIENTATIONS = (1, 8)  # of an image, that a feature can be the mean of
 STAGES = (1, 2, 3, 4)  # of a ResNet, fine to coarse
 STEMS = (3, 7)  # pixels of the first convolution's kernel
+_LATER = {"codes": 0, "stem": 7}  # fields of `EncoderConfig` that encoders published before them lack
 # of torchvision's ResNets: how many blocks a stage, and the kernels of a block's convolutions
 RESNETS = {
     "resnet18": ((2, 2, 2, 2), (3, 3)),
@@ -139,8 +140,8 @@ class EncoderConfig:
     context_zooms: tuple[int, ...] = ()
     orientations: int = 1
     stages: tuple[int, ...] = (4,)
-    codes: int = 0
-    stem: int = 7
+    codes: int = _LATER["codes"]
+    stem: int = _LATER["stem"]
 
     def __post_init__(self) -> None:
         numbers = (self.image_px, self.tile_px, 64 * self.width, *(zoom + 1 for zoom in self.zooms))
@@ -171,8 +172,7 @@ class EncoderConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """All fields; those that came after encoders were published only where they are not as these had them."""
-        later = {"codes": 0, "stem": 7}
-        return {name: value for name, value in asdict(self).items() if (name, value) not in later.items()}
+        return {name: value for name, value in asdict(self).items() if (name, value) not in _LATER.items()}
 
     @classmethod
     def read(cls, path: Path) -> EncoderConfig:
@@ -180,7 +180,7 @@ class EncoderConfig:
         raw = read_json(path)
         known = {field.name for field in fields(cls)}
         if isinstance(raw, dict):
-            raw = {"codes": cls.codes, "stem": cls.stem} | raw  # see `as_dict`
+            raw = _LATER | raw
         if not isinstance(raw, dict) or not known <= set(raw):
             missing = sorted(known - set(raw)) if isinstance(raw, dict) else ["everything"]
             raise InputError(f"{path}: not an encoder's configuration (lacks {', '.join(missing)})")

@@ -72,7 +72,8 @@ def settings_table(profile: Profile, *, controls: bool = False) -> pd.DataFrame:
         recipe = profile.recipe_of(name)
         trained, own = recipe.of(profile), recipe.of_settings(METHODS[name].settings)
         with torch.device("meta"):
-            method = methods.build(name, MapEncoder(config), trained.pretraining, trained.views.global_px, own)
+            encoder = MapEncoder(recipe.of_encoder(config))
+            method = methods.build(name, encoder, trained.pretraining, trained.views.global_px, own)
         rows[title_of(name)] = {
             **method.optimisation().describe(),
             **method.describe(trained.views),

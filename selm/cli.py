@@ -152,6 +152,8 @@ def pretrain(
     width: Annotated[float, typer.Option(help="multiplies every channel count")] = 0.25,
     px: Annotated[int, typer.Option(min=32, help="pixels of an image, 32, 64, 128 or 256")] = 64,
     tile_px: Annotated[int, typer.Option(min=1, max=4096, help="pixels of a web map tile")] = 64,
+    codes: Annotated[int, typer.Option(min=0, max=256, help="numbers a pixel in place of RGB; 0: RGB")] = 0,
+    stem: Annotated[int, typer.Option(help="side of the first kernel, 3 or 7")] = 7,
     dropped: Annotated[float, typer.Option(min=0, max=1, help="chance of a colour to be dropped from a view")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     device: Device = None,
@@ -169,7 +171,7 @@ def pretrain(
     from selm.pretrain import fit
     from selm.settings import SMALL, Recolouring
 
-    encoder = EncoderConfig(arch, width, image_px=px, tile_px=tile_px)
+    encoder = EncoderConfig(arch, width, image_px=px, tile_px=tile_px, codes=codes, stem=stem)
     settings = dataclasses.replace(SMALL, images=images, batch=batch)
     with distributed.joined():
         run_folder = fit(method, str(map), read_coordinates(places), out, encoder=encoder, settings=settings,

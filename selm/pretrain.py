@@ -268,7 +268,9 @@ def view_sampler(
 
         style = Style.named(encoder.style)
         if not np.array_equal(style.palette, (255 * atlas.palette).round().byte().cpu().numpy()):
-            raise InputError(f"the map is not drawn in the colours of style {style.name}, which are to be changed")
+            raise InputError(
+                f"the map is not drawn in today's colours of style {style.name}, which are to be changed or coded"
+            )
         mixtures, codes = style.mixtures, style.codes(encoder.codes) if encoder.codes else None
     lat, lon = places["lat"].to_numpy(np.float64), places["lon"].to_numpy(np.float64)
     return ViewSampler(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from selm.encoder import EncoderConfig, MapEncoder
 from selm.maps import mercator
 from selm.maps.atlas import Atlas, block_path, block_px, encode_png
+from selm.maps.style import Style
 
 X, Y, TILE_PX = 7276, 3225, 8  # its first zoom-13 tile lies in Japan; a block is 128 px a side at zoom 17
 CONFIG = EncoderConfig(
@@ -23,9 +24,11 @@ CONFIG = EncoderConfig(
 
 
 def atlas(folder: Path, columns: int = 2, rows: int = 2, without: tuple[tuple[int, int], ...] = (),
-          zooms: tuple[int, ...] = (17, 16)) -> Atlas:  # fmt: skip
-    """`columns` × `rows` blocks but `without` some."""
+          zooms: tuple[int, ...] = (17, 16), style: str = "made-up") -> Atlas:  # fmt: skip
+    """`columns` × `rows` blocks but `without` some, in colours of no style or of the one named."""
     palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    if style != "made-up":
+        palette = Style.named(style).palette
     keys = [[X + i, Y + j] for i in range(columns) for j in range(rows) if (i, j) not in without]
     for x, y in keys:
         for zoom in zooms:
@@ -36,7 +39,7 @@ def atlas(folder: Path, columns: int = 2, rows: int = 2, without: tuple[tuple[in
             file.write_bytes(encode_png(((px // 3 * 7 + py // 2 * 13) % 251 + 1).astype(np.uint8), palette))
     description = {
         "format": 1, "source": "made up", "source_fingerprint": "0" * 64, "attribution": "© nobody",
-        "style": "made-up", "style_hash": "1" * 64, "zooms": list(zooms), "tile_px": TILE_PX,
+        "style": style, "style_hash": "1" * 64, "zooms": list(zooms), "tile_px": TILE_PX,
         "palette": ["#" + bytes(colour).hex() for colour in palette], "keys": keys,
     }  # fmt: skip
     (folder / "atlas.json").write_text(json.dumps(description))
@@ -63,5 +66,5 @@ def _made(config: EncoderConfig, seed: int) -> tuple[MapEncoder, torch.Tensor]:
     made.train()
     with torch.no_grad():
         for _ in range(5):
-            made(torch.randn(16, 3, config.image_px, config.image_px))
+            made(torch.randn(16, config.codes or 3, config.image_px, config.image_px))
     return made.eval(), torch.get_rng_state()

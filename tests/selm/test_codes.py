@@ -8,16 +8,24 @@ from pathlib import Path
 
 import made_up
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from selm.encoder import MapEncoder, new_encoder
 from selm.errors import InputError
 from selm.maps.style import Style
+from selm.methods import METHODS
 from selm.onnx_encoder import OnnxEncoder
-from selm.settings import EncoderConfig
+from selm.pretrain import fit
+from selm.settings import SMALL, EncoderConfig
 
 CONFIG = dataclasses.replace(made_up.CONFIG, style="selm", codes=5, stem=3)
+WIDER = dataclasses.replace(CONFIG, width=0.125)  # as in test_fit
+SHORT = dataclasses.replace(
+    SMALL, images=16, batch=8, head_hidden=16, head_bottleneck=8, out_dim=16, geo_hidden=8, rec_channels=8,
+    cluster_hidden=8, cluster_out=8, prototypes=8, density_classes=5, checkpoint_every=2, log_every=1,
+)  # fmt: skip
 
 
 def test_a_blend_has_the_blend_of_its_flat_colours_codes() -> None:
@@ -61,6 +69,20 @@ def test_both_runtimes_agree_in_eight_orientations(tmp_path: Path) -> None:
     ours = OnnxEncoder(EncoderConfig.read(tmp_path / "config.json"), tmp_path / "model.safetensors")
     palette = Style.named("selm").palette
     np.testing.assert_allclose(ours.features(indices, palette), encoder.features(indices, palette), atol=2e-5)
+
+
+@pytest.mark.parametrize("method", [name for name, recipe in METHODS.items() if not recipe.zooms])
+def test_every_method_of_one_zoom_learns_from_codes(method: str, tmp_path: Path) -> None:
+    atlas = made_up.atlas(tmp_path / "atlas", 3, 3, style="selm")
+    rng = np.random.default_rng(0)
+    lat, lon = made_up.place(1 + rng.random(16), 1 + rng.random(16))
+    places = pd.DataFrame({"lat": lat, "lon": lon, "price": 1 + rng.random(16), "density": 100 * rng.random(16)})
+    folder = fit(method, atlas, places, tmp_path / "run", encoder=WIDER, settings=SHORT, device="cpu", progress=False)
+    assert np.isfinite(pd.read_csv(folder / "metrics.csv")["loss"]).all()
+    encoder, begun = MapEncoder.from_pretrained(folder), new_encoder(WIDER, 0)
+    assert (encoder.config.codes, encoder.config.stem) == (5, 3)
+    learned, drawn = encoder.network.conv1.weight, begun.network.conv1.weight
+    assert learned.shape == drawn.shape and not torch.allclose(learned, drawn)
 
 
 def test_published_configurations_without_the_fields_are_of_rgb(tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ def test_colours_are_changed_where_the_style_is_known(
         changed(0.2)
     named = style.Style.named("selm")
     monkeypatch.setattr(style.Style, "named", lambda name: named)
-    with pytest.raises(InputError, match="the map is not drawn in the colours of style selm, which are to be changed"):
+    with pytest.raises(
+        InputError, match="the map is not drawn in today's colours of style selm, which are to be changed"
+    ):
         changed(0.2)
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError, match=r"recolouring: chances of 1\.2 and 0, of 0 to 1 together"):

@@ -374,13 +374,23 @@ def _status(app: typer.Typer, arguments: list[str] | None) -> Any:
     except Exception as error:
         if not hasattr(error, "exit_code"):  # anything but wrong usage is a fault of ours and shows its traceback
             raise
-        error.show()  # type: ignore[attr-defined]
+        _wrong_usage(error)
         return error.exit_code
     return 2
 
 
 def _say(message: str) -> None:
     print(f"selm: {' '.join(message.split())}", file=sys.stderr)
+
+
+def _wrong_usage(error: Any) -> None:
+    """One line that says what is wrong and where help is; the whole help where a command was called with nothing."""
+    said = error.format_message()
+    if "\n" in said:
+        error.show()
+    else:
+        context = getattr(error, "ctx", None)
+        _say(said.rstrip(".") + (f" (see {context.command_path} --help)" if context else ""))
 
 
 def main(arguments: list[str] | None = None) -> None:

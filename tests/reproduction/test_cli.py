@@ -45,9 +45,9 @@ def test_lists(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"random_init", "raw_gps", "dino", "gps_selm"} <= names
 
 
-def test_wrong_usage_is_status_2_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     status, _, err = run(capsys, "table", "7", "--profile", "demo")
-    assert status == 2 and "Error" in err and "Traceback" not in err
+    assert status == 2 and err.startswith("selm: Invalid value") and err.count("\n") == 1
 
 
 def test_interrupted(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -366,10 +366,12 @@ def test_the_version(run: Run) -> None:
     assert run("--version").out.startswith("selm 0.")
 
 
-def test_wrong_usage_is_status_2_without_a_traceback(run: Run) -> None:
-    for arguments in (["embd"], ["map"], ["map", "x", "--size", "0"], ["embed", "x.csv"]):
+def test_wrong_usage_is_one_line_and_status_2(run: Run) -> None:
+    for arguments in (["embd"], ["map"], ["map", "x", "--size", "0"], ["embed", "x.csv"], ["embed", "x.csv", "-o"]):
         answer = run(*arguments)
-        assert answer.status == 2 and "Error" in answer.err and "Traceback" not in answer.err
+        assert answer.status == 2 and answer.err.startswith("selm: ") and answer.err.count("\n") == 1
+    assert run("embed").err.startswith("selm: Missing argument 'COORDS' (see ")
+    assert run().status == 2 and "Commands:" in run().err  # called with nothing
 
 
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -334,7 +335,7 @@ def _numbers(option: str, text: str, example: str) -> tuple[int, ...]:
 
 def run(app: typer.Typer, arguments: list[str] | None = None) -> None:
     """Run a command and exit. Bad input: one line on standard error and exit status 2; interrupted: 130."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), open(os.devnull, "w") as nowhere, redirect_stderr(sys.stderr or nowhere):
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:

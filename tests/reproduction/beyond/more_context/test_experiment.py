@@ -233,6 +233,24 @@ def test_stages_and_probe_are_those_with_the_least_error_in_validation(places: d
     assert last["value"] > 0.7  # the last stage knows nothing
 
 
+def test_features_of_the_recommended_embedding_are_those_that_are_kept(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profile, of = dataclasses.replace(SMOKE, surroundings=dataclasses.replace(SMOKE.surroundings, longer=2)), "test"
+    s = profile.surroundings
+    asked = []
+    kept = more_context.frozen_features.recommended
+    monkeypatch.setattr(
+        more_context.frozen_features, "recommended", lambda *some: asked.append(len(some[1])) or kept(*some)
+    )
+    entry = Entry(more_context.LONGER, 0, WIDE[:2], False, "random", 2, s.orientations, s.stages)
+    for some in ((4,), (1, 2, 3, 4)):
+        plain = more_context.features(profile.times(2), more_context.LONGER, 0, s.orientations, of)
+        want = np.hstack([plain[zoom, stage] for zoom in WIDE[:2] for stage in some])
+        np.testing.assert_allclose(more_context._numbers(profile, entry, of, some), want, atol=1e-5)
+    assert asked == [len(more_context.tested(profile, "blocks").places)]
+
+
 def test_colours_have_the_probe_of_encoders(places: dict[str, table1_table2.Task]) -> None:
     rows, _ = more_context.compute(VALIDATED, Entry(more_context.COLOURS, 0, WIDE[:1], True, "random"))
     assert rows[0]["tries"] == 4 and rows[0]["share"] == 0.5 and rows[0]["stages"] == ""

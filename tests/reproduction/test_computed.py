@@ -12,7 +12,9 @@ import pytest
 from reproduction import paths
 from reproduction.computed import encoders, frozen_features, place_tables, store
 from reproduction.profiles import get_profile
+from reproduction.recipes import CODES
 from reproduction.rows import LONGER
+from reproduction.settings import AS_IT_IS, Change
 from selm import files
 from selm.embedding.map_embedder import MapEmbedder
 from selm.methods.multi_zoom import WIDE
@@ -110,8 +112,10 @@ def test_a_label_may_have_dots_and_the_address_ends_in_the_key(tmp_path: Path, m
     assert store.id_of(store.address("kind", "share-0.5", {"a": 1})) == store.key({"a": 1})
 
 
-def test_what_is_recommended_is_what_embed_gives(runs: Path) -> None:
+@pytest.mark.parametrize("recipe", [AS_IT_IS, CODES])
+def test_what_is_recommended_is_what_embed_gives(runs: Path, recipe: Change) -> None:
     profile = dataclasses.replace(SMOKE, surroundings=dataclasses.replace(SMOKE.surroundings, longer=2))
+    profile = profile.with_recipe(LONGER, recipe)
     run = encoders.pretrained(profile.times(2), LONGER, progress=False)
     assert frozen_features.recommended_run(profile) == run.name
     points = place_tables.points(SMOKE)

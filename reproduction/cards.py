@@ -330,7 +330,7 @@ def card(one: Described) -> str:
         "## What it is",
         "",
         f"- {run['config']['encoder']['arch']}, {one.config['width']:g} times as wide, images of "
-        f"{one.config['image_px']} px{_shown(one)}{scale}; {b.bytes / 1e6:.1f} MB",
+        f"{one.config['image_px']} px{scale}; {b.bytes / 1e6:.1f} MB",
         f"- trained on {b.trained_on}; {run['images']:,} images seen (profile {profile.name})",
         f"- commit {run['commit']}, {run['date']}, {run['device']}, torch {run['torch']}",
         "- `config.json`, `model.safetensors`, `metrics.csv` and `run.json` are as the training loop wrote them",
@@ -351,12 +351,6 @@ def card(one: Described) -> str:
         f"Weights: MIT, as the code. Maps: {maps} (ODbL). Labels: {labels}.",
         "",
     ])  # fmt: skip
-
-
-def _shown(one: Described) -> str:
-    """How an encoder that is not shown RGB sees its images."""
-    codes = one.config.get("codes")
-    return f", shown as {codes} numbers a pixel that stand for the style's colours" if codes else ""
 
 
 def _reduced(one: Described) -> list[str]:

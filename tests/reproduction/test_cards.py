@@ -110,15 +110,6 @@ def test_scores_and_use_come_from_the_results(folders: tuple[Path, Path]) -> Non
     assert "Land prices of those regions" in made[encoders / "japan-cpu" / WIDE / "README.md"]
 
 
-def test_a_card_says_what_is_shown_in_place_of_rgb(folders: tuple[Path, Path]) -> None:
-    encoders, results = folders
-    file = encoders / "japan-cpu" / MUGS / "config.json"
-    said = ", shown as 5 numbers a pixel that stand for the style's colours"
-    for shown, of in ((False, {}), (True, {"codes": 5, "stem": 3})):
-        file.write_text(json.dumps(json.loads(file.read_text()) | of))
-        assert (said in cards.written(encoders, results)[file.parent / "README.md"]) == shown
-
-
 def test_only_what_changed_is_written(folders: tuple[Path, Path]) -> None:
     encoders, results = folders
     assert len(cards.write(encoders, results)) == 3 and cards.write(encoders, results) == []

@@ -219,7 +219,7 @@ def _by_stage(
     return {(zoom, stage): parts[zoom][n] for zoom in WIDE for n, stage in enumerate(STAGES)}
 
 
-def _numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> NDArray[np.float32]:
+def numbers(profile: Profile, entry: Entry, of: str, some: Sequence[int]) -> NDArray[np.float32]:
     """(N, d) what the probe sees of the places `of` (see `features`): of `some` stages, and colours beside them."""
     if entry.method == COMPACT:
         places = validation(profile).places if of == "validation" else tested(profile, "blocks").places
@@ -241,7 +241,7 @@ def _taught(profile: Profile, entry: Entry, of: str, some: tuple[int, ...]) -> N
     n = len(tested(profile, "blocks").places)
     others = tested(profile, REGIONS).places.iloc[n:]
     teach = compact.teachers(profile, others, validated=of == "validation")
-    x, learned = _numbers(profile, entry, of, some), _numbers(profile, entry, REGIONS, some)[n:][teach]
+    x, learned = numbers(profile, entry, of, some), numbers(profile, entry, REGIONS, some)[n:][teach]
     return head.outputs(x, learned, head.known(others[teach]))
 
 
@@ -254,7 +254,7 @@ def _scores(
     probes: Sequence[KernelRidge],
 ) -> list[OutOfFold]:
     """The outcome of `probes` on the features of `some` stages."""
-    x, further = _numbers(profile, entry, of, some), None
+    x, further = numbers(profile, entry, of, some), None
     if entry.head:
         # the same under every split, and with the coordinates
         alike = dataclasses.replace(entry, split="blocks", buffer_km=0.0, coordinates=False)

@@ -247,7 +247,7 @@ def test_features_of_the_recommended_embedding_are_those_that_are_kept(
     for some in ((4,), (1, 2, 3, 4)):
         plain = more_context.features(profile.times(2), more_context.LONGER, 0, s.orientations, of)
         want = np.hstack([plain[zoom, stage] for zoom in WIDE[:2] for stage in some])
-        np.testing.assert_allclose(more_context._numbers(profile, entry, of, some), want, atol=1e-5)
+        np.testing.assert_allclose(more_context.numbers(profile, entry, of, some), want, atol=1e-5)
     assert asked == [len(more_context.tested(profile, "blocks").places)]
 
 
